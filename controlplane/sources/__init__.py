@@ -1,0 +1,1 @@
+"""Where objects come from: each source yields the same change events."""

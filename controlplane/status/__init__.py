@@ -1,0 +1,1 @@
+"""Conditions to the objects they are about."""

@@ -1,0 +1,1 @@
+"""Snapshots, ordering, subscriptions and the aggregated discovery service."""

@@ -1,0 +1,53 @@
+"""What travels over xDS: resources as bytes that were serialised once, and snapshots of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+_ENVOY: Final = "type.googleapis.com/envoy"
+
+LISTENER: Final = f"{_ENVOY}.config.listener.v3.Listener"
+ROUTE: Final = f"{_ENVOY}.config.route.v3.RouteConfiguration"
+CLUSTER: Final = f"{_ENVOY}.config.cluster.v3.Cluster"
+ENDPOINT: Final = f"{_ENVOY}.config.endpoint.v3.ClusterLoadAssignment"
+SECRET: Final = f"{_ENVOY}.extensions.transport_sockets.tls.v3.Secret"
+EXTENSION_CONFIG: Final = f"{_ENVOY}.config.core.v3.TypedExtensionConfig"
+AUTHZ_POLICY: Final = "type.googleapis.com/dragoman.authz.v1.Policy"
+RATE_LIMIT_CONFIG: Final = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
+
+# Make before break: additions travel in this order, removals in the reverse.
+ORDER: Final = (AUTHZ_POLICY, RATE_LIMIT_CONFIG, SECRET, CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One xDS resource, serialised once; the same bytes go to every client.
+
+    `origins` names the objects that it was made from ("HTTPRoute demo/open"), so that a NACK can be traced to them.
+    """
+
+    type_url: str
+    name: str
+    body: bytes
+    version: str
+    origins: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(type_url: str, name: str, body: bytes, origins: tuple[str, ...] = ()) -> Resource:
+        """Makes a resource whose version is the hash of its bytes."""
+        return Resource(type_url, name, body, hashlib.blake2b(body, digest_size=8).hexdigest(), origins)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything one owner (a Gateway's Envoys, or a service) is to be sent: type URL → name → resource."""
+
+    resources: Mapping[str, Mapping[str, Resource]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def of_type(self, type_url: str) -> Mapping[str, Resource]:
+        """Returns the resources of one type by name; empty where there are none."""
+        return self.resources.get(type_url, {})

@@ -1,0 +1,1 @@
+"""The product's shell: command line, settings, logs, metrics, the gRPC worker and the xDS client, shared by all parts."""
