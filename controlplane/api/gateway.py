@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
@@ -107,11 +106,12 @@ def check_listener_protocol(protocol: str, hostname: str | None, tls: ListenerTL
         raise refuse(f"hostname must not be set for protocol {protocol}", "hostname")
 
 
-def _check_listeners(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+def check_listeners(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+    """Listeners of one object differ in name, and in port, protocol or hostname."""
     require_unique(listeners, lambda each: each.name, "listener name")
     seen: dict[tuple[int, str, str | None], str] = Field(default={})
     for index, each in enumerate(listeners):
-        first = seen.setdefault((each.port, each.protocol, each.hostname), each.name)
+        first = seen.setdefault((each.port, each.protocol.upper(), each.hostname), each.name)
         if first != each.name:
             raise refuse(f"same port, protocol and hostname as listener {first!r}", f"[{index}]")
     return listeners
@@ -131,8 +131,8 @@ class GatewaySpecAddress(Model):
 
 
 def _check_addresses(addresses: tuple[GatewaySpecAddress, ...]) -> tuple[GatewaySpecAddress, ...]:
-    named: Sequence[GatewaySpecAddress] = [a for a in addresses if a.value and a.type in ("IPAddress", "Hostname")]
-    require_unique(named, lambda each: (each.type, each.value), "address")
+    # An address without a value is a wish for any, and may be repeated.
+    require_unique(enumerate(addresses), lambda each: (each[1].type, each[1].value or each[0]), "address")
     return addresses
 
 
@@ -211,7 +211,7 @@ class GatewaySpec(Model):
     """What a Gateway listens on."""
 
     gateway_class_name: ObjectName
-    listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=64), AfterValidator(_check_listeners)]
+    listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=64), AfterValidator(check_listeners)]
     addresses: Annotated[tuple[GatewaySpecAddress, ...], Field(max_length=16), AfterValidator(_check_addresses)] = ()
     infrastructure: GatewayInfrastructure | None = None
     allowed_listeners: AllowedListeners | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
@@ -206,9 +207,7 @@ class HTTPRouteFilter(Model):
 
     @model_validator(mode="after")
     def _type_has_value(self) -> HTTPRouteFilter:
-        for kind, (attribute, field) in _MEMBERS.items():
-            if (getattr(self, attribute) is None) == (kind == self.type):
-                raise refuse(_member(field, self.type, needed=kind == self.type), field)
+        check_member(self, self.type, _MEMBERS)
         return self
 
 
@@ -225,15 +224,28 @@ _MEMBERS: Final = {
 _ONCE: Final = ("RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS")
 
 
+def check_member(model: Model, chosen: str, kinds: Iterable[str]) -> None:
+    """Of the fields that belong to a type of filter, exactly that of the chosen type is set."""
+    for kind in kinds:
+        attribute, field = _MEMBERS[kind]
+        if (getattr(model, attribute) is None) == (kind == chosen):
+            raise refuse(_member(field, chosen, needed=kind == chosen), field)
+
+
+def check_repeats(types: Sequence[str]) -> None:
+    """Most types of filter may be given once."""
+    for kind in _ONCE:
+        if types.count(kind) > 1:
+            second = types.index(kind, types.index(kind) + 1)
+            raise refuse(f"filter {kind} must not be repeated", f"[{second}]")
+
+
 def check_filters(filters: tuple[HTTPRouteFilter, ...]) -> tuple[HTTPRouteFilter, ...]:
     """Which filters may be repeated or combined (Gateway API: HTTPRouteRule.filters)."""
     if len(filters) < 2:
         return filters
     types = [each.type for each in filters]
-    for kind in _ONCE:
-        if types.count(kind) > 1:
-            second = types.index(kind, types.index(kind) + 1)
-            raise refuse(f"filter {kind} must not be repeated", f"[{second}]")
+    check_repeats(types)
     if "RequestRedirect" in types and "URLRewrite" in types:
         raise refuse("RequestRedirect and URLRewrite must not be combined")
     return filters

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from controlplane.api.httpfilters import HTTPRouteFilter, check_filters
-from controlplane.api.meta import BackendObjectReference, Model, ParentReference, Resource, check_parents
+from controlplane.api.meta import BackendRef, Model, Resource, RouteSpec, check_rule_names
 from controlplane.api.scalars import (
     Duration,
     HeaderName,
@@ -55,7 +55,8 @@ class HTTPQueryParamMatch(Model):
     value: Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-def _check_headers(headers: tuple[HTTPHeaderMatch, ...]) -> tuple[HTTPHeaderMatch, ...]:
+def check_headers(headers: tuple[HTTPHeaderMatch, ...]) -> tuple[HTTPHeaderMatch, ...]:
+    """Each header is matched once."""
     if len(headers) > 1:
         require_unique(headers, lambda each: each.name, "header")
     return headers
@@ -71,7 +72,7 @@ class HTTPRouteMatch(Model):
     """Conditions on a request that must all hold."""
 
     path: HTTPPathMatch = HTTPPathMatch()
-    headers: Annotated[tuple[HTTPHeaderMatch, ...], Field(max_length=16), AfterValidator(_check_headers)] = ()
+    headers: Annotated[tuple[HTTPHeaderMatch, ...], Field(max_length=16), AfterValidator(check_headers)] = ()
     query_params: Annotated[tuple[HTTPQueryParamMatch, ...], Field(max_length=16), AfterValidator(_check_params)] = ()
     method: HTTPMethod | None = None
 
@@ -83,11 +84,9 @@ def _every_request_if_empty(matches: tuple[HTTPRouteMatch, ...]) -> tuple[HTTPRo
     return matches or EVERY_REQUEST
 
 
-class HTTPBackendRef(BackendObjectReference):
+class HTTPBackendRef(BackendRef):
     """A backend, its share of the requests, and filters for that share."""
 
-    weight: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 1
-    """Share of the requests, relative to the sum of the rule's weights; 0 sends none."""
     filters: Filters = ()
 
 
@@ -188,22 +187,13 @@ def _check_rules(rules: tuple[HTTPRouteRule, ...]) -> tuple[HTTPRouteRule, ...]:
     if len(rules) > 1:
         if sum(len(rule.matches) for rule in rules) > 128:
             raise refuse("a route may have at most 128 matches over all its rules")
-        seen: set[str] = set()
-        for index, rule in enumerate(rules):
-            if rule.name is None:
-                continue
-            if rule.name in seen:
-                raise refuse(f"duplicate rule name {rule.name!r}", f"[{index}].name")
-            seen.add(rule.name)
+        check_rule_names(rules)
     return rules
 
 
-class HTTPRouteSpec(Model):
+class HTTPRouteSpec(RouteSpec):
     """Where a route attaches, for which hosts, and its rules."""
 
-    parent_refs: Annotated[tuple[ParentReference, ...], Field(max_length=32), AfterValidator(check_parents)] = ()
-    use_default_gateways: Literal["All", "None"] | None = None
-    """Attach to Gateways that set `defaultScope`."""
     hostnames: Annotated[tuple[Hostname, ...], Field(max_length=16)] = ()
     """Hosts to match; those of the listener when empty."""
     rules: Annotated[tuple[HTTPRouteRule, ...], Field(max_length=16), AfterValidator(_check_rules)] = EVERYTHING

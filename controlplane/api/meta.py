@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, dataclass_transform
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias, dataclass_transform
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from controlplane.api.scalars import (
@@ -41,6 +42,7 @@ _SPELLINGS: Final[dict[str, str]] = {
     "pod_ip": "podIP",
     "remote_jwks": "remoteJWKS",
     "source_cidr": "sourceCIDR",
+    "well_known_ca_certificates": "wellKnownCACertificates",
 }
 
 
@@ -178,6 +180,13 @@ class BackendObjectReference(Model):
         return self
 
 
+class BackendRef(BackendObjectReference):
+    """A backend and its share of requests or connections."""
+
+    weight: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 1
+    """Share, relative to the sum of the rule's weights; 0 sends none."""
+
+
 class ParentReference(Model):
     """What a route attaches to: a Gateway or ListenerSet, or one of its listeners."""
 
@@ -266,3 +275,46 @@ def check_parents(parents: tuple[ParentReference, ...]) -> tuple[ParentReference
             raise refuse(message, f"[{index}]")
         sections.add(section)
     return parents
+
+
+class RouteSpec(Model):
+    """What all routes have in common: what they attach to."""
+
+    parent_refs: Annotated[tuple[ParentReference, ...], Field(max_length=32), AfterValidator(check_parents)] = ()
+    """Gateways, ListenerSets, or single listeners of them."""
+    use_default_gateways: Literal["All", "None"] | None = None
+    """Attach to Gateways that set `defaultScope`."""
+
+
+class NamedRule(Protocol):
+    """A rule of a route, as far as names go."""
+
+    @property
+    def name(self) -> str | None: ...
+
+
+def check_rule_names(rules: Iterable[NamedRule]) -> None:
+    """Names of rules are unique within a route."""
+    seen: set[str] = set()
+    for index, rule in enumerate(rules):
+        if rule.name is not None and rule.name in seen:
+            raise refuse(f"duplicate rule name {rule.name!r}", f"[{index}].name")
+        if rule.name is not None:
+            seen.add(rule.name)
+
+
+def check_targets(targets: tuple[PolicyTargetReference, ...]) -> tuple[PolicyTargetReference, ...]:
+    """Several references to one target must each name a different section (Gateway API: targetRefs)."""
+    seen: dict[tuple[str, str, str], list[str | None]] = {}
+    for index, target in enumerate(targets):
+        sections = seen.setdefault((target.group, target.kind, target.name), [])
+        if target.section_name in sections:
+            raise refuse(f"duplicate reference to {target.kind} {target.name!r}", f"[{index}]")
+        if sections and (target.section_name is None or None in sections):
+            message = f"references to the same {target.kind} {target.name!r} must all set sectionName"
+            raise refuse(message, f"[{index}]")
+        sections.append(target.section_name)
+    return targets
+
+
+Targets: TypeAlias = Annotated[tuple[PolicyTargetReference, ...], AfterValidator(check_targets)]
