@@ -55,6 +55,9 @@ def spell(name: str) -> str:
 class _FrozenMeta(type(BaseModel)):
     """Tells type checkers that all models are frozen, so that a subclass may narrow the type of a field."""
 
+    def __hash__(cls) -> int:
+        return type.__hash__(cls)
+
 
 class Model(BaseModel, metaclass=_FrozenMeta):
     """A part of an object: frozen, strict about names, camelCase in manifests and snake_case here."""

@@ -1,0 +1,103 @@
+"""Fields of models as manifests see them: spelling, nested models, and whether a field is supported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, cast, get_args
+
+from pydantic.fields import FieldInfo
+
+from controlplane.api.meta import Model
+
+
+@dataclass(frozen=True, slots=True)
+class NotSupported:
+    """Marks a field that is accepted but has no effect yet: `Annotated[X | None, NotSupported()]`.
+
+    Whoever compiles an object says so in its conditions, by the name of the field.
+    """
+
+    hint: str = ""
+    """What to use instead, if there is something."""
+
+
+class FieldShape(NamedTuple):
+    """One field of a model."""
+
+    attribute: str
+    name: str
+    """As manifests spell it."""
+    info: FieldInfo
+    model: type[Model] | None
+    """The model of its value, of the items of its list, or of the values of its map."""
+    unsupported: NotSupported | None
+
+
+@cache
+def shapes(model: type[Model]) -> tuple[FieldShape, ...]:
+    """The fields of a model, in the order of their declaration."""
+    return tuple(_shape(attribute, info) for attribute, info in model.model_fields.items())
+
+
+@cache
+def shapes_by_name(model: type[Model]) -> dict[str, FieldShape]:
+    """The fields of a model by the name that manifests use."""
+    return {shape.name: shape for shape in shapes(model)}
+
+
+def _shape(attribute: str, info: FieldInfo) -> FieldShape:
+    marks = [mark for mark in info.metadata if isinstance(mark, NotSupported)]
+    name = info.validation_alias if isinstance(info.validation_alias, str) else attribute
+    return FieldShape(attribute, name, info, nested_model(info.annotation), marks[0] if marks else None)
+
+
+def nested_model(annotation: Any) -> type[Model] | None:
+    """The model inside an annotation such as `Annotated[tuple[M, ...], ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := nested_model(each)) is not None), None)
+
+
+def unsupported_fields(model: Model) -> Iterator[tuple[str, NotSupported]]:
+    """The fields that a manifest sets although they have no effect yet, as paths from this model with their marks."""
+    return _walk(model, "")
+
+
+def _walk(model: Model, prefix: str) -> Iterator[tuple[str, NotSupported]]:
+    if not _may_hold(type(model)):
+        return
+    for shape in shapes(type(model)):
+        if shape.attribute not in model.model_fields_set:
+            continue
+        value = getattr(model, shape.attribute)
+        if value is None:
+            continue
+        path = f"{prefix}.{shape.name}" if prefix else shape.name
+        if shape.unsupported is not None:
+            yield path, shape.unsupported
+        elif shape.model is not None:
+            for suffix, part in _parts(value):
+                yield from _walk(part, path + suffix)
+
+
+def _parts(value: object) -> Iterator[tuple[str, Model]]:
+    if isinstance(value, Model):
+        yield "", value
+    elif isinstance(value, tuple):
+        for index, item in enumerate(cast("tuple[object, ...]", value)):
+            if isinstance(item, Model):
+                yield f"[{index}]", item
+    elif isinstance(value, dict):
+        for key, item in cast("dict[str, object]", value).items():
+            if isinstance(item, Model):
+                yield f".{key}", item
+
+
+@cache
+def _may_hold(model: type[Model]) -> bool:
+    """Whether a marked field can be found below, so that routes by the thousand are not searched in vain."""
+    return any(
+        shape.unsupported is not None or (shape.model is not None and _may_hold(shape.model)) for shape in shapes(model)
+    )
