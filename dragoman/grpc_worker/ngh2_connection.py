@@ -1,0 +1,390 @@
+"""One HTTP/2 connection of the ngh2 engine: bytes in, calls to handlers, one write for all replies of a loop tick."""
+
+import asyncio
+import logging
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import ngh2
+from ngh2 import DataReceived, NGH2Error, RequestReceived, StreamClosed, StreamReset
+
+from dragoman.grpc_worker import wire
+from dragoman.grpc_worker.api import CallObserver, Handler, Limits, StatusCode
+from dragoman.grpc_worker.deadlines import Deadlines
+from dragoman.grpc_worker.ngh2_call import Ngh2Call
+
+log = logging.getLogger("dragoman.grpc_worker")
+
+FLUSH_BYTES = 256 * 1024
+STREAM_WINDOW_BYTES = 256 * 1024
+CONNECTION_WINDOW_BYTES = 1024 * 1024
+DRAIN_PING = b"draining"
+LIVENESS_PING = b"still-up"
+DRAIN_PING_S = 1.0
+
+_prefix = struct.Struct(">BI")
+_pack_prefix = _prefix.pack
+_unpack_prefix = _prefix.unpack_from
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A gRPC method that is served."""
+
+    name: str
+    handler: Handler
+
+
+class Owner(Protocol):
+    """What a connection asks of its server."""
+
+    def opened(self, connection: "Connection") -> bool: ...
+    def closed(self, connection: "Connection") -> None: ...
+    def misbehaved(self, peer: str, error: Exception) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of a server have in common."""
+
+    owner: Owner
+    loop: asyncio.AbstractEventLoop
+    methods: Mapping[bytes, Method]
+    limits: Limits
+    observe: CallObserver | None
+    deadlines: Deadlines
+
+
+def new_session(limits: Limits) -> ngh2.Connection:
+    """An HTTP/2 server session with our limits, its SETTINGS queued."""
+    session = ngh2.Connection(
+        ngh2.Role.SERVER,
+        ngh2.Configuration(
+            stream_reset_rate_limit=limits.stream_resets,
+            glitch_rate_limit=limits.glitches,
+            max_inbound_header_list_size=limits.max_header_list_bytes,
+            max_inbound_header_count=256,
+        ),
+    )
+    session.initiate_connection(
+        {
+            ngh2.Setting.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
+            ngh2.Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+            ngh2.Setting.MAX_HEADER_LIST_SIZE: limits.max_header_list_bytes,
+        }
+    )
+    session.set_local_window_size(CONNECTION_WINDOW_BYTES)
+    return session
+
+
+class Connection(asyncio.Protocol):
+    """The server's side of one connection. All of it runs in the event loop; nothing here waits."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._loop = shared.loop
+        self._methods = shared.methods
+        self._max_message_bytes = shared.limits.max_message_bytes
+        self._observe = shared.observe
+        self._session = new_session(shared.limits)
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._calls: dict[int, Ngh2Call] = {}
+        self._resets: list[int] = []
+        """Streams that were answered before the client had sent everything."""
+        self._buffered_bytes = 0
+        self._in_batch = False
+        self._flush_is_due = False
+        self._writing_paused = False
+        self._closing = False
+        self._draining = False
+        self._heard = False
+        self._ready = False
+        self._heard_at = self._busy_at = self._opened_at = shared.loop.time()
+        self._pinged_at: float | None = None
+        self._last_stream = self._swept_stream = 0
+
+    # The transport's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        tls = transport.get_extra_info("ssl_object")
+        if not self._shared.owner.opened(self) or (tls is not None and tls.selected_alpn_protocol() != "h2"):
+            self.abort()
+            return
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._heard = True
+        self._in_batch = True
+        try:
+            self._session.receive_data(data)
+            for event in self._session.events():
+                kind = type(event)
+                if kind is DataReceived:
+                    self._on_data(cast("DataReceived", event))
+                elif kind is RequestReceived:
+                    self._on_request(cast("RequestReceived", event))
+                elif kind is StreamClosed or kind is StreamReset:
+                    self._on_stream_end(cast("StreamClosed", event).stream_id)
+                else:
+                    self._on_rare_event(event)
+        except NGH2Error as error:
+            self._broken(error)
+            return
+        finally:
+            self._in_batch = False
+        self._flush()
+
+    def pause_writing(self) -> None:
+        # A peer that does not read our replies gets no more of its requests read.
+        self._writing_paused = True
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        for stream_id in list(self._calls):
+            self._on_stream_end(stream_id)
+        self._shared.owner.closed(self)
+
+    # What the server asks for.
+
+    def abort(self) -> None:
+        """Cuts the connection."""
+        self._closing = True
+        self._transport.abort()
+
+    def drain(self) -> None:
+        """Says GOAWAY, lets calls finish, then closes."""
+        if self._draining or self._closing:
+            return
+        self._draining = True
+        if not self._ready:
+            self._close()
+            return
+        # Two steps (RFC 9113 §6.8): requests that were under way when the peer learnt of it are still served.
+        self._session.send_shutdown_notice()
+        self._session.ping(DRAIN_PING)
+        self._flush()
+        self._loop.call_later(DRAIN_PING_S, self._last_goaway)
+
+    def sweep(self, now: float) -> None:
+        """Runs every second or so: everything that is about time but not about deadlines."""
+        limits = self._shared.limits
+        if self._closing:
+            return
+        if not self._ready:
+            if now - self._opened_at > limits.handshake_s:
+                self.abort()
+            return
+        if self._heard:
+            self._heard, self._heard_at, self._pinged_at = False, now, None
+        self._sweep_incomplete(now, limits.request_s)
+        if self._calls or self._last_stream != self._swept_stream:
+            self._busy_at, self._swept_stream = now, self._last_stream
+        if now - self._busy_at > limits.connection_idle_s:
+            self.drain()
+        elif self._pinged_at is not None:
+            if now - self._pinged_at > limits.keepalive_timeout_s:
+                self.abort()
+        elif now - self._heard_at > limits.keepalive_time_s:
+            self._pinged_at = now
+            self._session.ping(LIVENESS_PING)
+            self._flush()
+
+    # What a call asks for.
+
+    def reply(self, call: Ngh2Call, body: bytes) -> None:
+        session, stream_id = self._session, call.stream_id
+        self._forget(call, StatusCode.OK)
+        try:
+            session.send_response(stream_id, wire.RESPONSE_HEADERS)
+            session.send_data(stream_id, _pack_prefix(0, len(body)) + body)
+            session.send_trailers(stream_id, wire.OK_TRAILERS)
+        except NGH2Error:
+            call.cancelled = True  # The stream went away in this very tick.
+        if not self._in_batch and not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def refuse(self, call: Ngh2Call, code: StatusCode, message: str) -> None:
+        self._forget(call, code)
+        self._send_only_headers(call.stream_id, wire.error_trailers(code, message), call.complete)
+
+    # Events.
+
+    def _on_request(self, event: RequestReceived) -> None:
+        headers = dict(event.headers)
+        stream_id = self._last_stream = event.stream_id
+        content_type = headers.get(b"content-type", b"")
+        if content_type != b"application/grpc" and not wire.is_grpc_content_type(content_type):
+            self._send_only_headers(stream_id, wire.NOT_GRPC, event.end_stream)
+            return
+        method = self._methods.get(headers[b":path"])
+        if method is None or headers[b":method"] != b"POST":
+            refusal = wire.UNKNOWN_METHOD if method is None else wire.NOT_POST
+            self._send_only_headers(stream_id, refusal, event.end_stream)
+            return
+        timeout = headers.get(b"grpc-timeout")
+        timeout_s = wire.parse_timeout(timeout) if timeout is not None else None
+        deadline = self._loop.time() + timeout_s if timeout_s is not None else None
+        started = time.perf_counter() if self._observe is not None else 0.0
+        call = self._calls[stream_id] = Ngh2Call(self, stream_id, method, deadline, started)
+        if event.end_stream:
+            call.complete = True
+            call.fail(StatusCode.INTERNAL, "the request has no message")
+
+    def _on_data(self, event: DataReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is None or call.complete:
+            return
+        data = event.data
+        if event.end_stream and call.buffer is None and len(data) >= wire.PREFIX_BYTES:
+            flags, length = _unpack_prefix(data)
+            if flags == 0 and length == len(data) - wire.PREFIX_BYTES and length <= self._max_message_bytes:
+                self._dispatch(call, data[wire.PREFIX_BYTES :])
+                return
+        self._accumulate(call, data, event.end_stream)
+
+    def _accumulate(self, call: Ngh2Call, data: bytes, at_end: bool) -> None:
+        if call.buffer is None:
+            call.buffer = bytearray()
+        call.buffer += data
+        call.complete = at_end
+        self._buffered_bytes += len(data)
+        fault = self._fault_of_message(call.buffer, at_end)
+        if fault is not None:
+            call.fail(*fault)
+        elif at_end:
+            self._dispatch(call, bytes(memoryview(call.buffer)[wire.PREFIX_BYTES :]))
+
+    def _fault_of_message(self, message: bytearray, at_end: bool) -> tuple[StatusCode, str] | None:
+        if self._buffered_bytes > self._shared.limits.max_buffered_bytes:
+            return StatusCode.RESOURCE_EXHAUSTED, "too many incomplete requests on this connection"
+        if len(message) < wire.PREFIX_BYTES:
+            return (StatusCode.INTERNAL, "the request has no whole message") if at_end else None
+        flags, length = _unpack_prefix(message)
+        if flags == 1:
+            return StatusCode.UNIMPLEMENTED, "compressed messages are not supported"
+        if flags != 0:
+            return StatusCode.INTERNAL, "the message has unknown flags"
+        if length > self._max_message_bytes:
+            return (
+                StatusCode.RESOURCE_EXHAUSTED,
+                f"the message has {length} bytes, {self._max_message_bytes} are allowed",
+            )
+        surplus = len(message) - wire.PREFIX_BYTES - length
+        if surplus > 0:
+            return StatusCode.INTERNAL, "the request has more than one message"
+        return (StatusCode.INTERNAL, "the request has no whole message") if at_end and surplus else None
+
+    def _dispatch(self, call: Ngh2Call, body: bytes) -> None:
+        call.complete = True
+        if call.buffer is not None:
+            self._release(call)
+        try:
+            call.method.handler(body, call)
+        except Exception:
+            log.exception("the handler of %s failed", call.method.name)
+            call.fail(StatusCode.INTERNAL, "internal error")
+        if not call.ended and call.deadline is not None:
+            self._shared.deadlines.watch(call, call.deadline)
+
+    def _on_stream_end(self, stream_id: int) -> None:
+        call = self._calls.get(stream_id)
+        if call is not None:
+            call.cancelled = call.ended = True
+            self._forget(call, StatusCode.CANCELLED)
+
+    def _on_rare_event(self, event: ngh2.Event) -> None:
+        if isinstance(event, ngh2.SettingsReceived):
+            self._ready = True
+        elif isinstance(event, ngh2.PingAcknowledged) and event.opaque_data == DRAIN_PING:
+            self._last_goaway()
+        elif isinstance(event, ngh2.TrailersReceived):
+            call = self._calls.get(event.stream_id)
+            if call is not None and not call.complete:
+                self._accumulate(call, b"", at_end=True)
+
+    # Helpers.
+
+    def _forget(self, call: Ngh2Call, code: StatusCode) -> None:
+        self._calls.pop(call.stream_id, None)
+        if call.slot is not None:
+            call.slot.discard(call)
+        if call.buffer is not None:
+            self._release(call)
+        if self._observe is not None:
+            self._observe(call.method.name, code, time.perf_counter() - call.started)
+
+    def _release(self, call: Ngh2Call) -> None:
+        self._buffered_bytes -= len(call.buffer or b"")
+        call.buffer = None
+
+    def _send_only_headers(self, stream_id: int, headers: wire.Headers, request_ended: bool) -> None:
+        try:
+            self._session.send_response(stream_id, headers, end_stream=True)
+        except NGH2Error:
+            return
+        if not request_ended:
+            self._resets.append(stream_id)
+        if not self._in_batch and not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        if self._closing:
+            return
+        session = self._session
+        try:
+            while not self._writing_paused:
+                out = session.data_to_send(FLUSH_BYTES)
+                if self._resets:
+                    # Queued before its headers have left, a reset would replace them.
+                    for stream_id in self._resets:
+                        session.reset_stream(stream_id, ngh2.ErrorCode.NO_ERROR)
+                    self._resets.clear()
+                    out += session.data_to_send(FLUSH_BYTES)
+                if not out:
+                    break
+                self._transport.write(out)
+                if len(out) < FLUSH_BYTES:
+                    break
+            if not session.want_read and not session.want_write:
+                self._close()
+        except NGH2Error as error:
+            self._broken(error)
+
+    def _last_goaway(self) -> None:
+        if not self._closing:
+            self._session.send_goaway()
+            self._flush()
+
+    def _sweep_incomplete(self, now: float, request_s: float) -> None:
+        for call in list(self._calls.values()):
+            if call.complete:
+                continue
+            if call.swept_at is None:
+                call.swept_at = now
+            elif now - call.swept_at > request_s:
+                call.fail(StatusCode.DEADLINE_EXCEEDED, "the request did not arrive in time")
+
+    def _broken(self, error: Exception) -> None:
+        self._shared.owner.misbehaved(str(self._transport.get_extra_info("peername") or "unix"), error)
+        self._close()
+
+    def _close(self) -> None:
+        self._closing = True
+        self._transport.close()
