@@ -1,0 +1,151 @@
+"""The bootstrap of a Gateway's Envoys: who they are, and where their control plane is. Everything else comes by xDS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import yaml
+
+import dragoman
+from controlplane.provision.address import Address, TcpAddress, envoy_address, is_ip
+
+XDS_CLUSTER: Final = "dragoman-xds"
+LOOPBACK_ADMIN: Final = TcpAddress("127.0.0.1", 19000)
+
+_EXTENSIONS = "type.googleapis.com/envoy.extensions"
+
+
+@dataclass(frozen=True, slots=True)
+class XdsTls:
+    """TLS to the control plane: files that Envoy reads. `server_name` is what its certificate must be for."""
+
+    ca_file: str
+    server_name: str
+    cert_file: str | None = None
+    key_file: str | None = None
+
+
+def bootstrap(
+    gateway: str,
+    *,
+    xds: Address,
+    node_id: str | None = None,
+    admin: Address | None = LOOPBACK_ADMIN,
+    xds_tls: XdsTls | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    max_connections: int = 50_000,
+    max_heap_bytes: int | None = None,
+) -> dict[str, Any]:
+    """Returns the bootstrap of an Envoy of `gateway` (`NAMESPACE/NAME`), as a document for `envoy -c`.
+
+    `node_id` tells the Envoys of one Gateway apart (by default the Gateway's name). Without an `admin` address there is
+    no admin endpoint. Past `max_connections` Envoy refuses new ones; near `max_heap_bytes`, where given, it frees what
+    it can, then refuses requests. Raises ValueError for a `gateway` that is not `NAMESPACE/NAME`.
+    """
+    namespace, slash, name = gateway.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise ValueError(f"a Gateway is named NAMESPACE/NAME: {gateway!r} is not")
+    by_name = isinstance(xds, TcpAddress) and not is_ip(xds.host)
+    values: dict[str, Any] = {
+        "node_id": node_id or gateway,
+        "gateway": gateway,
+        "metadata": {"dragoman.dev/gateway": gateway, **(metadata or {})},
+        "admin": None if admin is None else envoy_address(admin),
+        "xds": _without_mode(envoy_address(xds)),
+        # Every address behind a name is a replica that may serve.
+        "xds_discovery": "STRICT_DNS" if by_name else "STATIC",
+        "xds_lookup_family": "ALL" if by_name else None,
+        "xds_tls": None if xds_tls is None else _transport_socket(xds_tls),
+        "resource_monitors": _resource_monitors(max_connections, max_heap_bytes),
+        "overload_actions": None if max_heap_bytes is None else _heap_actions(),
+    }
+    filled = cast("dict[str, Any]", fill(yaml.safe_load(template_path("edge").read_text("utf-8")), values))
+    if admin is None:
+        del filled["admin"]
+    return filled
+
+
+def bootstrap_yaml(document: Mapping[str, Any]) -> str:
+    """Returns a bootstrap as YAML text."""
+    return yaml.dump(dict(document), sort_keys=False, width=120)
+
+
+def template_path(name: str) -> Path:
+    """Returns where a bootstrap template is: in the installed package, else in the checkout."""
+    package = Path(dragoman.__file__).parent
+    installed = package / "_envoy" / "bootstrap" / f"{name}.yaml"
+    return installed if installed.exists() else package.parent / "envoy" / "bootstrap" / f"{name}.yaml"
+
+
+def fill(template: object, values: Mapping[str, Any]) -> object:
+    """Returns a parsed template in which each scalar that is exactly `${name}` has become `values[name]`.
+
+    Keys whose value becomes None are left out. Raises KeyError for a name that has no value.
+    """
+    if isinstance(template, dict):
+        filled = {key: fill(value, values) for key, value in cast("dict[str, object]", template).items()}
+        return {key: value for key, value in filled.items() if value is not None}
+    if isinstance(template, list):
+        return [fill(item, values) for item in cast("list[object]", template)]
+    if isinstance(template, str) and template.startswith("${") and template.endswith("}"):
+        return values[template[2:-1]]
+    return template
+
+
+def _without_mode(address: dict[str, Any]) -> dict[str, Any]:
+    # The mode of a socket is for who makes it; Envoy only connects to this one.
+    return {"pipe": {"path": address["pipe"]["path"]}} if "pipe" in address else address
+
+
+def _transport_socket(tls: XdsTls) -> dict[str, Any]:
+    context: dict[str, Any] = {
+        "validation_context": {
+            "trusted_ca": {"filename": tls.ca_file},
+            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": tls.server_name}}],
+        },
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+    }
+    if tls.cert_file is not None and tls.key_file is not None:
+        context["tls_certificates"] = [
+            {"certificate_chain": {"filename": tls.cert_file}, "private_key": {"filename": tls.key_file}}
+        ]
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{_EXTENSIONS}.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": tls.server_name,
+            "common_tls_context": context,
+        },
+    }
+
+
+def _resource_monitors(max_connections: int, max_heap_bytes: int | None) -> list[dict[str, Any]]:
+    prefix = f"{_EXTENSIONS}.resource_monitors"
+    connections = {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": f"{prefix}.downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": max_connections,
+        },
+    }
+    if max_heap_bytes is None:
+        return [connections]
+    heap = {
+        "name": "envoy.resource_monitors.fixed_heap",
+        "typed_config": {
+            "@type": f"{prefix}.fixed_heap.v3.FixedHeapConfig",
+            "max_heap_size_bytes": max_heap_bytes,
+        },
+    }
+    return [connections, heap]
+
+
+def _heap_actions() -> list[dict[str, Any]]:
+    steps = {"envoy.overload_actions.shrink_heap": 0.9, "envoy.overload_actions.stop_accepting_requests": 0.95}
+    return [
+        {"name": name, "triggers": [{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": value}}]}
+        for name, value in steps.items()
+    ]
