@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 DEFAULT_HOST: Final = "127.0.0.1"
 PRIVILEGED: Final = 1024
@@ -19,8 +19,7 @@ PortOf = tuple[str, int]
 """A Gateway (`NAMESPACE/NAME`) and the port of its listeners."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a Gateway asks for: the IP addresses of `spec.addresses`, and the ports of its listeners."""
 
     addresses: tuple[str, ...]
@@ -50,18 +49,20 @@ class Bindings:
     clashes: tuple[Clash, ...] = ()
 
 
-def bind(gateways: Mapping[str, Wanted]) -> Bindings:
+def bind(gateways: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]) -> Bindings:
     """Returns where the ports of Gateways are bound in file mode.
 
-    A port is bound on the Gateway's IP addresses, else on 127.0.0.1; one below 1024 has 10,000 added, so that no
-    privilege is needed. Who comes first in `gateways` (callers give the oldest first) keeps what a later one wants too.
+    Each is given as `Wanted`. A port is bound on the Gateway's IP addresses, else on 127.0.0.1; one below 1024 has
+    10,000 added, so that no privilege is needed. Who comes first in `gateways` (callers give the oldest first) keeps
+    what a later one wants too.
     """
     bound: dict[PortOf, tuple[Endpoint, ...]] = {}
     held: dict[int, list[tuple[str, PortOf]]] = {}
     clashes: list[Clash] = []
-    for gateway, wanted in gateways.items():
-        for port in dict.fromkeys(wanted.ports):
-            endpoints = tuple((host, bound_port(port)) for host in _hosts(wanted.addresses))
+    for gateway, (addresses, ports) in gateways.items():
+        hosts = _hosts(addresses)
+        for port in dict.fromkeys(ports):
+            endpoints = tuple((host, bound_port(port)) for host in hosts)
             taken = [clash for endpoint in endpoints for clash in _clash((gateway, port), endpoint, held)]
             clashes += taken
             if not taken:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-# The child asks the kernel (PR_SET_PDEATHSIG, on Linux) to be killed with its parent: a parent that is killed itself can
-# end nobody. It asks in a program of its own, because code between fork and exec may deadlock under threads.
+# The child asks the kernel (PR_SET_PDEATHSIG, on Linux) to be killed with its parent: one that is killed ends nobody.
+# It asks in a program of its own, because code between fork and exec may deadlock under threads.
 _LAUNCH: Final = (
     "import ctypes,os,signal,sys;"
     "sys.platform=='linux' and ctypes.CDLL(None).prctl(1,signal.SIGKILL);"
