@@ -1,1 +1,50 @@
-"""One module per HTTP filter, under the name of its concern in compile; the ordered list of them is here."""
+# pyright: standard, reportAttributeAccessIssue=false
+"""One module per HTTP filter, under the name of its concern in compile; the ordered list of them is here.
+
+The list is the same on every listener: each filter is there, disabled, and a route enables what it needs. So no change
+of a route or policy touches a listener, and no open connection sees new routes with old filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from controlplane.ir import Policies, Rule
+from controlplane.translate.filters import cors
+from controlplane.translate.wire import packed
+
+
+class FilterModule(Protocol):
+    """What a module of this package offers."""
+
+    NAME: str
+
+    def listener_filter(self) -> HttpFilter:
+        """Returns the filter as it stands on every listener, disabled."""
+        ...
+
+    def route_config(self, rule: Rule, policies: Policies) -> AnyMessage | None:
+        """Returns what enables the filter on a route; None where the route does not need it."""
+        ...
+
+
+FILTERS: tuple[FilterModule, ...] = (cors,)
+
+
+def listener_filters() -> list[HttpFilter]:
+    """Returns all filters of a listener in order, the router last."""
+    router = HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))
+    return [*(module.listener_filter() for module in FILTERS), router]
+
+
+def per_route_configs(rule: Rule, policies: Policies) -> Iterator[tuple[str, AnyMessage]]:
+    """Yields the filters that a route enables, with their settings."""
+    for module in FILTERS:
+        config = module.route_config(rule, policies)
+        if config is not None:
+            yield module.NAME, config

@@ -1,0 +1,106 @@
+"""Which listeners a route is attached to, and on which domains (Gateway API: ParentReference, AllowedRoutes)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from controlplane.api.httproute import HTTPRoute
+from controlplane.api.meta import GATEWAY_GROUP, ObjectKey, ParentReference
+from controlplane.compile.gateway import GatewayListener
+from controlplane.compile.hosts import intersect
+from controlplane.compile.view import View
+from controlplane.conditions import Condition, ParentStatus, false, true
+
+Listeners = Callable[[ObjectKey], Sequence[GatewayListener] | None]
+"""Returns the listeners of a Gateway; None where it is not one of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A route on one listener."""
+
+    gateway: ObjectKey
+    listener: str
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """All places of a route, and what each of its parents makes of it."""
+
+    places: tuple[Attached, ...] = ()
+    parents: tuple[ParentStatus, ...] = ()
+
+
+def attach(view: View, route: HTTPRoute, listeners: Listeners) -> Attachment:
+    """Attaches a route to the listeners that its parentRefs name and that let it in."""
+    places: dict[tuple[ObjectKey, str], Attached] = {}
+    parents: list[ParentStatus] = []
+    for index, ref in enumerate(route.spec.parent_refs):
+        gateway = ObjectKey(ref.group, ref.kind, ref.namespace or route.metadata.namespace, ref.name)
+        if (gateway.group, gateway.kind) != (GATEWAY_GROUP, "Gateway"):
+            continue
+        judged = listeners(gateway)
+        if judged is None:
+            continue
+        found, condition = _attach_to(view, route, ref, gateway, judged, f"spec.parentRefs[{index}]")
+        places.update({(place.gateway, place.listener): place for place in found})
+        parents.append(ParentStatus(_title(gateway, ref), (condition,), ref.section_name, ref.port))
+    return Attachment(tuple(places.values()), tuple(parents))
+
+
+def _attach_to(
+    view: View,
+    route: HTTPRoute,
+    ref: ParentReference,
+    gateway: ObjectKey,
+    judged: Sequence[GatewayListener],
+    field: str,
+) -> tuple[list[Attached], Condition]:
+    named = [each for each in judged if _named_by(ref, each)]
+    if not named:
+        what = " and ".join(
+            text for text in (ref.section_name and f"name {ref.section_name}", ref.port and f"port {ref.port}") if text
+        )
+        message = f"{gateway} has no listener of {what}"
+        return [], false("Accepted", "NoMatchingParent", message, f"{field}.sectionName")
+    allowed = [each for each in named if _allows(view, gateway, each, route)]
+    if not allowed:
+        message = f"no listener of {gateway} lets {route.kind}s of namespace {route.metadata.namespace} attach"
+        return [], false("Accepted", "NotAllowedByListeners", message, field)
+    places = [
+        Attached(gateway, each.name, domains)
+        for each in allowed
+        if (domains := intersect(each.hostname, route.spec.hostnames))
+    ]
+    if not places:
+        theirs = ", ".join(each.hostname or "*" for each in allowed)
+        message = f"none of the route's hostnames is served; the listeners of {gateway} have: {theirs}"
+        return [], false("Accepted", "NoMatchingListenerHostname", message, "spec.hostnames")
+    return places, true("Accepted")
+
+
+def _named_by(ref: ParentReference, listener: GatewayListener) -> bool:
+    return ref.section_name in (None, listener.name) and ref.port in (None, listener.port)
+
+
+def _allows(view: View, gateway: ObjectKey, listener: GatewayListener, route: HTTPRoute) -> bool:
+    if route.kind not in listener.kinds:
+        return False
+    allowed = listener.spec.allowed_routes.namespaces
+    if allowed.from_ == "All":
+        return True
+    if allowed.from_ == "Same":
+        return route.metadata.namespace == gateway.namespace
+    if allowed.from_ == "Selector" and allowed.selector is not None:
+        namespace = view.get(ObjectKey("", "Namespace", "", route.metadata.namespace))
+        labels = {"kubernetes.io/metadata.name": route.metadata.namespace}
+        if namespace is not None:
+            labels |= namespace.metadata.labels
+        return allowed.selector.matches(labels)
+    return False
+
+
+def _title(gateway: ObjectKey, ref: ParentReference) -> str:
+    return f"{gateway}/{ref.section_name}" if ref.section_name else str(gateway)

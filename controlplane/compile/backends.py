@@ -1,0 +1,143 @@
+"""Backend references: which cluster they mean, and what that cluster and its endpoints are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controlplane.api.backend import Backend
+from controlplane.api.core import Service
+from controlplane.api.meta import ENVOY_GATEWAY_GROUP, POLICY_GROUP, BackendObjectReference, ObjectKey
+from controlplane.compile.grants import permitted
+from controlplane.compile.view import View
+from controlplane.conditions import Condition, false
+from controlplane.ir import Cluster, ClusterId, Endpoint, Endpoints, Protocol, UpstreamTls
+
+_BACKEND_GROUPS = (POLICY_GROUP, ENVOY_GATEWAY_GROUP)
+_HTTP2_PROTOCOLS = ("kubernetes.io/h2c", "grpc", "gateway.envoyproxy.io/h2c")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A reference's cluster, or the ResolvedRefs condition that says why there is none."""
+
+    cluster: ClusterId | None
+    fault: Condition | None = None
+
+
+def resolve(view: View, ref: BackendObjectReference, *, source: ObjectKey, field: str) -> Resolved:
+    """Resolves a reference made by `source` in `field` (Gateway API: BackendObjectReference)."""
+    target = ObjectKey(ref.group, ref.kind, ref.namespace or source.namespace, ref.name)
+    if not _is_service(target) and not _is_backend(target):
+        expected = "expected a Service or a Backend"
+        return _fault("InvalidKind", f"{target.kind} is not a kind of backend; {expected}", f"{field}.kind")
+    if not permitted(view, source=source, target=target):
+        who = f"{source.kind}s of {source.namespace}"
+        message = f"no ReferenceGrant in namespace {target.namespace} lets {who} refer to {target}"
+        return _fault("RefNotPermitted", message, field)
+    backend = view.get(target)
+    if backend is None:
+        return _fault("BackendNotFound", f"{target} does not exist", f"{field}.name")
+    if isinstance(backend, Service):
+        return _resolve_service(backend, target, ref.port, field)
+    return Resolved(ClusterId(target.namespace, "Backend", target.name, ref.port or 0))
+
+
+def cluster(view: View, id_: ClusterId) -> Cluster | None:
+    """Returns what the cluster must do; None where its backend has gone."""
+    backend = _backend_of(view, id_)
+    if isinstance(backend, Service):
+        port = next((p for p in backend.spec.ports if p.port == id_.port), None)
+        if port is None:
+            return None
+        h2 = port.app_protocol in _HTTP2_PROTOCOLS
+        return Cluster(id_, Protocol.HTTP2 if h2 else Protocol.HTTP1, origin=str(backend.key))
+    if isinstance(backend, Backend):
+        h2 = any(protocol in _HTTP2_PROTOCOLS for protocol in backend.spec.app_protocols)
+        return Cluster(id_, Protocol.HTTP2 if h2 else Protocol.HTTP1, tls=_tls_of(backend), origin=str(backend.key))
+    return None
+
+
+def endpoints(view: View, id_: ClusterId) -> Endpoints:
+    """Returns the addresses that are ready to serve; none where the backend has gone or has none."""
+    backend = _backend_of(view, id_)
+    if isinstance(backend, Service):
+        return Endpoints(id_, _service_endpoints(view, backend, id_.port), origin=str(backend.key))
+    if isinstance(backend, Backend):
+        return Endpoints(id_, _backend_endpoints(view, backend, id_.port), origin=str(backend.key))
+    return Endpoints(id_, ())
+
+
+def unresolved_hosts(view: View, id_: ClusterId) -> tuple[str, ...]:
+    """Returns the host names of a Backend whose addresses are not known yet."""
+    return tuple(host for host in host_names(view, id_) if view.addresses(host) is None)
+
+
+def host_names(view: View, id_: ClusterId) -> tuple[str, ...]:
+    """Returns the host names that must be resolved for a cluster."""
+    backend = _backend_of(view, id_)
+    if not isinstance(backend, Backend):
+        return ()
+    return tuple(dict.fromkeys(e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None))
+
+
+def _resolve_service(service: Service, target: ObjectKey, port: int | None, field: str) -> Resolved:
+    if service.spec.type == "ExternalName":
+        message = f"{target} is of type ExternalName, which is not supported; use a Backend with an fqdn endpoint"
+        return _fault("UnsupportedValue", message, f"{field}.name")
+    if not any(p.port == port for p in service.spec.ports):
+        known = ", ".join(str(p.port) for p in service.spec.ports) or "none"
+        return _fault("BackendNotFound", f"{target} has no port {port}; it has: {known}", f"{field}.port")
+    assert port is not None
+    return Resolved(ClusterId(target.namespace, "Service", target.name, port))
+
+
+def _service_endpoints(view: View, service: Service, port: int) -> tuple[Endpoint, ...]:
+    name = next((p.name for p in service.spec.ports if p.port == port), "")
+    found: dict[Endpoint, None] = {}
+    for piece in view.slices(service.metadata.namespace, service.metadata.name):
+        for piece_port in piece.ports:
+            if piece_port.name != name or piece_port.port is None:
+                continue
+            for endpoint in piece.endpoints:
+                if endpoint.conditions.ready is not False:
+                    found.update((Endpoint(address, piece_port.port), None) for address in endpoint.addresses)
+    return tuple(sorted(found, key=lambda e: (e.address, e.port)))
+
+
+def _backend_endpoints(view: View, backend: Backend, port: int) -> tuple[Endpoint, ...]:
+    found: dict[Endpoint, None] = {}
+    for endpoint in backend.spec.endpoints:
+        if endpoint.ip is not None:
+            found[Endpoint(endpoint.ip.address, endpoint.ip.port)] = None
+        elif endpoint.unix is not None:
+            found[Endpoint(endpoint.unix.path, 0)] = None
+        elif endpoint.fqdn is not None:
+            for address in view.addresses(endpoint.fqdn.hostname) or ():
+                found[Endpoint(address, endpoint.fqdn.port)] = None
+    return tuple(sorted(found, key=lambda e: (e.address, e.port)))
+
+
+def _tls_of(backend: Backend) -> UpstreamTls | None:
+    tls = backend.spec.tls
+    if tls is None:
+        return None
+    host = next((e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None), None)
+    return UpstreamTls(sni=tls.sni or host, verify=not tls.insecure_skip_verify)
+
+
+def _backend_of(view: View, id_: ClusterId) -> Service | Backend | None:
+    groups = ("",) if id_.kind == "Service" else _BACKEND_GROUPS
+    found = (view.get(ObjectKey(group, id_.kind, id_.namespace, id_.name)) for group in groups)
+    return next((backend for backend in found if backend is not None), None)
+
+
+def _is_service(target: ObjectKey) -> bool:
+    return (target.group, target.kind) == ("", "Service")
+
+
+def _is_backend(target: ObjectKey) -> bool:
+    return target.kind == "Backend" and target.group in _BACKEND_GROUPS
+
+
+def _fault(reason: str, message: str, field: str) -> Resolved:
+    return Resolved(None, false("ResolvedRefs", reason, message, field))

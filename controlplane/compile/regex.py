@@ -1,0 +1,18 @@
+# pyright: standard, reportMissingTypeStubs=false
+"""Regular expressions judged by Envoy's own engine, so that what is accepted here loads there."""
+
+from __future__ import annotations
+
+import re2
+
+
+def fault_of(pattern: str) -> str | None:
+    """Returns what RE2 says against a pattern; None where it accepts it."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0] if error.args else "it does not parse"
+        return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+    return None

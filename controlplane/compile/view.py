@@ -1,0 +1,34 @@
+"""What compile may read. Whoever provides it records the reads; the semantics know nothing of that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from controlplane.api.endpointslice import EndpointSlice
+from controlplane.api.meta import ObjectKey
+from controlplane.api.referencegrant import ReferenceGrant
+
+
+class View(Protocol):
+    """The objects in force: for each key the newest that is good, else the last that was."""
+
+    def get(self, key: ObjectKey) -> Any:
+        """Returns the object, typed; None where there is none."""
+        ...
+
+    def grants(self, namespace: str) -> Iterable[ReferenceGrant]:
+        """Returns the ReferenceGrants of a namespace."""
+        ...
+
+    def slices(self, namespace: str, service: str) -> Iterable[EndpointSlice]:
+        """Returns the EndpointSlices of a Service."""
+        ...
+
+    def addresses(self, host: str) -> tuple[str, ...] | None:
+        """Returns the IP addresses of a host name, empty where it has none; None while they are not known yet."""
+        ...
+
+    def key_set(self, uri: str) -> str | None:
+        """Returns the JWKS last fetched from a URI; None where there is none yet."""
+        ...

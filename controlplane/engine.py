@@ -1,0 +1,120 @@
+"""The loop's one step: changes of a source in, snapshots and statuses out. All I/O is left to whoever calls it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from controlplane.api.load import load
+from controlplane.api.meta import ObjectKey
+from controlplane.compile.check import check
+from controlplane.conditions import ObjectStatus
+from controlplane.pipeline import Admitted, Pipeline
+from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
+from controlplane.xds.resources import Snapshot
+
+Ports = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
+"""`NAMESPACE/GATEWAY` → the addresses that it asks for, the ports of its listeners."""
+Bind = Callable[[Ports], Mapping[tuple[str, int], tuple[str, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step did: what is new to publish (None: gone), what is new to say, and how long it took."""
+
+    snapshots: Mapping[str, Snapshot | None]
+    statuses: Mapping[ObjectKey, ObjectStatus | None]
+    changed: tuple[ObjectKey, ...]
+    faults: tuple[SourceFault, ...]
+    duration_s: float
+
+
+@dataclass(slots=True)
+class Engine:
+    """Holds the pipeline and what is known of where each object stands. Single-threaded.
+
+    `bind` maps the ports of listeners to addresses; `now` is what certificates are judged by.
+    """
+
+    bind: Bind
+    now: Callable[[], datetime]
+    pipeline: Pipeline = field(default_factory=Pipeline)
+    origins: dict[ObjectKey, Origin] = field(default_factory=dict[ObjectKey, "Origin"])
+    faults: tuple[SourceFault, ...] = ()
+    _unsettled: set[ObjectKey] = field(default_factory=set[ObjectKey])
+
+    def apply(self, changes: Changes) -> Step:
+        """Takes changes of a source into account and recomputes what depends on them."""
+        start = time.perf_counter()
+        changed = [*self._upsert(changes.upserted), *self._remove(changes.removed)]
+        self.faults = changes.faults
+        return self._step(changed, start)
+
+    def resolve(self, addresses: Mapping[str, tuple[str, ...]]) -> Step:
+        """Takes the addresses of host names into account: host → addresses, none where it has none."""
+        start = time.perf_counter()
+        for host, found in addresses.items():
+            self.pipeline.objects.resolved.set(host, found)
+        return self._step([], start)
+
+    def take_key_sets(self, key_sets: Mapping[str, str]) -> Step:
+        """Takes fetched JWKS into account: URI → JSON text."""
+        start = time.perf_counter()
+        for uri, text in key_sets.items():
+            self.pipeline.objects.key_sets.set(uri, text)
+        return self._step([], start)
+
+    def line_of(self, key: ObjectKey) -> Origin | None:
+        """Returns where an object stands in its source."""
+        return self.origins.get(key)
+
+    def _upsert(self, objects: Iterable[RawObject]) -> Iterable[ObjectKey]:
+        for raw in objects:
+            self.origins[raw.key] = raw.origin
+            if self.pipeline.set_object(raw.key, self._admit(raw)):
+                yield raw.key
+
+    def _remove(self, keys: Iterable[ObjectKey]) -> Iterable[ObjectKey]:
+        for key in keys:
+            self.origins.pop(key, None)
+            self._unsettled.discard(key)
+            self.pipeline.delete_object(key)
+            yield key
+
+    def _admit(self, raw: RawObject) -> Admitted:
+        loaded = load(raw.document)
+        if loaded.object is None:
+            return Admitted(None, loaded.faults)
+        return Admitted(loaded.object, check(loaded.object, now=self.now()))
+
+    def _step(self, changed: list[ObjectKey], start: float) -> Step:
+        pipeline = self.pipeline
+        pipeline.graph.stabilise()
+        if self._rebind():
+            pipeline.graph.stabilise()
+        self._accept(changed)
+        snapshots = {f"{k.namespace}/{k.name}": s for k, s in pipeline.snapshots.take_changes().items()}
+        statuses = dict(pipeline.statuses.take_changes())
+        return Step(snapshots, statuses, tuple(changed), self.faults, time.perf_counter() - start)
+
+    def _rebind(self) -> bool:
+        bindings = self.pipeline.bindings
+        wanted = self.bind(self.pipeline.gateway_ports())
+        gone = [key for key, _ in bindings.items() if key not in wanted]
+        moved = [bindings.delete(key) for key in gone]
+        return any([*moved, *[bindings.set(key, address) for key, address in wanted.items()]])
+
+    def _accept(self, changed: Iterable[ObjectKey]) -> None:
+        """What is good and in force is what stands in for the object should it turn bad."""
+        objects = self.pipeline.objects
+        for key in {*changed, *self._unsettled}:
+            admitted = objects.peek(key)
+            if admitted is None or not admitted.good:
+                self._unsettled.discard(key)
+            elif self.pipeline.is_waiting(key):
+                self._unsettled.add(key)
+            else:
+                self._unsettled.discard(key)
+                objects.accepted.set(key, admitted.object)

@@ -1,0 +1,414 @@
+"""What the data plane must do: frozen, typed, free of Kubernetes and of Envoy."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+PathKind = Literal["Exact", "PathPrefix", "RegularExpression"]
+
+
+# -- matching --
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    """`value` of a PathPrefix has no trailing slash, but for the root."""
+
+    kind: PathKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValueMatch:
+    """A header or query parameter, by exact value or by a regular expression on the whole value."""
+
+    name: str
+    value: str
+    regex: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    path: PathMatch
+    method: str | None = None
+    headers: tuple[ValueMatch, ...] = ()
+    query: tuple[ValueMatch, ...] = ()
+
+
+# -- actions --
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdit:
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamPolicy:
+    """What policies ask of the way to a backend; clusters that differ in it are apart."""
+
+    def digest(self) -> str:
+        """Returns a short name for the content; `default` where nothing is asked."""
+        if self == UpstreamPolicy():
+            return "default"
+        return hashlib.blake2b(repr(self).encode(), digest_size=6).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterId:
+    """Identity of an upstream cluster: one per backend, port and upstream policy."""
+
+    namespace: str
+    kind: Literal["Service", "Backend"]
+    name: str
+    port: int
+    policy: UpstreamPolicy = UpstreamPolicy()
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.kind}/{self.name}/{self.port}/{self.policy.digest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedBackend:
+    """`cluster` is None where the reference is invalid: its share of the requests is answered with 500."""
+
+    cluster: ClusterId | None
+    weight: int
+    request_headers: HeaderEdit = HeaderEdit()
+    response_headers: HeaderEdit = HeaderEdit()
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    codes: tuple[int, ...]
+    attempts: int
+    backoff_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PathRewrite:
+    """Replaces the full path, or the prefix that matched."""
+
+    kind: Literal["ReplaceFullPath", "ReplacePrefixMatch"]
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Sends a copy of `numerator` out of `denominator` requests to another cluster, and ignores its answer."""
+
+    cluster: ClusterId
+    numerator: int = 100
+    denominator: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    backends: tuple[WeightedBackend, ...]
+    hostname: str | None = None
+    path: PathRewrite | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    request_timeout_s: float | None = None
+    backend_timeout_s: float | None = None
+    retry: Retry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    status: int
+    scheme: str | None = None
+    hostname: str | None = None
+    path: PathRewrite | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """An answer of the gateway's own."""
+
+    status: int
+    body: str = ""
+
+
+Action = Forward | Redirect | Respond
+
+
+# -- policies in force on a route --
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """An origin is `*`, an exact one, or one with a wildcard in its host (`https://*.example.com`)."""
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    max_age_s: int | None = None
+    credentials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimHeader:
+    claim: str
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Jwks:
+    """A key set: inline text, or a URI that the control plane fetches; `text` is then what it has fetched, if any."""
+
+    text: str | None
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHeader:
+    name: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JwtProvider:
+    name: str
+    issuer: str
+    audiences: tuple[str, ...]
+    jwks: Jwks
+    claim_headers: tuple[ClaimHeader, ...] = ()
+    from_headers: tuple[TokenHeader, ...] = ()
+    from_params: tuple[str, ...] = ()
+    from_cookies: tuple[str, ...] = ()
+    recompute_route: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Jwt:
+    """Any of the providers must accept the token; `optional` also lets requests without one pass."""
+
+    providers: tuple[JwtProvider, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where a credential is looked for, in this order within a source: headers, query parameters, cookies."""
+
+    headers: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+    cookies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeys:
+    """Inline keys, as (client, key) pairs; `repr` shows the clients alone."""
+
+    keys: tuple[tuple[str, str], ...] = field(repr=False)
+    sources: tuple[KeySource, ...]
+    forward_client_header: str | None = None
+    sanitize: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Consumers:
+    """Keys made by `dragoman key`, checked by ext_authz."""
+
+    sources: tuple[KeySource, ...]
+    required_scopes: tuple[str, ...] = ()
+    metadata_headers: tuple[tuple[str, str], ...] = ()
+    forward_client_header: str | None = None
+    sanitize: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRule:
+    """A claim (a dotted path) whose value is, or whose array holds, one of `values`."""
+
+    claim: str
+    values: tuple[str, ...]
+    array: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationRule:
+    """All of what is given must hold: one of the CIDRs, all claims and scopes, all headers, one of the methods."""
+
+    name: str
+    allow: bool
+    cidrs: tuple[str, ...] = ()
+    provider: str | None = None
+    claims: tuple[ClaimRule, ...] = ()
+    scopes: tuple[str, ...] = ()
+    headers: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """Rules are tried in order; the first that matches decides, else `default_allow`."""
+
+    rules: tuple[AuthorizationRule, ...]
+    default_allow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderSelector:
+    name: str
+    kind: Literal["Exact", "RegularExpression", "Distinct"]
+    value: str = ""
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRule:
+    """A rate limit for the requests that all selectors choose; `requests` per `unit_s` seconds."""
+
+    requests: int
+    unit: Literal["Second", "Minute", "Hour", "Day", "Month", "Year"]
+    headers: tuple[HeaderSelector, ...] = ()
+    methods: tuple[str, ...] = ()
+    cidr: str | None = None
+    cidr_distinct: bool = False
+    algorithm: Literal["FixedWindow", "TokenBucket"] = "FixedWindow"
+    burst: int | None = None
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLimit:
+    """Enforced by each Envoy on its own."""
+
+    rules: tuple[LimitRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalLimit:
+    """Enforced by the rate limit service; `domain` is addressed by content (`NS/NAME/HASH`)."""
+
+    domain: str
+    rules: tuple[LimitRule, ...]
+    fail_open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What is in force on a route after the merge of its own policies with those of its listener and Gateway."""
+
+    cors: Cors | None = None
+    jwt: Jwt | None = None
+    api_keys: ApiKeys | None = None
+    consumers: Consumers | None = None
+    authorization: Authorization | None = None
+    local_limit: LocalLimit | None = None
+    global_limit: GlobalLimit | None = None
+    deny: str | None = None  # a security policy that never was good: fail closed, and why
+    origins: tuple[str, ...] = ()
+
+
+# -- routes --
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule of a route with its references resolved; independent of where it is attached."""
+
+    name: str
+    matches: tuple[Match, ...]
+    action: Action
+    request_headers: HeaderEdit = HeaderEdit()
+    response_headers: HeaderEdit = HeaderEdit()
+    cors: Cors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One match of one rule, as it stands in a virtual host."""
+
+    name: str
+    match: Match
+    rule: Rule
+    policies: Policies
+    origin: str
+
+
+# -- upstreams --
+
+
+class Protocol(Enum):
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """`ca_secret` names the SDS secret that holds the roots; None means the system's."""
+
+    sni: str | None = None
+    ca_secret: str | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    id: ClusterId
+    protocol: Protocol = Protocol.HTTP1
+    tls: UpstreamTls | None = None
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`address` is an IP address, or the path of a Unix socket when `port` is 0."""
+
+    address: str
+    port: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    cluster: ClusterId
+    endpoints: tuple[Endpoint, ...]
+    origin: str = ""
+
+
+# -- listeners --
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate chain and its key, PEM; `repr` shows neither."""
+
+    name: str
+    chain: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterChain:
+    """One listener of a Gateway: an SNI hostname (None: any), its certificates, its routes."""
+
+    listener: str
+    hostname: str | None
+    route_config: str
+    certificates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PortListener:
+    """All listeners of a Gateway on one port: plain HTTP (one chain), or HTTPS (a chain a listener)."""
+
+    gateway: str
+    port: int
+    https: bool
+    chains: tuple[FilterChain, ...]
+    origin: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.gateway}/{self.port}"

@@ -1,0 +1,112 @@
+"""The inputs of the pipeline, and which version of each object is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from controlplane.api.endpointslice import EndpointSlice
+from controlplane.api.load import Fault
+from controlplane.api.meta import DISCOVERY_GROUP, GATEWAY_GROUP, ObjectKey
+from controlplane.api.referencegrant import ReferenceGrant
+from controlplane.graph import Derived, Graph, Group, Table
+
+SERVICE_NAME = "kubernetes.io/service-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An object as its source has it now: typed, or None with the faults that refuse it."""
+
+    object: Any
+    faults: tuple[Fault, ...] = ()
+    targets: tuple[ObjectKey, ...] = ()  # what a policy that cannot be read at all is about, as far as can be told
+
+    @property
+    def good(self) -> bool:
+        """Says whether the object may be in force as it is."""
+        return self.object is not None and not self.faults
+
+
+class Objects:
+    """Tables of candidates and of what was last accepted; implements `compile.view.View` with recorded reads."""
+
+    def __init__(self, graph: Graph, *, waiting: Callable[[ObjectKey], tuple[str, ...]]) -> None:
+        self._graph = graph
+        self._waiting = waiting
+        self._tables: dict[tuple[str, str], Table[ObjectKey, Admitted]] = {}
+        self.accepted: Table[ObjectKey, Any] = graph.table("accepted")
+        self.resolved: Table[str, tuple[str, ...]] = graph.table("resolved")
+        self.key_sets: Table[str, str] = graph.table("key sets")
+        self._in_force: Derived[ObjectKey, Any] = graph.derive("in force", self._compute_in_force)
+        self._grants: Group[ObjectKey, str, ObjectKey] = graph.group(
+            "grants", self.table(GATEWAY_GROUP, "ReferenceGrant"), lambda key: [(key.namespace, key)]
+        )
+        self._slices: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
+            "slices", self.table(DISCOVERY_GROUP, "EndpointSlice"), self._service_of_slice
+        )
+
+    def table(self, group: str, kind: str) -> Table[ObjectKey, Admitted]:
+        """Returns the candidates of one kind."""
+        table = self._tables.get((group, kind))
+        if table is None:
+            table = self._tables[group, kind] = self._graph.table(kind)
+        return table
+
+    def table_of(self, key: ObjectKey) -> Table[ObjectKey, Admitted]:
+        """Returns the candidates among which a key belongs."""
+        return self.table(key.group, key.kind)
+
+    def candidate(self, key: ObjectKey) -> Admitted | None:
+        """Reads the newest version of an object, good or not (recorded)."""
+        return self.table_of(key).get(key)
+
+    def everything(self) -> Iterable[tuple[ObjectKey, Admitted]]:
+        """Iterates over all candidates, unrecorded."""
+        for table in list(self._tables.values()):
+            yield from table.items()
+
+    def peek(self, key: ObjectKey) -> Admitted | None:
+        """Returns the newest version of an object, unrecorded."""
+        table = self._tables.get((key.group, key.kind))
+        return table.peek(key) if table is not None else None
+
+    def waiting(self, key: ObjectKey) -> tuple[str, ...]:
+        """Returns the host names whose addresses an object waits for before it can be in force."""
+        return self._waiting(key)
+
+    # -- compile.view.View --
+
+    def get(self, key: ObjectKey) -> Any:
+        return self._in_force.get(key)
+
+    def grants(self, namespace: str) -> Iterable[ReferenceGrant]:
+        found = (self.get(key) for key in sorted(self._grants.get(namespace)))
+        return [grant for grant in found if grant is not None]
+
+    def slices(self, namespace: str, service: str) -> Iterable[EndpointSlice]:
+        found = (self.get(key) for key in sorted(self._slices.get((namespace, service))))
+        return [piece for piece in found if piece is not None]
+
+    def addresses(self, host: str) -> tuple[str, ...] | None:
+        return self.resolved.get(host)
+
+    def key_set(self, uri: str) -> str | None:
+        return self.key_sets.get(uri)
+
+    def _compute_in_force(self, key: ObjectKey) -> Any:
+        candidate = self.candidate(key)
+        if candidate is None:
+            return None
+        if candidate.good and not self._waiting(key):
+            return candidate.object
+        accepted = self.accepted.get(key)
+        if accepted is None and candidate.good and key.kind == "Backend":
+            return candidate.object  # a new Backend has nothing to stand in for it; the routes to it wait instead
+        return accepted
+
+    def _service_of_slice(self, key: ObjectKey) -> list[tuple[tuple[str, str], ObjectKey]]:
+        piece = self.get(key)
+        service = piece.metadata.labels.get(SERVICE_NAME) if piece is not None else None
+        return [((key.namespace, service), key)] if service else []

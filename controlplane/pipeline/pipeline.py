@@ -1,0 +1,306 @@
+"""From objects to snapshots and statuses: what reads what. The semantics are in compile and translate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from controlplane import ir
+from controlplane.api.httproute import HTTPRoute
+from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.compile import attachment, backends, gateway, hosts, httproute, precedence
+from controlplane.conditions import ObjectStatus
+from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.pipeline.objects import Admitted, Objects
+from controlplane.pipeline.statuses import Statuses
+from controlplane.translate import clusters, listeners, routes
+from controlplane.xds import resources as xds
+from controlplane.xds.resources import Resource, Snapshot
+
+Bindings = Mapping[tuple[str, int], tuple[str, int]]
+"""(`NAMESPACE/GATEWAY`, listener port) → address and port that Envoy binds."""
+
+
+class Place(NamedTuple):
+    """A listener of a Gateway."""
+
+    gateway: ObjectKey
+    listener: str
+
+
+class Entry(NamedTuple):
+    """One encoded route, with its rank among those of its host."""
+
+    rank: precedence.Rank
+    body: bytes
+    origin: str
+
+
+class Host(NamedTuple):
+    """One encoded virtual host, and the objects that it was made from."""
+
+    body: bytes
+    origins: tuple[str, ...]
+
+
+class Pipeline:
+    """All derived collections. Set the tables of `objects` and `bindings`, call `stabilise`, take what changed."""
+
+    def __init__(self) -> None:
+        graph = self.graph = Graph()
+        self.objects = Objects(graph, waiting=lambda key: self._waiting.get(key))
+        self.bindings: Table[tuple[str, int], tuple[str, int]] = graph.table("bindings")
+        self._waiting: Derived[ObjectKey, tuple[str, ...]] = graph.derive("waiting", self._compute_waiting)
+        self._judged = graph.derive("listeners", self._compute_judged)
+        self._attachment = graph.derive("attachment", self._compute_attachment)
+        self._compiled = graph.derive("compiled route", self._compute_compiled)
+        self._index_routes(graph)
+        self._policies = graph.derive("policies", self._compute_policies)
+        self._entries = graph.derive("entries", self._compute_entries)
+        self._host = graph.derive("virtual host", self._compute_host)
+        self._route_config = graph.derive("route configuration", self._compute_route_config)
+        self._ports = graph.derive("ports", self._compute_ports)
+        self._listener = graph.derive("listener", self._compute_listener)
+        self._cluster = graph.derive("cluster", self._compute_cluster)
+        self._endpoints = graph.derive("endpoints", self._compute_endpoints)
+        self._secret = graph.derive("secret", self._compute_secret)
+        self._typed = graph.derive("resources", self._compute_typed)
+        self._snapshot = graph.derive("snapshot", self._compute_snapshot)
+        self.snapshots = graph.root(self._our_gateways, self._snapshot)
+        statuses = Statuses(
+            self.objects,
+            judged=self._judged.get,
+            attachment=self._attachment.get,
+            compiled=self._compiled.get,
+            attached_routes=lambda key, listener: len(self._on_listener.get(Place(key, listener))),
+        )
+        self._status: Derived[ObjectKey, ObjectStatus] = graph.derive("status", statuses.compute)
+        self._every_key: Table[ObjectKey, None] = graph.table("every key")
+        self.statuses = graph.root(self._every_key.all_keys, self._status)
+
+    def set_object(self, key: ObjectKey, admitted: Admitted) -> bool:
+        """Sets the newest version of an object; returns whether it differs from what was there."""
+        self._every_key.set(key, None)
+        return self.objects.table_of(key).set(key, admitted)
+
+    def delete_object(self, key: ObjectKey) -> None:
+        """Removes an object; nothing stands in for what was deleted."""
+        self._every_key.delete(key)
+        self.objects.accepted.delete(key)
+        self.objects.table_of(key).delete(key)
+
+    def is_waiting(self, key: ObjectKey) -> tuple[str, ...]:
+        """Returns the host names that keep an object from being in force."""
+        return self._waiting.get(key)
+
+    def gateway_ports(self) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+        """Returns for each Gateway of ours the addresses that it asks for and the ports of its listeners."""
+        out: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        for key in sorted(self._our_gateways()):
+            spec = self.objects.get(key).spec
+            addresses = tuple(a.value for a in spec.addresses if a.type == "IPAddress" and a.value)
+            out[f"{key.namespace}/{key.name}"] = (addresses, tuple(dict.fromkeys(p.port for p in self._ports.get(key))))
+        return out
+
+    def wanted_hosts(self) -> frozenset[str]:
+        """Returns the host names that Backends name, in force or about to be."""
+        found: set[str] = set()
+        for key, admitted in self.objects.everything():
+            if key.kind == "Backend":
+                for backend in (admitted.object if admitted.good else None, self.objects.accepted.peek(key)):
+                    if backend is not None:
+                        found.update(e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None)
+        return frozenset(found)
+
+    # -- which routes are where --
+
+    def _index_routes(self, graph: Graph) -> None:
+        table = self.objects.table(GATEWAY_GROUP, "HTTPRoute")
+        self._hosted: Group[ObjectKey, tuple[Place, str], ObjectKey] = graph.group(
+            "hosted", table, lambda key: [((p, d), key) for p, domains in self._places(key) for d in domains]
+        )
+        self._domains: Group[ObjectKey, Place, str] = graph.group(
+            "domains", table, lambda key: [(p, d) for p, domains in self._places(key) for d in domains]
+        )
+        self._on_listener: Group[ObjectKey, Place, ObjectKey] = graph.group(
+            "on listener", table, lambda key: [(p, key) for p, _ in self._places(key)]
+        )
+        self._used_clusters: Group[ObjectKey, ObjectKey, ir.ClusterId] = graph.group(
+            "used clusters", table, self._clusters_of_route
+        )
+
+    def _places(self, key: ObjectKey) -> Iterable[tuple[Place, tuple[str, ...]]]:
+        return [(Place(p.gateway, p.listener), p.domains) for p in self._attachment.get(key).places]
+
+    def _clusters_of_route(self, key: ObjectKey) -> list[tuple[ObjectKey, ir.ClusterId]]:
+        gateways = {place.gateway for place, _ in self._places(key)}
+        if not gateways:
+            return []
+        used = dict.fromkeys(self._compiled.get(key).clusters())
+        return [(each, cluster) for each in gateways for cluster in used]
+
+    # -- compile --
+
+    def _our_gateways(self) -> list[ObjectKey]:
+        keys = self.objects.table(GATEWAY_GROUP, "Gateway").all_keys()
+        return [key for key in keys if self._judged.get(key) is not None]
+
+    def _compute_judged(self, key: ObjectKey) -> tuple[gateway.GatewayListener, ...] | None:
+        found = self.objects.get(key)
+        if found is None:
+            return None
+        class_ = self.objects.get(ObjectKey(GATEWAY_GROUP, "GatewayClass", "", found.spec.gateway_class_name))
+        if class_ is None or class_.spec.controller_name != gateway.CONTROLLER_NAME:
+            return None
+        return gateway.listeners(self.objects, found)
+
+    def _compute_attachment(self, key: ObjectKey) -> attachment.Attachment:
+        route = self.objects.get(key)
+        if route is None:
+            return attachment.Attachment()
+        return attachment.attach(self.objects, route, self._judged.get)
+
+    def _compute_compiled(self, key: ObjectKey) -> httproute.CompiledRoute:
+        route = self.objects.get(key)
+        return httproute.CompiledRoute() if route is None else httproute.compile_route(self.objects, route)
+
+    def _compute_waiting(self, key: ObjectKey) -> tuple[str, ...]:
+        admitted = self.objects.candidate(key)
+        if admitted is None or not admitted.good:
+            return ()
+        if key.kind == "Backend":
+            names = [e.fqdn.hostname for e in admitted.object.spec.endpoints if e.fqdn is not None]
+            return tuple(name for name in names if self.objects.addresses(name) is None)
+        if not isinstance(admitted.object, HTTPRoute):
+            return ()
+        used = dict.fromkeys(httproute.compile_route(self.objects, admitted.object).clusters())
+        found = (host for id_ in used for host in backends.unresolved_hosts(self.objects, id_))
+        return tuple(dict.fromkeys(found))
+
+    def _compute_policies(self, key: tuple[Place, ObjectKey, str]) -> ir.Policies:
+        return ir.Policies()
+
+    # -- translate --
+
+    def _compute_entries(self, key: tuple[Place, ObjectKey]) -> tuple[Entry, ...]:
+        place, route_key = key
+        route = self.objects.get(route_key)
+        listener = self._listener_of(place)
+        if route is None or listener is None:
+            return ()
+        created, name = route.metadata.creation_timestamp, f"{route_key.namespace}/{route_key.name}"
+        entries: list[Entry] = []
+        for index, rule in enumerate(self._compiled.get(route_key).rules):
+            policies = self._policies.get((place, route_key, rule.name))
+            for position, match in enumerate(rule.matches):
+                rank = precedence.rank(match, created=created, route=name, rule_index=index, match_index=position)
+                entry = ir.Route(f"{route_key.kind}/{name}/{rule.name}", match, rule, policies, str(route_key))
+                body = routes.route(entry, port=listener.port, https=listener.protocol == "HTTPS")
+                entries.append(Entry(rank, body, str(route_key)))
+        return tuple(entries)
+
+    def _compute_host(self, key: tuple[Place, str]) -> Host:
+        """Assembles a virtual host; routes of less specific hostnames come after those of more specific ones."""
+        place, domain = key
+        seen: set[ObjectKey] = set()
+        bodies: list[bytes] = []
+        origins: dict[str, None] = {}
+        for pattern in hosts.candidates(domain):
+            members = self._hosted.get((place, pattern)) - seen
+            seen |= members
+            entries = [entry for route in members for entry in self._entries.get((place, route))]
+            entries.sort()
+            bodies.extend(entry.body for entry in entries)
+            origins.update((entry.origin, None) for entry in entries)
+        return Host(routes.virtual_host(domain, bodies), tuple(origins))
+
+    def _compute_route_config(self, key: tuple[ObjectKey, str]) -> Resource:
+        gateway_key, name = key
+        identity = f"{gateway_key.namespace}/{gateway_key.name}"
+        serving = [each for each in self._judged.get(gateway_key) or () if each.serves]
+        mine = [each for each in serving if gateway.route_config_name(identity, each) == name]
+        peers = [each for each in serving if mine and each.port == mine[0].port]
+        owners = {(each.hostname or hosts.ANY).lower(): each for each in peers}
+        found: dict[str, Host] = {}
+        for listener in mine:
+            place = Place(gateway_key, listener.name)
+            for domain in {*self._domains.get(place), (listener.hostname or hosts.ANY).lower()}:
+                owner = owners[hosts.most_specific(owners, domain) or hosts.ANY]
+                if owner in mine:
+                    found[domain] = self._host.get((Place(gateway_key, owner.name), domain))
+        if mine and mine[0].protocol == "HTTPS":
+            for domain in hosts.misdirected(mine[0].hostname, owners):
+                found[domain] = Host(routes.misdirected(domain), ())
+        ordered = [found[domain] for domain in sorted(found)]
+        body = routes.route_configuration(name, (host.body for host in ordered))
+        return Resource.of(xds.ROUTE, name, body, tuple(dict.fromkeys(o for host in ordered for o in host.origins)))
+
+    def _compute_ports(self, key: ObjectKey) -> tuple[ir.PortListener, ...]:
+        found = self.objects.get(key)
+        judged = self._judged.get(key)
+        return gateway.port_listeners(found, judged) if found is not None and judged else ()
+
+    def _compute_listener(self, key: tuple[ObjectKey, int]) -> Resource | None:
+        gateway_key, port = key
+        source = next((each for each in self._ports.get(gateway_key) if each.port == port), None)
+        bind = self.bindings.get((f"{gateway_key.namespace}/{gateway_key.name}", port))
+        if source is None or bind is None:
+            return None
+        body = listeners.listener(source, bind=bind)
+        return Resource.of(xds.LISTENER, source.name, body, (source.origin,))
+
+    def _compute_cluster(self, id_: ir.ClusterId) -> Resource | None:
+        source = backends.cluster(self.objects, id_)
+        if source is None:
+            return None
+        return Resource.of(xds.CLUSTER, str(id_), clusters.cluster(source), (source.origin,))
+
+    def _compute_endpoints(self, id_: ir.ClusterId) -> Resource:
+        source = backends.endpoints(self.objects, id_)
+        return Resource.of(xds.ENDPOINT, str(id_), clusters.endpoints(source), (source.origin,))
+
+    def _compute_secret(self, name: str) -> Resource | None:
+        source = gateway.certificate(self.objects, name)
+        if source is None:
+            return None
+        return Resource.of(xds.SECRET, name, listeners.secret(source), (source.origin,))
+
+    def _compute_typed(self, key: tuple[ObjectKey, str]) -> Mapping[str, Resource]:
+        found = self._resources_of_type[key[1]](self, key[0])
+        return MappingProxyType({each.name: each for each in found if each is not None})
+
+    def _compute_snapshot(self, key: ObjectKey) -> Snapshot:
+        typed = {type_url: self._typed.get((key, type_url)) for type_url in self._resources_of_type}
+        return Snapshot(MappingProxyType(typed))
+
+    def _all_clusters(self, key: ObjectKey) -> Iterable[Resource | None]:
+        return (self._cluster.get(id_) for id_ in sorted(self._used_clusters.get(key), key=str))
+
+    def _all_endpoints(self, key: ObjectKey) -> Iterable[Resource | None]:
+        used = sorted(self._used_clusters.get(key), key=str)
+        return (self._endpoints.get(id_) for id_ in used if self._cluster.get(id_) is not None)
+
+    def _all_secrets(self, key: ObjectKey) -> Iterable[Resource | None]:
+        chains = (chain for port in self._ports.get(key) for chain in port.chains)
+        return (self._secret.get(name) for name in sorted({n for chain in chains for n in chain.certificates}))
+
+    def _all_listeners(self, key: ObjectKey) -> Iterable[Resource | None]:
+        return (self._listener.get((key, each.port)) for each in self._ports.get(key))
+
+    def _all_routes(self, key: ObjectKey) -> Iterable[Resource | None]:
+        chains = (chain for port in self._ports.get(key) for chain in port.chains)
+        return (self._route_config.get((key, name)) for name in sorted({chain.route_config for chain in chains}))
+
+    _resources_of_type: Mapping[str, Callable[[Pipeline, ObjectKey], Iterable[Resource | None]]] = MappingProxyType(
+        {
+            xds.SECRET: _all_secrets,
+            xds.CLUSTER: _all_clusters,
+            xds.ENDPOINT: _all_endpoints,
+            xds.LISTENER: _all_listeners,
+            xds.ROUTE: _all_routes,
+        }
+    )
+
+    def _listener_of(self, place: Place) -> gateway.GatewayListener | None:
+        return next((each for each in self._judged.get(place.gateway) or () if each.name == place.listener), None)

@@ -1,0 +1,114 @@
+"""The status of every object, put together from the verdicts of the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.compile.attachment import Attachment
+from controlplane.compile.gateway import CONTROLLER_NAME, GatewayListener
+from controlplane.compile.httproute import CompiledRoute
+from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, ParentStatus, false, true
+from controlplane.pipeline.objects import Admitted, Objects
+
+_NOT_SUPPORTED_YET = frozenset({"GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "ListenerSet", "BackendTLSPolicy"})
+
+
+class Statuses:
+    """Computes statuses; each source of verdicts is given as a function."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        *,
+        judged: Callable[[ObjectKey], Sequence[GatewayListener] | None],
+        attachment: Callable[[ObjectKey], Attachment],
+        compiled: Callable[[ObjectKey], CompiledRoute],
+        attached_routes: Callable[[ObjectKey, str], int],
+    ) -> None:
+        self._objects = objects
+        self._judged = judged
+        self._attachment = attachment
+        self._compiled = compiled
+        self._attached_routes = attached_routes
+
+    def compute(self, key: ObjectKey) -> ObjectStatus:
+        """Returns what is to be said about an object as it stands."""
+        admitted = self._objects.candidate(key)
+        if admitted is None:
+            return ObjectStatus()
+        refused = self._refused(key, admitted)
+        if key.group == GATEWAY_GROUP and key.kind == "HTTPRoute":
+            return self._route(key, refused)
+        if key.group == GATEWAY_GROUP and key.kind == "Gateway":
+            return self._gateway(key, refused)
+        if refused:
+            return ObjectStatus(conditions=refused)
+        if key.group == GATEWAY_GROUP and key.kind == "GatewayClass":
+            return self._gateway_class(admitted)
+        if key.kind in _NOT_SUPPORTED_YET:
+            message = f"{key.kind} is not supported yet; the object has no effect"
+            return ObjectStatus(conditions=(false("Accepted", "NotSupported", message, "kind"),))
+        return ObjectStatus(conditions=(true("Accepted"),))
+
+    def _refused(self, key: ObjectKey, admitted: Admitted) -> tuple[Condition, ...]:
+        stands_in = "; the last good version stays in force" if self._objects.get(key) is not None else ""
+        if admitted.faults:
+            return tuple(false("Accepted", "Invalid", f.message + stands_in, f.path) for f in admitted.faults)
+        hosts = self._objects.waiting(key)
+        if hosts:
+            message = f"waiting for the addresses of {', '.join(hosts)}{stands_in}"
+            return (Condition("Accepted", "Unknown", "Pending", message),)
+        return ()
+
+    def _gateway_class(self, admitted: Admitted) -> ObjectStatus:
+        if admitted.object.spec.controller_name != CONTROLLER_NAME:
+            return ObjectStatus()
+        return ObjectStatus(conditions=(true("Accepted"),))
+
+    def _gateway(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
+        judged = self._judged(key)
+        if judged is None:
+            return ObjectStatus(conditions=refused)
+        listeners = tuple(
+            ListenerStatus(
+                name=each.name,
+                attached_routes=self._attached_routes(key, each.name),
+                supported_kinds=each.kinds,
+                conditions=(*each.conditions, _programmed(each)),
+            )
+            for each in judged
+        )
+        bad = [each.name for each in judged if not each.serves]
+        accepted = true("Accepted")
+        if bad:
+            accepted = true("Accepted", "ListenersNotValid", f"listeners that do not serve: {', '.join(bad)}")
+        if len(bad) == len(judged):
+            accepted = false("Accepted", "ListenersNotValid", "no listener is valid", "spec.listeners")
+        return ObjectStatus(conditions=refused or (accepted,), listeners=listeners)
+
+    def _route(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
+        faults = self._compiled(key).faults
+        resolved = next((f for f in faults if f.type == "ResolvedRefs"), None) or true("ResolvedRefs")
+        others = tuple(f for f in faults if f.type != "ResolvedRefs")
+        further = tuple(f for f in faults if f.type == "ResolvedRefs" and f is not resolved)
+        parents = tuple(
+            ParentStatus(
+                parent.parent,
+                (
+                    *(others if others and parent.conditions[0].status == "True" else parent.conditions),
+                    resolved,
+                    *further,
+                ),
+                parent.section,
+                parent.port,
+            )
+            for parent in self._attachment(key).parents
+        )
+        return ObjectStatus(conditions=refused, parents=parents)
+
+
+def _programmed(listener: GatewayListener) -> Condition:
+    if listener.serves:
+        return Condition("Programmed", "Unknown", "Pending", "no Envoy has said yet that it serves this")
+    return false("Programmed", "Invalid", "the listener does not serve; see its other conditions")

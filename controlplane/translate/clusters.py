@@ -1,0 +1,81 @@
+# pyright: standard, reportAttributeAccessIssue=false
+"""Upstream clusters and their endpoints."""
+
+from __future__ import annotations
+
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.address_pb2 import Address, Pipe, SocketAddress
+from envoy.config.core.v3.base_pb2 import TransportSocket
+from envoy.config.core.v3.config_source_pb2 import AggregatedConfigSource, ApiVersion, ConfigSource
+from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions, Http2ProtocolOptions
+from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.extensions.transport_sockets.tls.v3.common_pb2 import CertificateValidationContext
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, UpstreamTlsContext
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+
+from controlplane import ir
+from controlplane.translate.wire import duration, encode, packed
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_CONNECT_TIMEOUT_S = 5
+# Where distributions of Linux keep the roots that the system trusts; Envoy wants one path.
+_SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def ads() -> ConfigSource:
+    """Returns the config source that says: over the stream that brought this."""
+    return ConfigSource(ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3)
+
+
+def cluster(source: ir.Cluster) -> bytes:
+    """Encodes a cluster whose endpoints come by EDS."""
+    message = Cluster(
+        name=str(source.id),
+        type=Cluster.EDS,
+        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=ads()),
+        connect_timeout=duration(_CONNECT_TIMEOUT_S),
+        lb_policy=Cluster.LEAST_REQUEST,
+        ignore_health_on_host_removal=True,
+    )
+    message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(_http_options(source)))
+    if source.tls is not None:
+        message.transport_socket.CopyFrom(_tls(source.tls, source.protocol))
+    return encode(message)
+
+
+def endpoints(source: ir.Endpoints) -> bytes:
+    """Encodes the ClusterLoadAssignment of a cluster."""
+    message = ClusterLoadAssignment(cluster_name=str(source.cluster))
+    if source.endpoints:
+        members = [LbEndpoint(endpoint=Endpoint(address=_address(each))) for each in source.endpoints]
+        message.endpoints.append(LocalityLbEndpoints(lb_endpoints=members))
+    return encode(message)
+
+
+def _http_options(source: ir.Cluster) -> HttpProtocolOptions:
+    explicit = HttpProtocolOptions.ExplicitHttpConfig()
+    if source.protocol is ir.Protocol.HTTP2:
+        explicit.http2_protocol_options.CopyFrom(Http2ProtocolOptions())
+    else:
+        explicit.http_protocol_options.CopyFrom(Http1ProtocolOptions())
+    return HttpProtocolOptions(explicit_http_config=explicit)
+
+
+def _address(endpoint: ir.Endpoint) -> Address:
+    if endpoint.port == 0:
+        return Address(pipe=Pipe(path=endpoint.address))
+    return Address(socket_address=SocketAddress(address=endpoint.address, port_value=endpoint.port))
+
+
+def _tls(tls: ir.UpstreamTls, protocol: ir.Protocol) -> TransportSocket:
+    common = CommonTlsContext(alpn_protocols=["h2" if protocol is ir.Protocol.HTTP2 else "http/1.1"])
+    if tls.verify:
+        context = CertificateValidationContext(trusted_ca={"filename": _SYSTEM_ROOTS})
+        if tls.sni:
+            name = context.match_typed_subject_alt_names.add()
+            name.san_type = name.DNS
+            name.matcher.exact = tls.sni
+        common.validation_context.CopyFrom(context)
+    upstream = UpstreamTlsContext(common_tls_context=common, sni=tls.sni or "")
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(upstream))

@@ -1,0 +1,59 @@
+# pyright: standard, reportAttributeAccessIssue=false
+"""Envoy resources as plain data, for people and golden tests; private keys and credentials are not shown."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.protobuf.descriptor_pool import Default
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message_factory import GetMessageClass
+
+# The messages that may be packed into resources must be known to the pool before they can be shown.
+_MODULES = (
+    "envoy.config.cluster.v3.cluster_pb2",
+    "envoy.config.endpoint.v3.endpoint_pb2",
+    "envoy.config.listener.v3.listener_pb2",
+    "envoy.config.route.v3.route_pb2",
+    "envoy.config.core.v3.extension_pb2",
+    "envoy.extensions.transport_sockets.tls.v3.tls_pb2",
+    "envoy.extensions.transport_sockets.tls.v3.secret_pb2",
+    "envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2",
+    "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2",
+)
+_SECRET_FIELDS = frozenset({"privateKey", "inlineBytes", "inlineString", "password"})
+REDACTED = "(redacted)"
+
+
+def to_dict(type_url: str, body: bytes) -> dict[str, Any]:
+    """Returns a resource as Envoy's JSON has it, with secrets redacted."""
+    for module in _MODULES:
+        importlib.import_module(module)
+    message_type = GetMessageClass(Default().FindMessageTypeByName(type_url.rpartition("/")[2]))
+    message = MessageToDict(message_type.FromString(body))
+    return _redact(message, type_url)
+
+
+def to_dicts(resources: Iterable[tuple[str, bytes]], type_url: str) -> Mapping[str, dict[str, Any]]:
+    """Returns several resources of one type by name."""
+    return {name: to_dict(type_url, body) for name, body in resources}
+
+
+def _redact(value: Any, type_url: str) -> Any:
+    secret = type_url.endswith(".Secret")
+    return _walk(value, hide_inline=secret)
+
+
+def _walk(value: Any, *, hide_inline: bool) -> Any:
+    if isinstance(value, list):
+        return [_walk(item, hide_inline=hide_inline) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("@type", "").endswith("ApiKeyAuthPerRoute"):
+        value = {**value, "credentials": [{**c, "key": REDACTED} for c in value.get("credentials", ())]}
+    return {
+        key: REDACTED if hide_inline and key in _SECRET_FIELDS else _walk(item, hide_inline=hide_inline)
+        for key, item in value.items()
+    }

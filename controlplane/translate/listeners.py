@@ -1,0 +1,95 @@
+# pyright: standard, reportAttributeAccessIssue=false
+"""Listeners: a port, its filter chains, and the connection manager with its fixed list of filters."""
+
+from __future__ import annotations
+
+from envoy.config.core.v3.address_pb2 import Address, SocketAddress
+from envoy.config.core.v3.base_pb2 import TransportSocket
+from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions, HttpProtocolOptions
+from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain, FilterChainMatch, ListenerFilter
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2 import TlsInspector
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    Rds,
+)
+from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsCertificate
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig, Secret
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, DownstreamTlsContext
+
+from controlplane import ir
+from controlplane.translate.clusters import ads
+from controlplane.translate.filters import listener_filters
+from controlplane.translate.wire import duration, encode, packed
+
+_HEADERS_TIMEOUT_S = 10
+_IDLE_TIMEOUT_S = 3600
+_HTTP2 = Http2ProtocolOptions(
+    max_concurrent_streams={"value": 100},
+    initial_stream_window_size={"value": 64 * 1024},
+    initial_connection_window_size={"value": 1024 * 1024},
+)
+
+
+def listener(source: ir.PortListener, *, bind: tuple[str, int]) -> bytes:
+    """Encodes a listener that binds this address and port."""
+    host, port = bind
+    message = Listener(
+        name=source.name,
+        address=Address(socket_address=SocketAddress(address=host, port_value=port)),
+        per_connection_buffer_limit_bytes={"value": 32 * 1024},
+    )
+    if source.https:
+        inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
+        message.listener_filters.append(inspector)
+    message.filter_chains.extend(_chain(source, chain) for chain in source.chains)
+    return encode(message)
+
+
+def secret(source: ir.Certificate) -> bytes:
+    """Encodes a certificate and its key for SDS."""
+    certificate = TlsCertificate(
+        certificate_chain={"inline_bytes": source.chain}, private_key={"inline_bytes": source.key}
+    )
+    return encode(Secret(name=source.name, tls_certificate=certificate))
+
+
+def _chain(source: ir.PortListener, chain: ir.FilterChain) -> FilterChain:
+    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(_manager(source, chain)))
+    out = FilterChain(name=chain.listener or source.name, filters=[manager])
+    if source.https:
+        if chain.hostname is not None:
+            out.filter_chain_match.CopyFrom(FilterChainMatch(server_names=[chain.hostname]))
+        out.transport_socket.CopyFrom(_tls(chain))
+    return out
+
+
+def _manager(source: ir.PortListener, chain: ir.FilterChain) -> HttpConnectionManager:
+    return HttpConnectionManager(
+        stat_prefix=chain.route_config,
+        rds=Rds(config_source=ads(), route_config_name=chain.route_config),
+        http_filters=listener_filters(),
+        use_remote_address={"value": True},
+        normalize_path={"value": True},
+        merge_slashes=True,
+        path_with_escaped_slashes_action=HttpConnectionManager.UNESCAPE_AND_REDIRECT,
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=duration(_IDLE_TIMEOUT_S),
+            headers_with_underscores_action=HttpProtocolOptions.REJECT_REQUEST,
+        ),
+        http2_protocol_options=_HTTP2,
+        request_headers_timeout=duration(_HEADERS_TIMEOUT_S),
+        server_header_transformation=HttpConnectionManager.PASS_THROUGH,
+        upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+    )
+
+
+def _tls(chain: ir.FilterChain) -> TransportSocket:
+    common = CommonTlsContext(
+        alpn_protocols=["h2", "http/1.1"],
+        tls_certificate_sds_secret_configs=[
+            SdsSecretConfig(name=name, sds_config=ads()) for name in chain.certificates
+        ],
+    )
+    context = DownstreamTlsContext(common_tls_context=common)
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))

@@ -1,0 +1,48 @@
+# pyright: standard, reportAttributeAccessIssue=false
+"""Routes, virtual hosts and route configurations, assembled from bytes that were encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from envoy.config.route.v3.route_components_pb2 import DirectResponseAction, Route, VirtualHost
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+
+from controlplane import ir
+from controlplane.translate.actions import default_retry_policy, edit_headers, set_action
+from controlplane.translate.filters import per_route_configs
+from controlplane.translate.matches import route_match
+from controlplane.translate.wire import embed, encode, field_numbers
+
+_ROUTES = field_numbers(VirtualHost)["routes"]
+_VIRTUAL_HOSTS = field_numbers(RouteConfiguration)["virtual_hosts"]
+
+
+def route(source: ir.Route, *, port: int, https: bool) -> bytes:
+    """Encodes one route as it stands on a listener of this port."""
+    message = Route(name=source.name, match=route_match(source.match))
+    rule, policies = source.rule, source.policies
+    action = ir.Respond(500) if policies.deny is not None else rule.action
+    set_action(message, action, path=source.match.path, port=port, https=https)
+    edit_headers(rule.request_headers, rule.response_headers, message)
+    for name, config in per_route_configs(rule, policies):
+        message.typed_per_filter_config[name].CopyFrom(config)
+    return encode(message)
+
+
+def virtual_host(domain: str, routes: Iterable[bytes]) -> bytes:
+    """Encodes a virtual host: its routes in the order given."""
+    head = VirtualHost(name=domain, domains=[domain], retry_policy=default_retry_policy())
+    return b"".join((encode(head), *(embed(_ROUTES, each) for each in routes)))
+
+
+def misdirected(domain: str) -> bytes:
+    """Encodes a virtual host that answers 421: the request belongs on another connection (RFC 9110 §15.5.20)."""
+    answer = Route(match={"prefix": "/"}, direct_response=DirectResponseAction(status=421))
+    return virtual_host(domain, [encode(answer)])
+
+
+def route_configuration(name: str, virtual_hosts: Iterable[bytes]) -> bytes:
+    """Encodes a RouteConfiguration out of encoded virtual hosts."""
+    head = RouteConfiguration(name=name, ignore_port_in_host_matching=True)
+    return b"".join((encode(head), *(embed(_VIRTUAL_HOSTS, each) for each in virtual_hosts)))
