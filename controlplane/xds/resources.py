@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from controlplane.xds import wire
+
 _ENVOY: Final = "type.googleapis.com/envoy"
 
 LISTENER: Final = f"{_ENVOY}.config.listener.v3.Listener"
@@ -28,6 +30,7 @@ class Resource:
     """One xDS resource, serialised once; the same bytes go to every client.
 
     `origins` names the objects that it was made from ("HTTPRoute demo/open"), so that a NACK can be traced to them.
+    `warm_s`, of a cluster, is how long it may still be warming after its endpoints are acknowledged (health checks).
     """
 
     type_url: str
@@ -35,11 +38,29 @@ class Resource:
     body: bytes
     version: str
     origins: tuple[str, ...] = ()
+    warm_s: float = 0.0
+    _delta_head: bytes = field(default=b"", init=False, repr=False, compare=False)
+    _sotw_head: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     @staticmethod
-    def of(type_url: str, name: str, body: bytes, origins: tuple[str, ...] = ()) -> Resource:
+    def of(type_url: str, name: str, body: bytes, origins: tuple[str, ...] = (), *, warm_s: float = 0.0) -> Resource:
         """Makes a resource whose version is the hash of its bytes."""
-        return Resource(type_url, name, body, hashlib.blake2b(body, digest_size=8).hexdigest(), origins)
+        return Resource(type_url, name, body, hashlib.blake2b(body, digest_size=8).hexdigest(), origins, warm_s)
+
+    @property
+    def delta_head(self) -> bytes:
+        """What precedes the body in a delta response; encoded once, since every client gets the same."""
+        if not self._delta_head:
+            head = wire.delta_head(self.type_url, self.name, self.version, len(self.body))
+            object.__setattr__(self, "_delta_head", head)
+        return self._delta_head
+
+    @property
+    def sotw_head(self) -> bytes:
+        """What precedes the body in a state-of-the-world response; encoded once."""
+        if not self._sotw_head:
+            object.__setattr__(self, "_sotw_head", wire.sotw_head(self.type_url, len(self.body)))
+        return self._sotw_head
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,284 @@
+"""The snapshots of all owners, and the clients that are to have them; single-threaded, it lives on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from controlplane.xds.client import Client, Violation
+from controlplane.xds.diff import diff
+from controlplane.xds.events import Ack, ClientSummary, Nack, Protocol, StreamEvent
+from controlplane.xds.identity import SERVICE_OWNERS
+from controlplane.xds.linger import Lingering
+from controlplane.xds.metrics import XdsMetrics
+from controlplane.xds.order import Timing
+from controlplane.xds.requests import Request
+from controlplane.xds.resources import Snapshot
+from controlplane.xds.subscription import Outgoing
+
+_log = logging.getLogger(__name__)
+
+_Event = TypeVar("_Event")
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """A client and the means to wake the one who writes to it."""
+
+    client: Client
+    wake: Callable[[], None]
+    settled: bool = True
+    unsettled_since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observers:
+    """Who is told what happens; called on the event loop, and expected to return at once."""
+
+    on_ack: Callable[[Ack], None] | None = None
+    on_nack: Callable[[Nack], None] | None = None
+    on_stream: Callable[[StreamEvent], None] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    owner: str | None
+    future: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Owner:
+    """`published` is what was asked for; `served` holds, besides, the policies that linger. None: nothing yet."""
+
+    named: bool = False
+    published: Snapshot = field(default_factory=Snapshot)
+    served: Snapshot | None = None
+    sessions: set[Session] = field(default_factory=set[Session])
+    unsettled: set[Session] = field(default_factory=set[Session])
+    lingering: Lingering = field(default_factory=Lingering)
+
+
+class SnapshotCache:
+    """Owner → snapshot, pushed to every client of the owner as far as the order of types lets each go."""
+
+    def __init__(
+        self,
+        *,
+        observers: Observers | None = None,
+        metrics: XdsMetrics | None = None,
+        timing: Timing | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        max_names_per_client: int = 100_000,
+    ) -> None:
+        self.metrics = metrics or XdsMetrics()
+        self._observers = observers or Observers()
+        self._timing = timing or Timing()
+        self._clock = clock
+        self._max_names = max_names_per_client
+        self._owners: dict[str, _Owner] = {}
+        self._complete = False
+        self._waiters: list[_Waiter] = []
+
+    def publish(self, snapshots: Mapping[str, Snapshot]) -> None:
+        """Makes these the desired snapshots of the owners named; others are left as they are.
+
+        The services' own come first: an Envoy that is sent routes is to find that its policies are under way.
+        """
+        for name in sorted(snapshots, key=lambda name: name not in SERVICE_OWNERS):
+            owner = self._owner(name)
+            owner.named = True
+            self._serve(owner, snapshots[name])
+
+    def complete(self) -> None:
+        """Says that every owner that exists has been published: from now on an unknown one is served nothing."""
+        if self._complete:
+            return
+        self._complete = True
+        for owner in list(self._owners.values()):
+            if owner.served is None:
+                self._serve(owner, Snapshot())
+
+    def remove(self, owner: str) -> None:
+        """Takes the owner's snapshot away: its clients, if any are left, are told to drop everything."""
+        if owner in self._owners:
+            self._owners[owner].named = False
+            self._serve(self._owners[owner], Snapshot())
+            self._discard_if_unused(owner)
+
+    def prune(self) -> None:
+        """Drops the lingering policies whose time is over; to be called every few seconds."""
+        now = self._clock()
+        for owner in self._owners.values():
+            if owner.lingering.expired(now):
+                self._serve(owner, owner.published)
+
+    def snapshot(self, owner: str) -> Snapshot | None:
+        """Returns what the owner's clients are sent; None before its first snapshot."""
+        known = self._owners.get(owner)
+        return known.served if known is not None else None
+
+    def clients(self) -> tuple[ClientSummary, ...]:
+        """Returns how far each connected client is."""
+        return tuple(session.client.summary() for owner in self._owners.values() for session in owner.sessions)
+
+    def settled(self, owner: str | None = None) -> bool:
+        """Whether every connected client of the owner (None: of all) has answered everything it subscribed to.
+
+        A rejection is an answer too; it is told to the observers, and `clients()` shows what is rejected.
+        """
+        owners = self._owners.values() if owner is None else filter(None, (self._owners.get(owner),))
+        return not any(each.unsettled for each in owners)
+
+    async def wait_settled(self, owner: str | None = None, *, timeout_s: float | None = None) -> bool:
+        """Waits until `settled`; returns False if that takes longer than the timeout."""
+        if self.settled(owner):
+            return True
+        waiter = _Waiter(owner, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        try:
+            await asyncio.wait_for(waiter.future, timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiters.remove(waiter)
+        return True
+
+    # What the server calls
+
+    def attach(self, owner: str, node_id: str, protocol: Protocol, wake: Callable[[], None]) -> Session:
+        """Takes in a client; `wake` is called whenever `next_response` may have something for it."""
+        client = Client(
+            owner=owner,
+            node_id=node_id,
+            protocol=protocol,
+            timing=self._timing,
+            policies_settled=self._policies_settled,
+            on_overdue=self._overdue,
+            max_names=self._max_names,
+        )
+        session = Session(client, wake)
+        state = self._owner(owner)
+        state.sessions.add(session)
+        if state.served is None and self._complete:
+            state.served = Snapshot()
+        if state.served is not None:
+            client.offer(state.served, {}, self._clock())
+        self.metrics.streams.labels(protocol).inc()
+        self._tell(self._observers.on_stream, StreamEvent(owner, node_id, protocol, open=True))
+        return session
+
+    def detach(self, session: Session) -> None:
+        """Forgets a client whose stream has ended."""
+        client = session.client
+        state = self._owners[client.owner]
+        state.sessions.discard(session)
+        state.unsettled.discard(session)
+        self._discard_if_unused(client.owner)
+        self.metrics.streams.labels(client.protocol).dec()
+        self._tell(self._observers.on_stream, StreamEvent(client.owner, client.node_id, client.protocol, open=False))
+        self._settlement_changed(client.owner)
+
+    def handle(self, session: Session, request: Request) -> Violation | None:
+        """Takes a client's request; returns what ends its stream, if the request does."""
+        outcome = session.client.handle(request, self._clock())
+        if isinstance(outcome, Violation):
+            return outcome
+        if request.error is not None:
+            self.metrics.nacked(request.type_url)
+        if isinstance(outcome, Ack):
+            self.metrics.acked(outcome.type_url, outcome.latency_s)
+            self._tell(self._observers.on_ack, outcome)
+        elif isinstance(outcome, Nack):
+            self._tell(self._observers.on_nack, outcome)
+        self._update(session)
+        session.wake()
+        return None
+
+    def next_response(self, session: Session) -> Outgoing | None:
+        """Takes the client's next response; where None, `session.client.wake_at` says when to ask again."""
+        out = session.client.next_response(self._clock())
+        self._update(session)
+        return out
+
+    def until(self, moment: float) -> float:
+        """Returns the seconds that are left until a moment such as `wake_at`."""
+        return max(0.0, moment - self._clock())
+
+    # Within
+
+    def _owner(self, name: str) -> _Owner:
+        return self._owners.setdefault(name, _Owner())
+
+    def _discard_if_unused(self, name: str) -> None:
+        state = self._owners[name]
+        if not (state.named or state.sessions):
+            del self._owners[name]
+
+    def _serve(self, owner: _Owner, snapshot: Snapshot) -> None:
+        now = self._clock()
+        previous = owner.served or Snapshot()
+        served = owner.lingering.extend(snapshot, owner.published, now + self._timing.linger_s, now)
+        first = owner.served is None
+        changes = diff(previous, served)
+        owner.published, owner.served = snapshot, served
+        if not (changes or first):
+            return
+        for session in owner.sessions:
+            session.client.offer(served, changes, now)
+            self._update(session)
+            session.wake()
+
+    def _update(self, session: Session) -> None:
+        settled = session.client.settled
+        if settled == session.settled:
+            return
+        session.settled = settled
+        owner = self._owners[session.client.owner]
+        if settled:
+            session.client.lagging = False
+            owner.unsettled.discard(session)
+            self._settlement_changed(session.client.owner)
+        else:
+            session.unsettled_since = self._clock()
+            owner.unsettled.add(session)
+
+    def _settlement_changed(self, owner: str) -> None:
+        if owner in SERVICE_OWNERS and self._policies_settled():
+            for session in self._all_sessions():
+                if session.client.holds_routes:
+                    session.wake()
+        for waiter in self._waiters:
+            if not waiter.future.done() and self.settled(waiter.owner):
+                waiter.future.set_result(None)
+
+    def _policies_settled(self) -> bool:
+        return all(session.client.lagging for session in self._unsettled_services())
+
+    def _unsettled_services(self) -> Iterable[Session]:
+        for owner in SERVICE_OWNERS:
+            if owner in self._owners:
+                yield from self._owners[owner].unsettled
+
+    def _all_sessions(self) -> Iterable[Session]:
+        for owner in self._owners.values():
+            yield from owner.sessions
+
+    def _overdue(self, awaited: str) -> None:
+        self.metrics.overdue.labels(awaited).inc()
+        if awaited == "policy":
+            late = self._clock() - self._timing.policy_wait_s
+            for session in self._unsettled_services():
+                # One worker that hangs must not slow down every push: it is waited for again once it has answered.
+                session.client.lagging = session.client.lagging or session.unsettled_since <= late
+
+    def _tell(self, observer: Callable[[_Event], None] | None, event: _Event) -> None:
+        if observer is None:
+            return
+        try:
+            observer(event)
+        except Exception:
+            _log.exception("an observer failed on %s", event)

@@ -1,0 +1,355 @@
+"""One connected client: which response it may be sent next, so that it never refers to what it doesn't have."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from controlplane.xds.diff import Diff
+from controlplane.xds.events import Ack, ClientSummary, Nack, Protocol, TypeSummary
+from controlplane.xds.order import IMMEDIATE, RANK, REMOVAL_ORDER, UNRANKED, Timing
+from controlplane.xds.requests import Request
+from controlplane.xds.resources import CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource, Snapshot
+from controlplane.xds.sotw import SotwSubscription
+from controlplane.xds.subscription import DeltaSubscription, Have, InFlight, Outgoing, Subscription
+
+_log = logging.getLogger(__name__)
+
+_MAX_TYPES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What a client did that ends its stream."""
+
+    message: str
+
+
+@dataclass(slots=True)
+class Client:
+    """The state machine of one stream, free of I/O: requests and snapshots in, responses out.
+
+    `goal` is the snapshot that is being pushed. Additions travel in ORDER, each type after the earlier ones are
+    acknowledged; removals in REMOVAL_ORDER, each after all that may refer to it. A newer snapshot replaces the goal at
+    once, unless newer ones have kept a push from finishing for `patience_s`: then its changes wait in the backlog.
+    """
+
+    owner: str
+    node_id: str
+    protocol: Protocol
+    timing: Timing
+    policies_settled: Callable[[], bool]
+    on_overdue: Callable[[str], None]
+    max_names: int
+    wake_at: float | None = None
+    lagging: bool = False
+    _subscriptions: dict[str, Subscription] = field(default_factory=dict[str, Subscription])
+    _by_rank: list[Subscription] = field(default_factory=list[Subscription])
+    _newest: Snapshot | None = None
+    _goal: Snapshot | None = None
+    _backlog: dict[str, dict[str, Resource | None]] = field(default_factory=dict[str, dict[str, Resource | None]])
+    _busy_since: float | None = None
+    # New clusters whose endpoints are awaited → since when.
+    _warming: dict[str, float] = field(default_factory=dict[str, float])
+    _routes_held_since: float | None = None
+    _routes_held_until: float = 0.0
+    _no_removal_before: float = 0.0
+    _nonce: int = 0
+
+    def handle(self, request: Request, now: float) -> Ack | Nack | Violation | None:
+        """Takes a request; returns what it says about an earlier response, if anything."""
+        subscription = self._subscriptions.get(request.type_url)
+        first = subscription is None
+        if subscription is None:
+            if not request.type_url or len(self._subscriptions) >= _MAX_TYPES:
+                return Violation(f"a request must name a type, and a stream at most {_MAX_TYPES} of them")
+            subscription = self._open(request, now)
+        answer = self._answered(subscription, request, now)
+        if self.protocol == "sotw" and subscription.last_nonce and request.nonce != subscription.last_nonce:
+            return None  # Stale: the client has yet to see the response in flight, and will repeat itself then.
+        subscription.subscribe(request, self._have_if_any(request.type_url), first=first)
+        total = sum(len(each.names) for each in self._subscriptions.values())
+        if max(total, len(request.initial_versions)) > self.max_names:
+            return Violation(f"more than {self.max_names} names subscribed to")
+        return answer
+
+    def offer(self, newest: Snapshot, diff: Diff, now: float) -> None:
+        """Takes over a newer snapshot; `diff` is what changed since the one before."""
+        if self._newest is None or self._goal is None:
+            self._newest = self._goal = newest
+            self._busy_since = now
+            for subscription in self._by_rank:
+                subscription.refresh(newest.of_type(subscription.type_url))
+            return
+        self._newest = newest
+        for type_url, changes in diff.items():
+            if type_url in IMMEDIATE:
+                self._merge(type_url, changes, newest)
+            else:
+                self._backlog.setdefault(type_url, {}).update(changes)
+        self._adopt(now)
+
+    def next_response(self, now: float) -> Outgoing | None:
+        """Takes the next response that may be sent; where None, `wake_at` says when to ask again at the latest."""
+        self.wake_at = None
+        if self._goal is None:
+            return None
+        self._adopt(now)
+        return self._next_addition(now) or self._next_removal(now)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the client has answered, by ACK or NACK, all that it is to be sent (what is unused may remain)."""
+        if self._goal is None or self._goal is not self._newest:
+            return not self._by_rank
+        return not any(
+            each.pending or each.in_flight or (each.removes and each.type_url == LISTENER) for each in self._by_rank
+        )
+
+    @property
+    def holds_routes(self) -> bool:
+        """Whether its routes wait for the services' policies."""
+        return self._routes_held_since is not None
+
+    def summary(self) -> ClientSummary:
+        """Returns how far the client is."""
+        types = {
+            each.type_url: TypeSummary(
+                subscribed=len(each.names),
+                wildcard=each.wildcard,
+                known=len(each.known),
+                pending=len(each.adds | each.forced) + len(each.removes),
+                in_flight=each.in_flight is not None,
+                rejected=tuple(sorted(each.rejected)),
+            )
+            for each in self._by_rank
+        }
+        return ClientSummary(self.owner, self.node_id, self.protocol, self.settled, types)
+
+    # Requests
+
+    def _open(self, request: Request, now: float) -> Subscription:
+        kind = DeltaSubscription if self.protocol == "delta" else SotwSubscription
+        subscription = kind(request.type_url)
+        self._subscriptions[request.type_url] = subscription
+        self._by_rank = sorted(self._subscriptions.values(), key=lambda each: each.rank)
+        if request.initial_versions or request.version:
+            # A client with a past may refer to anything until it has said all that it has.
+            self._no_removal_before = now + self.timing.subscribe_grace_s
+            for other in self._by_rank:
+                other.unmark()
+        return subscription
+
+    def _answered(self, subscription: Subscription, request: Request, now: float) -> Ack | Nack | None:
+        in_flight = subscription.in_flight
+        if in_flight is None or request.nonce != in_flight.nonce:
+            return None
+        names = tuple(sorted(in_flight.names))
+        if request.error is None:
+            subscription.acknowledge()
+            self._follow_up(subscription, in_flight, now)
+            return Ack(self.owner, self.node_id, subscription.type_url, names, now - in_flight.sent_at)
+        return self._rejected(subscription, names, request.error, now)
+
+    def _rejected(self, subscription: Subscription, names: tuple[str, ...], error: str, now: float) -> Nack | None:
+        named = frozenset(name for name in names if _speaks_of(error, name)) if len(names) > 1 else frozenset[str]()
+        _log.warning("%s (%s) rejects %s %s: %s", self.node_id, self.owner, subscription.type_url, names[:8], error)
+        fresh = subscription.in_flight.fresh if subscription.in_flight is not None else frozenset[str]()
+        verdict = subscription.reject(named, now + self.timing.nack_hold_s)
+        # What a rejected response held beside the culprits has probably been taken, and warms.
+        self._await_endpoints_of(subscription, fresh - (verdict[1] if verdict is not None else frozenset()), now)
+        if verdict is None:
+            return None
+        response, culprits = verdict
+        guilty = [resource for resource in response.resources if resource.name in culprits]
+        return Nack(
+            owner=self.owner,
+            node_id=self.node_id,
+            type_url=subscription.type_url,
+            names=tuple(resource.name for resource in guilty),
+            origins=tuple(dict.fromkeys(origin for resource in guilty for origin in resource.origins)),
+            message=error,
+            versions={resource.name: resource.version for resource in guilty},
+        )
+
+    def _follow_up(self, subscription: Subscription, response: InFlight, now: float) -> None:
+        """Sees to the endpoints of clusters that were taken: new ones are to become warm, changed ones warm anew."""
+        self._await_endpoints_of(subscription, response.fresh, now)
+        endpoints = self._subscriptions.get(ENDPOINT)
+        if subscription.type_url == CLUSTER and endpoints is not None:
+            # Envoy warms a changed cluster only when its endpoints come once more, though they are the same.
+            having = self._have(ENDPOINT)
+            changed = response.names - response.fresh
+            endpoints.forced.update(name for name in changed if endpoints.wants(name) and name in having)
+
+    def _await_endpoints_of(self, subscription: Subscription, fresh: frozenset[str], now: float) -> None:
+        if subscription.type_url == CLUSTER:
+            having = self._have(ENDPOINT)
+            self._warming.update((name, now) for name in fresh if name in having)
+
+    # Snapshots
+
+    def _have(self, type_url: str) -> Have:
+        snapshot = self._newest if type_url in IMMEDIATE else self._goal
+        return snapshot.of_type(type_url) if snapshot is not None else {}
+
+    def _have_if_any(self, type_url: str) -> Have | None:
+        return None if self._goal is None else self._have(type_url)
+
+    def _adopt(self, now: float) -> None:
+        """Makes the newest snapshot the goal, unless the push under way has been put off for too long."""
+        adding = any(each.pending or each.in_flight for each in self._by_rank if each.type_url not in IMMEDIATE)
+        if not adding:
+            self._busy_since = None
+        if self._newest is None or self._goal is self._newest:
+            return
+        if self._busy_since is not None and now - self._busy_since >= self.timing.patience_s:
+            return
+        self._busy_since = self._busy_since if self._busy_since is not None else now
+        self._goal = self._newest
+        for type_url, changes in self._backlog.items():
+            self._merge(type_url, changes, self._goal)
+        if ROUTE in self._backlog and self._routes_held_since is not None:
+            longest = self._routes_held_since + self.timing.patience_s
+            self._routes_held_until = min(now + self.timing.policy_wait_s, longest)
+        self._backlog.clear()
+
+    def _merge(self, type_url: str, changes: Mapping[str, Resource | None], snapshot: Snapshot) -> None:
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None:
+            return
+        subscription.hold_until = 0.0
+        have = snapshot.of_type(type_url)
+        names = changes.keys() if subscription.wildcard else changes.keys() & subscription.names
+        for name in names:
+            subscription.note(name, have.get(name), changes[name])
+
+    # Additions
+
+    def _next_addition(self, now: float) -> Outgoing | None:
+        blocked = False
+        warm = False
+        for subscription in self._by_rank:
+            if subscription.rank > RANK[ENDPOINT] and not warm:
+                blocked = self._awaits_endpoints(now) or blocked
+                warm = True
+            if subscription.pending and subscription.in_flight is None and self._may_send(subscription, blocked, now):
+                nonce = self._take_nonce()
+                out = subscription.additions(self._have(subscription.type_url), nonce, now)
+                if out is not None:
+                    return out
+            blocked = self._blocks_later(subscription, now) or blocked
+        return None
+
+    def _may_send(self, subscription: Subscription, blocked: bool, now: float) -> bool:
+        if subscription.rank == UNRANKED or (subscription.type_url in IMMEDIATE and not subscription.wildcard):
+            return True
+        return not blocked and not (subscription.type_url == ROUTE and self._awaits_policies(now))
+
+    def _blocks_later(self, subscription: Subscription, now: float) -> bool:
+        if subscription.rank == UNRANKED or subscription.type_url == ENDPOINT:
+            return False
+        if subscription.pending or subscription.in_flight is not None:
+            return True
+        return self._before(subscription.hold_until, now)
+
+    def _awaits_endpoints(self, now: float) -> bool:
+        """Whether new clusters are not warm yet: their endpoints are acknowledged, or have been awaited enough."""
+        endpoints = self._subscriptions.get(ENDPOINT)
+        clusters = self._have(CLUSTER)
+        waiting = False
+        for name, since in list(self._warming.items()):
+            cluster = clusters.get(name)
+            asked = endpoints is not None and endpoints.wants(name)
+            if cluster is None:
+                del self._warming[name]
+            elif asked and endpoints is not None and not endpoints.owes(name):
+                # Acknowledged; what a health check takes beyond that is counted from the cluster's own acknowledgement.
+                if self._before(since + cluster.warm_s, now):
+                    waiting = True
+                else:
+                    del self._warming[name]
+            elif self._before(since + (self.timing.warm_wait_s if asked else self.timing.subscribe_grace_s), now):
+                waiting = True
+            else:
+                del self._warming[name]
+                self._overdue("warm", f"cluster {name} is not warm in time; routes to it follow all the same")
+        return waiting
+
+    def _awaits_policies(self, now: float) -> bool:
+        if self.policies_settled():
+            self._routes_held_since = None
+            return False
+        if self._routes_held_since is None:
+            self._routes_held_since = now
+            self._routes_held_until = now + self.timing.policy_wait_s
+        if self._before(self._routes_held_until, now):
+            return True
+        self._routes_held_since = None
+        self._overdue("policy", "services have not acknowledged their policies in time; routes follow all the same")
+        return False
+
+    def _overdue(self, what: str, message: str) -> None:
+        _log.warning("%s (%s): %s", self.node_id, self.owner, message)
+        self.on_overdue(what)
+
+    # Removals
+
+    def _next_removal(self, now: float) -> Outgoing | None:
+        if self._goal is not self._newest or self._before(self._no_removal_before, now):
+            return None
+        unreferenced = True
+        for type_url in REMOVAL_ORDER:
+            subscription = self._subscriptions.get(type_url)
+            if subscription is None:
+                continue
+            if subscription.removes:
+                if unreferenced:
+                    subscription.mark_removable(now)
+                due = self._due(subscription, now)
+                if due and not subscription.pending and subscription.in_flight is None:
+                    out = subscription.removal(self._have(type_url), due, self._take_nonce(), now)
+                    if out is not None:
+                        return out
+            unreferenced = unreferenced and subscription.idle
+        return self._unranked_removal(now)
+
+    def _unranked_removal(self, now: float) -> Outgoing | None:
+        for subscription in self._by_rank:
+            if (
+                subscription.rank == UNRANKED
+                and subscription.removes
+                and not (subscription.pending or subscription.in_flight)
+            ):
+                due = list(subscription.removes)
+                return subscription.removal(self._have(subscription.type_url), due, self._take_nonce(), now)
+        return None
+
+    def _due(self, subscription: Subscription, now: float) -> list[str]:
+        drain_s = self.timing.drain_s if subscription.type_url == CLUSTER else 0.0
+        return [
+            name
+            for name, since in subscription.removes.items()
+            if since is not None and not self._before(since + drain_s, now)
+        ]
+
+    # Time
+
+    def _before(self, moment: float, now: float) -> bool:
+        """Whether the moment is yet to come; then the client is to be asked again at it."""
+        if now >= moment:
+            return False
+        self.wake_at = moment if self.wake_at is None else min(self.wake_at, moment)
+        return True
+
+    def _take_nonce(self) -> str:
+        self._nonce += 1
+        return format(self._nonce, "x")
+
+
+def _speaks_of(message: str, name: str) -> bool:
+    """Whether the name occurs in the message as a whole, not as a part of a longer one."""
+    return name in message and re.search(rf"(?<![\w/-]){re.escape(name)}(?![\w/-])", message) is not None

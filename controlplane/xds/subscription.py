@@ -1,0 +1,252 @@
+"""One type at one client: what it asked for, what it has, what it is owed, and what it rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from controlplane.xds.order import RANK, UNRANKED
+from controlplane.xds.requests import Request
+from controlplane.xds.resources import Resource
+
+WILDCARD: Final = "*"
+
+Have = Mapping[str, Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A response to be encoded: whole resources, names that are gone, and (state of the world) its version."""
+
+    type_url: str
+    nonce: str
+    resources: tuple[Resource, ...]
+    removed: tuple[str, ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A response that the client has not answered yet; `fresh` are the names that were new to it."""
+
+    nonce: str
+    resources: tuple[Resource, ...]
+    names: frozenset[str]
+    fresh: frozenset[str]
+    sent_at: float
+
+
+@dataclass(slots=True)
+class Subscription:
+    """The state of one type at one client; the subclasses say how their protocol subscribes and responds."""
+
+    type_url: str
+    rank: int = field(init=False)
+    wildcard: bool = False
+    names: set[str] = field(default_factory=set[str])
+    # Name → version as last sent. A rejected version stays here, so that it is not sent again until it changes.
+    known: dict[str, str] = field(default_factory=dict[str, str])
+    adds: set[str] = field(default_factory=set[str])
+    # To be sent even if the client is known to have them: it asked again.
+    forced: set[str] = field(default_factory=set[str])
+    # Parts of a rejected response, to be sent one by one until the culprit is alone.
+    parts: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
+    # What the client has and the snapshot lacks → since when nothing at the client refers to it.
+    removes: dict[str, float | None] = field(default_factory=dict[str, float | None])
+    rejected: set[str] = field(default_factory=set[str])
+    hold_until: float = 0.0
+    answer_due: bool = False
+    in_flight: InFlight | None = None
+    last_nonce: str = ""
+
+    def __post_init__(self) -> None:
+        self.rank = RANK.get(self.type_url, UNRANKED)
+
+    def subscribe(self, request: Request, have: Have | None, *, first: bool) -> None:
+        """Applies what a request subscribes to; `have` is None before the first snapshot."""
+        raise NotImplementedError
+
+    def additions(self, have: Have, nonce: str, now: float) -> Outgoing | None:
+        """Takes the next response that adds or changes; None where nothing is due after all."""
+        raise NotImplementedError
+
+    def removal(self, have: Have, due: list[str], nonce: str, now: float) -> Outgoing | None:
+        """Takes the response that removes the names that are due; None where the protocol has none."""
+        raise NotImplementedError
+
+    def keep(self, name: str, resource: Resource) -> None:
+        """Is told the last bytes of a name that left the snapshot but not yet the client."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether additions wait to be sent."""
+        return self.answer_due or bool(self.adds or self.forced or self.parts)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the client has taken everything, so that it refers to nothing that the snapshot lacks."""
+        return not (self.pending or self.in_flight or self.removes or self.rejected)
+
+    def wants(self, name: str) -> bool:
+        """Whether the client is subscribed to the name."""
+        return self.wildcard or name in self.names
+
+    def owes(self, name: str) -> bool:
+        """Whether the name still has to be sent or acknowledged."""
+        if name in self.adds or name in self.forced or (self.in_flight is not None and name in self.in_flight.names):
+            return True
+        return any(name in part for part in self.parts)
+
+    def note(self, name: str, new: Resource | None, old: Resource | None = None) -> None:
+        """Takes over what the snapshot now says of a name; `old` is what it said before, if it was removed."""
+        if not self.wants(name):
+            return
+        if new is None:
+            self.adds.discard(name)
+            if name in self.known and name not in self.removes:
+                self.removes[name] = None
+                if old is not None:
+                    self.keep(name, old)
+            return
+        self.removes.pop(name, None)
+        if self.known.get(name) != new.version:
+            self.adds.add(name)
+        else:
+            self.adds.discard(name)
+
+    def refresh(self, have: Have) -> None:
+        """Compares everything that the client wants with the snapshot."""
+        for name in (have.keys() | self.known.keys()) if self.wildcard else self.names:
+            self.note(name, have.get(name))
+
+    def mark_removable(self, now: float) -> None:
+        """Records that from now on nothing at the client refers to the names that wait for removal."""
+        for name, since in self.removes.items():
+            if since is None:
+                self.removes[name] = now
+
+    def unmark(self) -> None:
+        """Forgets when names became removable: what the client refers to is unknown again."""
+        self.removes = dict.fromkeys(self.removes)
+
+    def acknowledge(self) -> InFlight | None:
+        """Takes the response in flight as accepted."""
+        answered, self.in_flight = self.in_flight, None
+        if answered is not None:
+            self.rejected -= answered.names
+        return answered
+
+    def reject(self, named: frozenset[str], hold_until: float) -> tuple[InFlight, frozenset[str]] | None:
+        """Takes the response in flight as rejected; returns it with the culprits, or None while they are unknown.
+
+        `named` are the names that the client's message speaks of. What was sent along with the culprits may or may
+        not have been applied, so it is sent again without them; if nobody is named, the halves are sent apart.
+        """
+        answered, self.in_flight = self.in_flight, None
+        if answered is None:
+            return None
+        self.rejected |= answered.names
+        if not named and len(answered.names) > 1 and self._single_out(sorted(answered.names)):
+            return None
+        self.hold_until = hold_until
+        culprits = named or answered.names
+        self._resend(sorted(answered.names - culprits))
+        return answered, culprits
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drops all memory of names that the client no longer wants."""
+        for name in names:
+            self.known.pop(name, None)
+            self.removes.pop(name, None)
+            self.adds.discard(name)
+            self.forced.discard(name)
+            self.rejected.discard(name)
+
+    def _single_out(self, names: list[str]) -> bool:
+        """Arranges that the halves of a rejected response are sent apart; False if the protocol cannot."""
+        half = len(names) // 2
+        for part in (names[half:], names[:half]):
+            self._resend(part)
+        return True
+
+    def _resend(self, names: Iterable[str]) -> None:
+        if part := tuple(names):
+            self.parts.append(part)
+
+    def _launch(self, out: Outgoing, now: float) -> Outgoing:
+        fresh = frozenset(resource.name for resource in out.resources if resource.name not in self.known)
+        names = frozenset(resource.name for resource in out.resources)
+        self.in_flight = InFlight(out.nonce, out.resources, names, fresh, now)
+        self.last_nonce = out.nonce
+        for resource in out.resources:
+            self.known[resource.name] = resource.version
+        self.answer_due = False
+        return out
+
+
+class DeltaSubscription(Subscription):
+    """Incremental xDS: responses hold what changed, and names what is gone."""
+
+    __slots__ = ()
+
+    def subscribe(self, request: Request, have: Have | None, *, first: bool) -> None:
+        if first:
+            self.known.update(request.initial_versions)
+            self.answer_due = True
+            self.wildcard = not request.subscribe
+        grown = self.wildcard if first else False
+        for name in request.subscribe:
+            if name == WILDCARD:
+                grown = self.wildcard = self.answer_due = True
+                continue
+            self.names.add(name)
+            if name in request.initial_versions:
+                self.adds.add(name)
+            else:
+                self.forced.add(name)
+        self._unsubscribe(request.unsubscribe)
+        if first and not self.wildcard:
+            self.forget([name for name in self.known if name not in self.names])
+        if have is not None and (grown or first):
+            self.refresh(have)
+
+    def _unsubscribe(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name == WILDCARD:
+                self.wildcard = False
+                self.forget([known for known in (*self.known, *self.adds) if known not in self.names])
+            elif name in self.names:
+                self.names.discard(name)
+                if self.wildcard:
+                    self.forced.add(name)  # The wildcard still covers it, and the client may have dropped it.
+                else:
+                    self.forget((name,))
+
+    def additions(self, have: Have, nonce: str, now: float) -> Outgoing | None:
+        resources: list[Resource] = []
+        missing: list[str] = []
+        part = self._next_part()
+        for name in part or sorted(self.adds | self.forced):
+            resource = have.get(name)
+            if resource is None:
+                if name in self.forced:
+                    missing.append(name)
+            elif part or name in self.forced or self.known.get(name) != resource.version:
+                resources.append(resource)
+            self.forced.discard(name)
+            self.adds.discard(name)
+        self.forget(missing)
+        if not (resources or missing or self.answer_due):
+            return None
+        return self._launch(Outgoing(self.type_url, nonce, tuple(resources), tuple(missing)), now)
+
+    def _next_part(self) -> list[str]:
+        while self.parts:
+            if wanted := [name for name in self.parts.pop() if self.wants(name)]:
+                return wanted
+        return []
+
+    def removal(self, have: Have, due: list[str], nonce: str, now: float) -> Outgoing | None:
+        self.forget(due)
+        return self._launch(Outgoing(self.type_url, nonce, (), tuple(sorted(due))), now)
