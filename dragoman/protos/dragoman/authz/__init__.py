@@ -1,0 +1,1 @@
+"""What ext_authz is told."""

@@ -1,0 +1,1 @@
+"""dragoman.authz.v1."""
