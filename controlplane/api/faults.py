@@ -69,12 +69,19 @@ def to_faults(error: ValidationError, document: Mapping[str, object], model: typ
     """The faults behind a validation error. Values of Secrets are never shown."""
     secret = "Secret" in get_args(model.model_fields["kind"].annotation)
     found: dict[str, list[str]] = {}
-    for details in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    for details in errors:
+        if details["type"] == "too_short" and _has_deeper(errors, details["loc"]):
+            continue  # What was refused is not counted, so a list of one bad entry looks empty.
         path, message = _fault(details, document, model, hide=secret)
         messages = found.setdefault(path, [])
         if message not in messages:
             messages.append(message)
     return tuple(Fault(path, _merge(messages)) for path, messages in found.items())
+
+
+def _has_deeper(errors: Sequence[ErrorDetails], location: tuple[int | str, ...]) -> bool:
+    return any(len(each["loc"]) > len(location) and each["loc"][: len(location)] == location for each in errors)
 
 
 def _merge(messages: list[str]) -> str:
@@ -154,7 +161,8 @@ def _too_short(context: Mapping[str, Any], got: str) -> str:
 
 
 def _entries(context: Mapping[str, Any], bound: str, limit: str) -> str:
-    return f"expected {bound} {context[limit]} entries; got {context['actual_length']}"
+    count = int(context[limit])
+    return f"expected {bound} {count} {'entry' if count == 1 else 'entries'}; got {context['actual_length']}"
 
 
 # What pydantic calls each fault, in our words.

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, cast, get_args
 
 from pydantic.fields import FieldInfo
 
+from controlplane.api.marks import NotSupported
 from controlplane.api.meta import Model
-
-
-@dataclass(frozen=True, slots=True)
-class NotSupported:
-    """Marks a field that is accepted but has no effect yet: `Annotated[X | None, NotSupported()]`.
-
-    Whoever compiles an object says so in its conditions, by the name of the field.
-    """
-
-    hint: str = ""
-    """What to use instead, if there is something."""
 
 
 class FieldShape(NamedTuple):

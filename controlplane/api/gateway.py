@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
+from controlplane.api.marks import NotSupported
 from controlplane.api.meta import (
     GATEWAY_GROUP,
     LabelSelector,
@@ -109,7 +110,7 @@ def check_listener_protocol(protocol: str, hostname: str | None, tls: ListenerTL
 def check_listeners(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
     """Listeners of one object differ in name, and in port, protocol or hostname."""
     require_unique(listeners, lambda each: each.name, "listener name")
-    seen: dict[tuple[int, str, str | None], str] = Field(default={})
+    seen: dict[tuple[int, str, str | None], str] = {}
     for index, each in enumerate(listeners):
         first = seen.setdefault((each.port, each.protocol.upper(), each.hostname), each.name)
         if first != each.name:
@@ -143,7 +144,7 @@ class GatewayInfrastructure(Model):
     """Labels for what is made."""
     annotations: Annotated[dict[str, str], Field(max_length=16)] = Field(default={})
     """Annotations for what is made."""
-    parameters_ref: LocalObjectReference | None = None
+    parameters_ref: Annotated[LocalObjectReference | None, NotSupported()] = None
     """A ProxyConfig that configures this Gateway."""
 
 
@@ -203,8 +204,8 @@ class GatewayBackendTLS(Model):
 class GatewayTLSConfig(Model):
     """TLS towards clients (`frontend`) and backends (`backend`) for the whole Gateway."""
 
-    backend: GatewayBackendTLS | None = None
-    frontend: FrontendTLSConfig | None = None
+    backend: Annotated[GatewayBackendTLS | None, NotSupported()] = None
+    frontend: Annotated[FrontendTLSConfig | None, NotSupported()] = None
 
 
 class GatewaySpec(Model):
@@ -214,9 +215,9 @@ class GatewaySpec(Model):
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=64), AfterValidator(check_listeners)]
     addresses: Annotated[tuple[GatewaySpecAddress, ...], Field(max_length=16), AfterValidator(_check_addresses)] = ()
     infrastructure: GatewayInfrastructure | None = None
-    allowed_listeners: AllowedListeners | None = None
+    allowed_listeners: Annotated[AllowedListeners | None, NotSupported()] = None
     tls: GatewayTLSConfig | None = None
-    default_scope: Literal["All", "None"] | None = None
+    default_scope: Annotated[Literal["All", "None"] | None, NotSupported()] = None
     """Routes that set `useDefaultGateways` attach by themselves."""
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from controlplane.api.marks import NotSupported
 from controlplane.api.meta import ClusterObjectMeta, Model, Resource
 from controlplane.api.scalars import ControllerName, Group, Kind, NamespaceName, ObjectName
 
@@ -25,7 +26,7 @@ class GatewayClassSpec(Model):
 
     controller_name: ControllerName
     """Dragoman serves `dragoman.dev/gateway-controller`; Gateways of other classes are left alone."""
-    parameters_ref: ParametersReference | None = None
+    parameters_ref: Annotated[ParametersReference | None, NotSupported()] = None
     """A ProxyConfig that configures the class."""
     description: Annotated[str, Field(max_length=64)] | None = None
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
+from controlplane.api.marks import NotSupported
 from controlplane.api.meta import BackendObjectReference, LocalObjectReference, Model
 from controlplane.api.scalars import (
     URI_PATH_PATTERN,
@@ -202,7 +203,7 @@ class HTTPRouteFilter(Model):
     request_redirect: HTTPRequestRedirectFilter | None = None
     url_rewrite: HTTPURLRewriteFilter | None = None
     cors: HTTPCORSFilter | None = None
-    external_auth: HTTPExternalAuthFilter | None = None
+    external_auth: Annotated[HTTPExternalAuthFilter | None, NotSupported()] = None
     extension_ref: LocalObjectReference | None = None
 
     @model_validator(mode="after")

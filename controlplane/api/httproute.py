@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from controlplane.api.httpfilters import HTTPRouteFilter, check_filters
+from controlplane.api.marks import NotSupported
 from controlplane.api.meta import BackendRef, Model, Resource, RouteSpec, check_rule_names
 from controlplane.api.scalars import (
     Duration,
@@ -156,7 +157,7 @@ class HTTPRouteRule(Model):
     backend_refs: Annotated[tuple[HTTPBackendRef, ...], Field(max_length=16)] = ()
     timeouts: HTTPRouteTimeouts | None = None
     retry: HTTPRouteRetry | None = None
-    session_persistence: SessionPersistence | None = None
+    session_persistence: Annotated[SessionPersistence | None, NotSupported()] = None
 
     @model_validator(mode="after")
     def _filters_fit(self) -> HTTPRouteRule:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from controlplane.api.backend import Backend
 from controlplane.api.backendtlspolicy import BackendTLSPolicy
+from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
+from controlplane.api.clienttrafficpolicy import ClientTrafficPolicy
 from controlplane.api.core import ConfigMap, Namespace, Secret, Service
 from controlplane.api.endpointslice import EndpointSlice
+from controlplane.api.extensionpolicy import ExtensionPolicy
 from controlplane.api.gateway import Gateway
 from controlplane.api.gatewayclass import GatewayClass
 from controlplane.api.grpcroute import GRPCRoute
 from controlplane.api.httproute import HTTPRoute
+from controlplane.api.httproutefilter import HTTPRouteFilter
 from controlplane.api.listenerset import ListenerSet
-from controlplane.api.meta import DISCOVERY_GROUP, GATEWAY_GROUP, Resource
+from controlplane.api.meta import DISCOVERY_GROUP, ENVOY_GATEWAY_GROUP, GATEWAY_GROUP, POLICY_GROUP, Resource
+from controlplane.api.patchpolicy import PatchPolicy
+from controlplane.api.proxyconfig import ProxyConfig
 from controlplane.api.referencegrant import ReferenceGrant
+from controlplane.api.securitypolicy import SecurityPolicy
 from controlplane.api.tcproute import TCPRoute
 from controlplane.api.tlsroute import TLSRoute
 from controlplane.api.udproute import UDPRoute
@@ -25,6 +33,18 @@ class Served(NamedTuple):
     model: type[Resource]
     versions: tuple[str, ...]
 
+
+# The models of both groups: ours, and Envoy Gateway's, whose manifests are read unchanged.
+_POLICIES: Final[tuple[tuple[type[Resource], str, str], ...]] = (
+    (Backend, "Backend", "Backend"),
+    (BackendTrafficPolicy, "BackendTrafficPolicy", "BackendTrafficPolicy"),
+    (ClientTrafficPolicy, "ClientTrafficPolicy", "ClientTrafficPolicy"),
+    (ExtensionPolicy, "ExtensionPolicy", "EnvoyExtensionPolicy"),
+    (HTTPRouteFilter, "HTTPRouteFilter", "HTTPRouteFilter"),
+    (PatchPolicy, "PatchPolicy", "EnvoyPatchPolicy"),
+    (ProxyConfig, "ProxyConfig", "EnvoyProxy"),
+    (SecurityPolicy, "SecurityPolicy", "SecurityPolicy"),
+)
 
 SERVED: Final[dict[tuple[str, str], Served]] = {
     ("", "ConfigMap"): Served(ConfigMap, ("v1",)),
@@ -42,6 +62,8 @@ SERVED: Final[dict[tuple[str, str], Served]] = {
     (GATEWAY_GROUP, "TCPRoute"): Served(TCPRoute, ("v1", "v1alpha2")),
     (GATEWAY_GROUP, "TLSRoute"): Served(TLSRoute, ("v1", "v1alpha3", "v1alpha2")),
     (GATEWAY_GROUP, "UDPRoute"): Served(UDPRoute, ("v1", "v1alpha2")),
+    **{(POLICY_GROUP, ours): Served(model, ("v1alpha1",)) for model, ours, _ in _POLICIES},
+    **{(ENVOY_GATEWAY_GROUP, theirs): Served(model, ("v1alpha1",)) for model, _, theirs in _POLICIES},
 }
 
 KINDS: Final[dict[tuple[str, str], type[Resource]]] = {key: served.model for key, served in SERVED.items()}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Protoco
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from controlplane.api.marks import NotSupported
 from controlplane.api.scalars import (
     Group,
     Int,
@@ -29,17 +30,12 @@ ENVOY_GATEWAY_GROUP: Final = "gateway.envoyproxy.io"
 
 # Field names whose spelling is not plain camel case.
 _SPELLINGS: Final[dict[str, str]] = {
-    "backend_refs_tls": "backendRefsTLS",
     "backend_tls": "backendTLS",
     "client_cidrs": "clientCIDRs",
     "client_ip_detection": "clientIPDetection",
     "cluster_ip": "clusterIP",
-    "cluster_ips": "clusterIPs",
-    "external_ips": "externalIPs",
     "forward_client_id_header": "forwardClientIDHeader",
-    "load_balancer_ip": "loadBalancerIP",
     "local_jwks": "localJWKS",
-    "pod_ip": "podIP",
     "remote_jwks": "remoteJWKS",
     "source_cidr": "sourceCIDR",
     "well_known_ca_certificates": "wellKnownCACertificates",
@@ -119,6 +115,8 @@ class Resource(Model):
     """A whole object. `status` is accepted and dropped: conditions are computed, never read."""
 
     cluster_scoped: ClassVar[bool] = False
+    supported: ClassVar[bool] = True
+    """False for kinds that are read and checked but have no effect yet."""
 
     api_version: str
     kind: str
@@ -267,7 +265,7 @@ def check_parents(parents: tuple[ParentReference, ...]) -> tuple[ParentReference
     """Several references to one parent must each name a different section or port (Gateway API: ParentRefs)."""
     if len(parents) < 2:
         return parents
-    seen: dict[tuple[str, ...], set[tuple[Any, Any]]] = Field(default={})
+    seen: dict[tuple[str, ...], set[tuple[Any, Any]]] = {}
     for index, parent in enumerate(parents):
         sections = seen.setdefault((parent.group, parent.kind, parent.namespace or "", parent.name), set())
         section = (parent.section_name, parent.port)
@@ -285,7 +283,7 @@ class RouteSpec(Model):
 
     parent_refs: Annotated[tuple[ParentReference, ...], Field(max_length=32), AfterValidator(check_parents)] = ()
     """Gateways, ListenerSets, or single listeners of them."""
-    use_default_gateways: Literal["All", "None"] | None = None
+    use_default_gateways: Annotated[Literal["All", "None"] | None, NotSupported()] = None
     """Attach to Gateways that set `defaultScope`."""
 
 
