@@ -1,0 +1,275 @@
+# pyright: standard, reportAttributeAccessIssue=false
+"""Subscribes to one type of resource over delta ADS, keeps the last good state, and hands changes to its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, status_pb2
+
+_log = logging.getLogger(__name__)
+
+_METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+
+# Called with name → bytes of what is new or changed and the names that are gone; raising rejects the whole update.
+OnUpdate = Callable[[Mapping[str, bytes], set[str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before connecting again: doubling from `first_s` to `longest_s`, less a random part."""
+
+    first_s: float = 0.1
+    longest_s: float = 5.0
+
+    def delay_s(self, failures: int) -> float:
+        """Returns the seconds to wait after so many failures in a row (at least 1)."""
+        return min(self.longest_s, self.first_s * 2 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+@dataclass(frozen=True, slots=True)
+class XdsStatus:
+    """How far the client is, for `/health/ready`; times are seconds since the epoch."""
+
+    connected: bool
+    last_sync: float | None
+    loaded_from_file: bool
+    resources: int
+    rejected: str | None
+    """Why the last update was rejected; None if it was accepted."""
+    error: str | None
+    """Why the client is not connected."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a state to work with: the control plane's, or the last good one from the file."""
+        return self.last_sync is not None or self.loaded_from_file
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """`body` is kept only where it is to be saved."""
+
+    version: str
+    body: bytes
+
+
+class XdsClient:
+    """A subscription to all resources of a type; `run` it as a task, and cancel the task to end it.
+
+    `on_update` runs on the event loop; an update is acknowledged only after it has returned. With `last_good`, the
+    accepted state is kept in that file (mode 0600, replaced atomically), and `load` starts from it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        node_id: str,
+        cluster: str,
+        type_url: str,
+        on_update: OnUpdate,
+        *,
+        last_good: Path | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        backoff: Backoff | None = None,
+        max_response_bytes: int = 64 << 20,
+    ) -> None:
+        self._address = address
+        self._node_id = node_id
+        self._cluster = cluster
+        self._type_url = type_url
+        self._on_update = on_update
+        self._last_good = last_good
+        self._credentials = credentials
+        self._backoff = backoff or Backoff()
+        self._max_response_bytes = max_response_bytes
+        self._held: dict[str, _Held] = {}
+        self._unsaved = asyncio.Event()
+        self._failures = 0
+        self._connected = False
+        self._last_sync: float | None = None
+        self._loaded = False
+        self._rejected: str | None = None
+        self._error: str | None = None
+
+    @property
+    def status(self) -> XdsStatus:
+        """How far the client is."""
+        return XdsStatus(self._connected, self._last_sync, self._loaded, len(self._held), self._rejected, self._error)
+
+    def load(self) -> bool:
+        """Starts from the last good state, if there is one that `on_update` accepts; returns whether there was."""
+        if self._last_good is None:
+            return False
+        try:
+            kept = discovery_pb2.DeltaDiscoveryResponse.FromString(self._last_good.read_bytes())
+        except FileNotFoundError:
+            return False
+        except (OSError, DecodeError) as error:
+            _log.warning("the last good state in %s cannot be read: %s", self._last_good, error)
+            return False
+        if kept.type_url != self._type_url:
+            _log.warning("the last good state in %s is of another type; it is left alone", self._last_good)
+            return False
+        rejection = self._apply(kept)
+        if rejection is not None:
+            _log.warning("the last good state in %s is no good any more: %s", self._last_good, rejection)
+            return False
+        self._loaded = True
+        return True
+
+    async def run(self) -> None:
+        """Stays connected, with growing pauses after failures, until cancelled."""
+        saving = asyncio.create_task(self._save_changes()) if self._last_good is not None else None
+        try:
+            async with self._channel() as channel:
+                while True:
+                    await self._stream(channel)
+                    self._connected = False
+                    self._failures += 1
+                    await asyncio.sleep(self._backoff.delay_s(self._failures))
+        finally:
+            self._connected = False
+            if saving is not None:
+                saving.cancel()
+                await asyncio.gather(saving, return_exceptions=True)
+                if self._unsaved.is_set():
+                    self._save()
+
+    def _channel(self) -> grpc.aio.Channel:
+        longest_ms = int(self._backoff.longest_s * 1000)
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", self._max_response_bytes),
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_timeout_ms", 5_000),
+            ("grpc.initial_reconnect_backoff_ms", int(self._backoff.first_s * 1000)),
+            ("grpc.min_reconnect_backoff_ms", int(self._backoff.first_s * 1000)),
+            ("grpc.max_reconnect_backoff_ms", longest_ms),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._address, options=options)
+        return grpc.aio.secure_channel(self._address, self._credentials, options=options)
+
+    async def _stream(self, channel: grpc.aio.Channel) -> None:
+        call = channel.stream_stream(_METHOD)()
+        try:
+            await call.write(self._first_request())
+            while (raw := await call.read()) is not grpc.aio.EOF:
+                self._connected = True
+                self._failures = 0
+                self._error = None
+                await call.write(self._answer(discovery_pb2.DeltaDiscoveryResponse.FromString(raw)))
+            self._lost(f"{await call.code()}: {await call.details()}")
+        except (grpc.aio.AioRpcError, DecodeError, asyncio.InvalidStateError) as error:
+            self._lost(error.details() or str(error.code()) if isinstance(error, grpc.aio.AioRpcError) else str(error))
+        finally:
+            call.cancel()
+
+    def _lost(self, why: str) -> None:
+        if self._connected or why != self._error:
+            _log.warning("not connected to the control plane at %s: %s", self._address, why)
+        self._error = why
+
+    def _first_request(self) -> bytes:
+        message = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=self._type_url,
+            resource_names_subscribe=["*"],
+            initial_resource_versions={name: held.version for name, held in self._held.items()},
+        )
+        message.node.id = self._node_id
+        message.node.cluster = self._cluster
+        message.node.user_agent_name = "dragoman"
+        return message.SerializeToString()
+
+    def _answer(self, response: discovery_pb2.DeltaDiscoveryResponse) -> bytes:
+        self._rejected = self._apply(response)
+        message = discovery_pb2.DeltaDiscoveryRequest(type_url=self._type_url, response_nonce=response.nonce)
+        if self._rejected is None:
+            self._last_sync = time.time()
+            if response.resources or response.removed_resources:
+                self._unsaved.set()
+        else:
+            _log.error("rejecting an update of %s: %s", self._type_url, self._rejected)
+            message.error_detail.CopyFrom(
+                status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=self._rejected[:4096])
+            )
+        return message.SerializeToString()
+
+    def _apply(self, response: discovery_pb2.DeltaDiscoveryResponse) -> str | None:
+        """Hands the response to `on_update` and remembers it; returns why it was rejected, None if it was not."""
+        changed = {entry.name: entry.resource.value for entry in response.resources}
+        removed = {name for name in response.removed_resources if name in self._held}
+        if any(entry.resource.type_url != self._type_url for entry in response.resources):
+            return f"a resource is not a {self._type_url}"
+        if changed or removed:
+            try:
+                self._on_update(changed, removed)
+            except Exception as error:
+                _log.debug("on_update failed", exc_info=True)
+                return f"{type(error).__name__}: {error}"
+        for name in removed:
+            del self._held[name]
+        for entry in response.resources:
+            self._held[entry.name] = _Held(entry.version, changed[entry.name] if self._last_good else b"")
+        return None
+
+    async def _save_changes(self) -> None:
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            writing = asyncio.ensure_future(asyncio.to_thread(self._write, self._serialised()))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await writing  # An older state must not be written after a newer one.
+                raise
+
+    def _save(self) -> None:
+        self._write(self._serialised())
+
+    def _serialised(self) -> bytes:
+        kept = discovery_pb2.DeltaDiscoveryResponse(type_url=self._type_url)
+        for name, held in sorted(self._held.items()):
+            entry = kept.resources.add(name=name, version=held.version)
+            entry.resource.type_url = self._type_url
+            entry.resource.value = held.body
+        return kept.SerializeToString()
+
+    def _write(self, payload: bytes) -> None:
+        if self._last_good is None:
+            return
+        try:
+            write_privately(self._last_good, payload)
+        except OSError as error:
+            _log.warning("the last good state cannot be kept in %s: %s", self._last_good, error)
+
+
+def write_privately(path: Path, payload: bytes) -> None:
+    """Replaces a file atomically with one that its owner alone can read; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:  # mkstemp creates with mode 0600.
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
