@@ -12,12 +12,13 @@ from controlplane.api.meta import ObjectKey
 from controlplane.compile.check import check
 from controlplane.conditions import ObjectStatus
 from controlplane.pipeline import Admitted, Pipeline
+from controlplane.provision.binding import Bindings, Clash
 from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
 from controlplane.xds.resources import Snapshot
 
 Ports = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
-"""`NAMESPACE/GATEWAY` → the addresses that it asks for, the ports of its listeners."""
-Bind = Callable[[Ports], Mapping[tuple[str, int], tuple[str, int]]]
+"""`NAMESPACE/GATEWAY` → the addresses that it asks for, the ports of its listeners; the oldest Gateway first."""
+Bind = Callable[[Ports], Bindings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Engine:
     pipeline: Pipeline = field(default_factory=Pipeline)
     origins: dict[ObjectKey, Origin] = field(default_factory=dict[ObjectKey, "Origin"])
     faults: tuple[SourceFault, ...] = ()
+    clashes: tuple[Clash, ...] = ()
     _unsettled: set[ObjectKey] = field(default_factory=set[ObjectKey])
 
     def apply(self, changes: Changes) -> Step:
@@ -101,7 +103,8 @@ class Engine:
 
     def _rebind(self) -> bool:
         bindings = self.pipeline.bindings
-        wanted = self.bind(self.pipeline.gateway_ports())
+        made = self.bind(self.pipeline.gateway_ports())
+        wanted, self.clashes = made.bound, made.clashes
         gone = [key for key, _ in bindings.items() if key not in wanted]
         moved = [bindings.delete(key) for key in gone]
         return any([*moved, *[bindings.set(key, address) for key, address in wanted.items()]])

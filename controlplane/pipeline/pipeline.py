@@ -18,8 +18,8 @@ from controlplane.translate import clusters, listeners, routes
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Resource, Snapshot
 
-Bindings = Mapping[tuple[str, int], tuple[str, int]]
-"""(`NAMESPACE/GATEWAY`, listener port) → address and port that Envoy binds."""
+Bindings = Mapping[tuple[str, int], tuple[tuple[str, int], ...]]
+"""(`NAMESPACE/GATEWAY`, listener port) → the addresses and ports that Envoy binds."""
 
 
 class Place(NamedTuple):
@@ -50,7 +50,7 @@ class Pipeline:
     def __init__(self) -> None:
         graph = self.graph = Graph()
         self.objects = Objects(graph, waiting=lambda key: self._waiting.get(key))
-        self.bindings: Table[tuple[str, int], tuple[str, int]] = graph.table("bindings")
+        self.bindings: Table[tuple[str, int], tuple[tuple[str, int], ...]] = graph.table("bindings")
         self._waiting: Derived[ObjectKey, tuple[str, ...]] = graph.derive("waiting", self._compute_waiting)
         self._judged = graph.derive("listeners", self._compute_judged)
         self._attachment = graph.derive("attachment", self._compute_attachment)
@@ -97,11 +97,15 @@ class Pipeline:
     def gateway_ports(self) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
         """Returns for each Gateway of ours the addresses that it asks for and the ports of its listeners."""
         out: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
-        for key in sorted(self._our_gateways()):
+        for key in sorted(self._our_gateways(), key=self._age):
             spec = self.objects.get(key).spec
             addresses = tuple(a.value for a in spec.addresses if a.type == "IPAddress" and a.value)
             out[f"{key.namespace}/{key.name}"] = (addresses, tuple(dict.fromkeys(p.port for p in self._ports.get(key))))
         return out
+
+    def _age(self, key: ObjectKey) -> tuple[float, ObjectKey]:
+        created = self.objects.get(key).metadata.creation_timestamp
+        return (created.timestamp() if created else 0.0, key)
 
     def wanted_hosts(self) -> frozenset[str]:
         """Returns the host names that Backends name, in force or about to be."""

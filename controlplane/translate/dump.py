@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor_pool import Default
@@ -27,23 +26,13 @@ _SECRET_FIELDS = frozenset({"privateKey", "inlineBytes", "inlineString", "passwo
 REDACTED = "(redacted)"
 
 
-def to_dict(type_url: str, body: bytes) -> dict[str, Any]:
-    """Returns a resource as Envoy's JSON has it, with secrets redacted."""
+def to_dict(type_url: str, body: bytes, *, redact: bool = True) -> dict[str, Any]:
+    """Returns a resource as Envoy's JSON has it, with secrets redacted unless they are asked for."""
     for module in _MODULES:
         importlib.import_module(module)
     message_type = GetMessageClass(Default().FindMessageTypeByName(type_url.rpartition("/")[2]))
     message = MessageToDict(message_type.FromString(body))
-    return _redact(message, type_url)
-
-
-def to_dicts(resources: Iterable[tuple[str, bytes]], type_url: str) -> Mapping[str, dict[str, Any]]:
-    """Returns several resources of one type by name."""
-    return {name: to_dict(type_url, body) for name, body in resources}
-
-
-def _redact(value: Any, type_url: str) -> Any:
-    secret = type_url.endswith(".Secret")
-    return _walk(value, hide_inline=secret)
+    return _walk(message, hide_inline=type_url.endswith(".Secret")) if redact else message
 
 
 def _walk(value: Any, *, hide_inline: bool) -> Any:

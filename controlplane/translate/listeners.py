@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
 from envoy.config.core.v3.base_pb2 import TransportSocket
 from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions, HttpProtocolOptions
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain, FilterChainMatch, ListenerFilter
-from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.listener.v3.listener_pb2 import AdditionalAddress, Listener
 from envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2 import TlsInspector
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
@@ -31,12 +33,13 @@ _HTTP2 = Http2ProtocolOptions(
 )
 
 
-def listener(source: ir.PortListener, *, bind: tuple[str, int]) -> bytes:
-    """Encodes a listener that binds this address and port."""
-    host, port = bind
+def listener(source: ir.PortListener, *, bind: Sequence[tuple[str, int]]) -> bytes:
+    """Encodes a listener that binds these addresses and ports, at least one."""
+    first, *others = (Address(socket_address=SocketAddress(address=host, port_value=port)) for host, port in bind)
     message = Listener(
         name=source.name,
-        address=Address(socket_address=SocketAddress(address=host, port_value=port)),
+        address=first,
+        additional_addresses=[AdditionalAddress(address=address) for address in others],
         per_connection_buffer_limit_bytes={"value": 32 * 1024},
     )
     if source.https:

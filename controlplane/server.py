@@ -1,0 +1,133 @@
+"""The control plane as a running thing: sources drive the engine, the engine's snapshots go to the xDS cache."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from controlplane.engine import Bind, Engine, Step
+from controlplane.sources.changes import Changes
+from controlplane.sources.dns import DnsSource
+from controlplane.status.report import Report, report
+from controlplane.xds.cache import Observers, SnapshotCache
+from controlplane.xds.events import Nack
+from controlplane.xds.identity import Principal
+from controlplane.xds.metrics import XdsMetrics
+from controlplane.xds.server import AdsServer, serve_ads
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where objects come from: all of them once, then what changes."""
+
+    def read(self) -> Changes: ...
+    def watch(self, stop: asyncio.Event) -> AsyncIterator[Changes]: ...
+
+
+class ControlPlane:
+    """`async with ControlPlane(...) as plane`: serves until left. `on_step` hears what each change did."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        bind: Bind,
+        listen: Mapping[str, Principal],
+        nameservers: Sequence[tuple[str, int]] = (),
+        insecure_off_loopback: bool = False,
+        metrics: XdsMetrics | None = None,
+        on_step: Callable[[Step], None] = lambda step: None,
+        on_nack: Callable[[Nack], None] = lambda nack: None,
+    ) -> None:
+        self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
+        self.cache = SnapshotCache(observers=Observers(on_nack=self._nacked), metrics=metrics)
+        self.nacks: dict[tuple[str, str], Nack] = {}
+        self._source = source
+        self._listen = listen
+        self._insecure_off_loopback = insecure_off_loopback
+        self._on_step = on_step
+        self._on_nack = on_nack
+        self._dns = DnsSource(self._resolved, nameservers=nameservers)
+        self._stop = asyncio.Event()
+        self._stack = contextlib.AsyncExitStack()
+        self.ads: AdsServer | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Says whether the first snapshot has been built."""
+        return self._built
+
+    _built = False
+
+    async def __aenter__(self) -> ControlPlane:
+        self.ads = await serve_ads(self.cache, listen=self._listen, insecure_off_loopback=self._insecure_off_loopback)
+        self._stack.push_async_callback(self.ads.stop, 0.0)
+        self._stack.push_async_callback(self._dns.stop)
+        self._take(self._source.read())
+        watching = asyncio.create_task(self._watch(), name="source")
+        self._stack.push_async_callback(_end, watching, self._stop)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def report(self) -> Report:
+        """Returns what is to be said about every object, and how far each client is."""
+        return report(self.engine, self.cache, self.nacks.values())
+
+    async def _watch(self) -> None:
+        async for changes in self._source.watch(self._stop):
+            self._take(changes)
+
+    def _take(self, changes: Changes) -> None:
+        step = self.engine.apply(changes)
+        self._dns.watch(self.engine.pipeline.wanted_hosts())
+        self._publish(step)
+        if changes.complete and not self._waiting_for_names():
+            self._complete()
+
+    def _resolved(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
+        self._publish(self.engine.resolve(addresses))
+        if not self._waiting_for_names():
+            self._complete()
+
+    def _waiting_for_names(self) -> bool:
+        """Until the first answers of the DNS nothing is complete; afterwards each object waits for itself."""
+        if self._built:
+            return False
+        objects = self.engine.pipeline.objects
+        return any(objects.resolved.peek(host) is None for host in self.engine.pipeline.wanted_hosts())
+
+    def _complete(self) -> None:
+        self._built = True
+        self.cache.complete()
+
+    def _publish(self, step: Step) -> None:
+        self.cache.publish({owner: snapshot for owner, snapshot in step.snapshots.items() if snapshot is not None})
+        for owner, snapshot in step.snapshots.items():
+            if snapshot is None:
+                self.cache.remove(owner)
+        self._on_step(step)
+
+    def _nacked(self, nack: Nack) -> None:
+        self.nacks[nack.owner, nack.type_url] = nack
+        _log.error(
+            "Envoy %s of %s rejected %s: %s",
+            nack.node_id,
+            nack.owner,
+            ", ".join(nack.origins) or ", ".join(nack.names),
+            nack.message,
+        )
+        self._on_nack(nack)
+
+
+async def _end(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    stop.set()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

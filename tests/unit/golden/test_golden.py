@@ -1,0 +1,104 @@
+"""Objects in, conditions and Envoy resources out: `NAME.in.yaml` → `NAME.out.yaml`, and Envoy accepts what comes out.
+
+`GOLDEN=rewrite` writes the outputs anew, for review with `git diff`.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controlplane.api.load import load
+from controlplane.compile.check import check
+from controlplane.conditions import Condition, ObjectStatus
+from controlplane.pipeline import Admitted, Pipeline
+from controlplane.provision.binding import bind
+from controlplane.translate.dump import to_dict
+from controlplane.translate.inline import inlined
+from tests.support.envoy import validate
+
+FOLDER = Path(__file__).parent
+CASES = sorted(path.name.removesuffix(".in.yaml") for path in FOLDER.glob("*.in.yaml"))
+
+
+def compiled(text: str) -> Pipeline:
+    pipeline = Pipeline()
+    for document in filter(None, yaml.safe_load_all(text)):
+        loaded = load(document)
+        assert loaded.key is not None, loaded.faults
+        faults = loaded.faults or check(loaded.object, now=datetime(2026, 6, 1, tzinfo=UTC))
+        pipeline.set_object(loaded.key, Admitted(loaded.object, tuple(faults)))
+    pipeline.graph.stabilise()
+    for port, endpoints in bind(pipeline.gateway_ports()).bound.items():
+        pipeline.bindings.set(port, endpoints)
+    for host in pipeline.wanted_hosts():
+        pipeline.objects.resolved.set(host, ("192.0.2.1",))
+    pipeline.graph.stabilise()
+    return pipeline
+
+
+def shown(pipeline: Pipeline) -> dict[str, Any]:
+    return {
+        "conditions": {
+            str(key): _status(status)
+            for key, status in sorted(pipeline.statuses.current().items())
+            if status != ObjectStatus()
+        },
+        "resources": {
+            f"{key.namespace}/{key.name}": {
+                type_url.rpartition(".")[2]: [to_dict(type_url, each.body) for each in found.values()]
+                for type_url, found in snapshot.resources.items()
+                if found
+            }
+            for key, snapshot in sorted(pipeline.snapshots.current().items())
+        },
+    }
+
+
+def _status(status: ObjectStatus) -> list[str]:
+    lines = [_line("", condition) for condition in status.conditions]
+    lines += [_line(f"{p.parent}: ", condition) for p in status.parents for condition in p.conditions]
+    for listener in status.listeners:
+        lines.append(f"{listener.name}: {listener.attached_routes} routes")
+        lines += [_line(f"{listener.name}: ", condition) for condition in listener.conditions]
+    return lines
+
+
+def _line(where: str, condition: Condition) -> str:
+    text = f"{where}{condition.type}={condition.status} {condition.reason}"
+    return text + "".join(f": {part}" for part in (condition.field, condition.message) if part)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_objects_become_what_is_written_down(name: str) -> None:
+    found = shown(compiled((FOLDER / f"{name}.in.yaml").read_text()))
+    out = FOLDER / f"{name}.out.yaml"
+    if os.environ.get("GOLDEN") == "rewrite":
+        out.write_text(yaml.safe_dump(found, sort_keys=False, width=120))
+    assert found == yaml.safe_load(out.read_text())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_envoy_accepts_every_golden_configuration(name: str) -> None:
+    pipeline = compiled((FOLDER / f"{name}.in.yaml").read_text())
+    for snapshot in pipeline.snapshots.current().values():
+        accepted, message = validate(inlined(snapshot))
+        assert accepted, message
+
+
+def test_envoy_refuses_a_bad_regular_expression_when_everything_is_inlined() -> None:
+    pipeline = compiled((FOLDER / "matches.in.yaml").read_text())
+    (snapshot,) = pipeline.snapshots.current().values()
+    bootstrap = inlined(snapshot)
+    (manager,) = bootstrap["staticResources"]["listeners"][0]["filterChains"][0]["filters"]
+    manager["typedConfig"]["routeConfig"]["virtualHosts"][0]["routes"].insert(
+        0, {"match": {"safeRegex": {"regex": "("}}, "directResponse": {"status": 200}}
+    )
+    accepted, message = validate(bootstrap)
+    assert not accepted
+    assert "regex" in message or "missing" in message
