@@ -54,6 +54,7 @@ class Pipeline:
         self._waiting: Derived[ObjectKey, tuple[str, ...]] = graph.derive("waiting", self._compute_waiting)
         self._judged = graph.derive("listeners", self._compute_judged)
         self._attachment = graph.derive("attachment", self._compute_attachment)
+        self._candidate = graph.derive("compiled candidate", self._compute_candidate)
         self._compiled = graph.derive("compiled route", self._compute_compiled)
         self._index_routes(graph)
         self._policies = graph.derive("policies", self._compute_policies)
@@ -165,9 +166,20 @@ class Pipeline:
             return attachment.Attachment()
         return attachment.attach(self.objects, route, self._judged.get)
 
+    def _compute_candidate(self, key: ObjectKey) -> httproute.CompiledRoute:
+        admitted = self.objects.candidate(key)
+        if admitted is None or not admitted.good:
+            return httproute.CompiledRoute()
+        return httproute.compile_route(self.objects, admitted.object)
+
     def _compute_compiled(self, key: ObjectKey) -> httproute.CompiledRoute:
         route = self.objects.get(key)
-        return httproute.CompiledRoute() if route is None else httproute.compile_route(self.objects, route)
+        if route is None:
+            return httproute.CompiledRoute()
+        admitted = self.objects.candidate(key)
+        if admitted is not None and admitted.object is route:
+            return self._candidate.get(key)
+        return httproute.compile_route(self.objects, route)
 
     def _compute_waiting(self, key: ObjectKey) -> tuple[str, ...]:
         admitted = self.objects.candidate(key)
@@ -178,7 +190,7 @@ class Pipeline:
             return tuple(name for name in names if self.objects.addresses(name) is None)
         if not isinstance(admitted.object, HTTPRoute):
             return ()
-        used = dict.fromkeys(httproute.compile_route(self.objects, admitted.object).clusters())
+        used = dict.fromkeys(id_ for id_ in self._candidate.get(key).clusters() if id_.kind == "Backend")
         found = (host for id_ in used for host in backends.unresolved_hosts(self.objects, id_))
         return tuple(dict.fromkeys(found))
 
