@@ -57,6 +57,8 @@ class Client:
     _routes_held_since: float | None = None
     _routes_held_until: float = 0.0
     _no_removal_before: float = 0.0
+    # The nonce of the clusters whose answer is no longer waited for.
+    _given_up: str = ""
     _nonce: int = 0
 
     def handle(self, request: Request, now: float) -> Ack | Nack | Violation | None:
@@ -123,7 +125,7 @@ class Client:
                 known=len(each.known),
                 pending=len(each.adds | each.forced) + len(each.removes),
                 in_flight=each.in_flight is not None,
-                rejected=tuple(sorted(each.rejected)),
+                rejected=tuple(sorted(each.culprits)),
             )
             for each in self._by_rank
         }
@@ -150,7 +152,7 @@ class Client:
         names = tuple(sorted(in_flight.names))
         if request.error is None:
             subscription.acknowledge()
-            self._follow_up(subscription, in_flight, now)
+            self._await_endpoints_of(subscription, in_flight.fresh, now)
             return Ack(self.owner, self.node_id, subscription.type_url, names, now - in_flight.sent_at)
         return self._rejected(subscription, names, request.error, now)
 
@@ -175,16 +177,6 @@ class Client:
             versions={resource.name: resource.version for resource in guilty},
         )
 
-    def _follow_up(self, subscription: Subscription, response: InFlight, now: float) -> None:
-        """Sees to the endpoints of clusters that were taken: new ones are to become warm, changed ones warm anew."""
-        self._await_endpoints_of(subscription, response.fresh, now)
-        endpoints = self._subscriptions.get(ENDPOINT)
-        if subscription.type_url == CLUSTER and endpoints is not None:
-            # Envoy warms a changed cluster only when its endpoints come once more, though they are the same.
-            having = self._have(ENDPOINT)
-            changed = response.names - response.fresh
-            endpoints.forced.update(name for name in changed if endpoints.wants(name) and name in having)
-
     def _await_endpoints_of(self, subscription: Subscription, fresh: frozenset[str], now: float) -> None:
         if subscription.type_url == CLUSTER:
             having = self._have(ENDPOINT)
@@ -201,8 +193,7 @@ class Client:
 
     def _adopt(self, now: float) -> None:
         """Makes the newest snapshot the goal, unless the push under way has been put off for too long."""
-        adding = any(each.pending or each.in_flight for each in self._by_rank if each.type_url not in IMMEDIATE)
-        if not adding:
+        if not any(self._adding(each, now) for each in self._by_rank):
             self._busy_since = None
         if self._newest is None or self._goal is self._newest:
             return
@@ -216,6 +207,12 @@ class Client:
             longest = self._routes_held_since + self.timing.patience_s
             self._routes_held_until = min(now + self.timing.policy_wait_s, longest)
         self._backlog.clear()
+
+    def _adding(self, subscription: Subscription, now: float) -> bool:
+        if subscription.type_url in IMMEDIATE:
+            return False
+        sent = subscription.in_flight
+        return subscription.pending or (sent is not None and not self._overlong(subscription, sent, now))
 
     def _merge(self, type_url: str, changes: Mapping[str, Resource | None], snapshot: Snapshot) -> None:
         subscription = self._subscriptions.get(type_url)
@@ -236,15 +233,17 @@ class Client:
             if subscription.rank > RANK[ENDPOINT] and not warm:
                 blocked = self._awaits_endpoints(now) or blocked
                 warm = True
-            if subscription.pending and subscription.in_flight is None and self._may_send(subscription, blocked, now):
-                nonce = self._take_nonce()
-                out = subscription.additions(self._have(subscription.type_url), nonce, now)
+            if subscription.pending and self._may_send(subscription, blocked, now):
+                out = subscription.additions(self._have(subscription.type_url), self._take_nonce(), now)
                 if out is not None:
+                    self._repeat_endpoints(subscription)
                     return out
             blocked = self._blocks_later(subscription, now) or blocked
         return None
 
     def _may_send(self, subscription: Subscription, blocked: bool, now: float) -> bool:
+        if subscription.in_flight is not None and self._unanswered(subscription, subscription.in_flight, now):
+            return False
         if subscription.rank == UNRANKED or (subscription.type_url in IMMEDIATE and not subscription.wildcard):
             return True
         return not blocked and not (subscription.type_url == ROUTE and self._awaits_policies(now))
@@ -252,9 +251,31 @@ class Client:
     def _blocks_later(self, subscription: Subscription, now: float) -> bool:
         if subscription.rank == UNRANKED or subscription.type_url == ENDPOINT:
             return False
-        if subscription.pending or subscription.in_flight is not None:
+        if subscription.pending:
+            return True
+        if subscription.in_flight is not None and self._unanswered(subscription, subscription.in_flight, now):
             return True
         return self._before(subscription.hold_until, now)
+
+    def _unanswered(self, subscription: Subscription, response: InFlight, now: float) -> bool:
+        """Whether an answer is still waited for: Envoy gives one for clusters only when all of them are warm."""
+        if not self._overlong(subscription, response, now):
+            return True
+        if response.nonce != self._given_up:
+            self._given_up = response.nonce
+            self._overdue("warm", "clusters are not acknowledged in time; what follows them is sent all the same")
+        return False
+
+    def _overlong(self, subscription: Subscription, response: InFlight, now: float) -> bool:
+        return subscription.type_url == CLUSTER and not self._before(response.sent_at + self.timing.warm_wait_s, now)
+
+    def _repeat_endpoints(self, subscription: Subscription) -> None:
+        """Envoy warms a changed cluster only when its endpoints come once more, though they are the same."""
+        endpoints = self._subscriptions.get(ENDPOINT)
+        sent = subscription.in_flight
+        if subscription.type_url == CLUSTER and endpoints is not None and sent is not None:
+            having = self._have(ENDPOINT)
+            endpoints.forced.update(name for name in sent.changed & endpoints.known.keys() if name in having)
 
     def _awaits_endpoints(self, now: float) -> bool:
         """Whether new clusters are not warm yet: their endpoints are acknowledged, or have been awaited enough."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from controlplane.xds.order import FULL_STATE, WILDCARD_BY_DEFAULT
 from controlplane.xds.requests import Request
 from controlplane.xds.resources import Resource
-from controlplane.xds.subscription import WILDCARD, Have, Outgoing, Subscription
+from controlplane.xds.subscription import WILDCARD, Have, InFlight, Outgoing, Subscription, halves
 
 
 @dataclass(slots=True)
@@ -16,6 +16,9 @@ class SotwSubscription(Subscription):
     """State of the world; what is to be removed later is carried along in the meantime, with the bytes it had."""
 
     kept: dict[str, Resource] = field(default_factory=dict[str, Resource])
+    accepted: dict[str, Resource] = field(default_factory=dict[str, Resource])
+    # Name → version that is not to be sent (yet): in its place goes what the client has accepted, or nothing.
+    held_back: dict[str, str] = field(default_factory=dict[str, str])
     legacy_wildcard: bool = False
     # What the client says, in its first request, that it has; equal to what it would be sent, it needs no answer.
     claimed_version: str = ""
@@ -41,12 +44,20 @@ class SotwSubscription(Subscription):
 
     def additions(self, have: Have, nonce: str, now: float) -> Outgoing | None:
         stale = any((resource := have.get(name)) and self.known.get(name) != resource.version for name in self.adds)
-        if not (stale or self.forced or self.answer_due):
-            self.adds.clear()
-            return None
+        trial = self.parts.pop() if self.parts else None
         self.adds.clear()
+        if not (stale or self.forced or self.answer_due or trial is not None):
+            return None
         self.forced.clear()
+        for name in trial or ():
+            self.held_back.pop(name, None)
         return self._respond(have, nonce, now)
+
+    def acknowledge(self) -> InFlight | None:
+        answered = Subscription.acknowledge(self)
+        if answered is not None:
+            self.accepted = {resource.name: resource for resource in answered.resources}
+        return answered
 
     def removal(self, have: Have, due: list[str], nonce: str, now: float) -> Outgoing | None:
         self.forget(due)
@@ -60,14 +71,25 @@ class SotwSubscription(Subscription):
             self.known.update((resource.name, resource.version) for resource in resources)
             self.answer_due = False
             return None
-        return self._launch(Outgoing(self.type_url, nonce, resources, version=version), now)
+        out = self._launch(Outgoing(self.type_url, nonce, resources, version=version), now)
+        self.known = {resource.name: resource.version for resource in resources}
+        return out
 
     def _full_state(self, have: Have) -> tuple[Resource, ...]:
         self.kept = {name: resource for name, resource in self.kept.items() if name in self.removes}
-        if self.wildcard:
-            return (*have.values(), *self.kept.values())
-        found = ((have.get(name) or self.kept.get(name)) for name in sorted(self.names))
-        return tuple(resource for resource in found if resource is not None)
+        self.held_back = {
+            name: version
+            for name, version in self.held_back.items()
+            if (resource := have.get(name)) is not None and resource.version == version
+        }
+        names = (*have, *self.kept) if self.wildcard else sorted(self.names)
+        shown = (self._shown(name, have) for name in names)
+        return tuple(resource for resource in shown if resource is not None)
+
+    def _shown(self, name: str, have: Have) -> Resource | None:
+        if name in self.held_back:
+            return self.accepted.get(name)
+        return have.get(name) or self.kept.get(name)
 
     def _version(self, resources: tuple[Resource, ...]) -> str:
         """Returns a hash of what is sent and of what was asked for: a name that does not exist is an answer too."""
@@ -77,8 +99,24 @@ class SotwSubscription(Subscription):
             digest.update(f"{name}\0{lines.get(name, '-')}\n".encode())
         return digest.hexdigest()
 
-    def _single_out(self, names: list[str]) -> bool:
-        return False
+    def _blame(self, answered: InFlight) -> frozenset[str]:
+        """Like delta's, but a part is tried with the rest as it was accepted: every response is whole."""
+        changed = self._unaccepted(answered)
+        if len(changed) < 2:
+            return frozenset(changed) or answered.names
+        self.held_back.update(changed)
+        self.parts += halves(sorted(changed))
+        return frozenset()
 
-    def _resend(self, names: object) -> None:
-        """A response of this protocol is always whole: there is nothing to be sent apart."""
+    def _send_without(self, culprits: frozenset[str], answered: InFlight) -> None:
+        # A client that rejects what it has accepted before is not asked again: it would go on for ever.
+        if guilty := {name: version for name, version in self._unaccepted(answered).items() if name in culprits}:
+            self.held_back.update(guilty)
+            self.parts.append([])
+
+    def _unaccepted(self, answered: InFlight) -> dict[str, str]:
+        return {
+            resource.name: resource.version
+            for resource in answered.resources
+            if (before := self.accepted.get(resource.name)) is None or before.version != resource.version
+        }

@@ -28,12 +28,13 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A response that the client has not answered yet; `fresh` are the names that were new to it."""
+    """A response that the client has not answered yet; of its names, `fresh` are new to it, `changed` or changed."""
 
     nonce: str
     resources: tuple[Resource, ...]
     names: frozenset[str]
     fresh: frozenset[str]
+    changed: frozenset[str]
     sent_at: float
 
 
@@ -51,10 +52,13 @@ class Subscription:
     # To be sent even if the client is known to have them: it asked again.
     forced: set[str] = field(default_factory=set[str])
     # Parts of a rejected response, to be sent one by one until the culprit is alone.
-    parts: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
+    parts: list[list[str]] = field(default_factory=list[list[str]])
     # What the client has and the snapshot lacks → since when nothing at the client refers to it.
     removes: dict[str, float | None] = field(default_factory=dict[str, float | None])
+    # Names of which the client may have, instead of what was sent last, what it had before.
     rejected: set[str] = field(default_factory=set[str])
+    # Name → version of what it was rejected for.
+    culprits: dict[str, str] = field(default_factory=dict[str, str])
     hold_until: float = 0.0
     answer_due: bool = False
     in_flight: InFlight | None = None
@@ -135,6 +139,8 @@ class Subscription:
         answered, self.in_flight = self.in_flight, None
         if answered is not None:
             self.rejected -= answered.names
+            for name in answered.names & self.culprits.keys():
+                del self.culprits[name]
         return answered
 
     def reject(self, named: frozenset[str], hold_until: float) -> tuple[InFlight, frozenset[str]] | None:
@@ -147,11 +153,13 @@ class Subscription:
         if answered is None:
             return None
         self.rejected |= answered.names
-        if not named and len(answered.names) > 1 and self._single_out(sorted(answered.names)):
+        culprits = named or self._blame(answered)
+        if not culprits:
             return None
         self.hold_until = hold_until
-        culprits = named or answered.names
-        self._resend(sorted(answered.names - culprits))
+        versions = {resource.name: resource.version for resource in answered.resources}
+        self.culprits.update((name, versions[name]) for name in culprits)
+        self._send_without(culprits, answered)
         return answered, culprits
 
     def forget(self, names: Iterable[str]) -> None:
@@ -162,27 +170,35 @@ class Subscription:
             self.adds.discard(name)
             self.forced.discard(name)
             self.rejected.discard(name)
+            self.culprits.pop(name, None)
 
-    def _single_out(self, names: list[str]) -> bool:
-        """Arranges that the halves of a rejected response are sent apart; False if the protocol cannot."""
-        half = len(names) // 2
-        for part in (names[half:], names[:half]):
-            self._resend(part)
-        return True
+    def _blame(self, answered: InFlight) -> frozenset[str]:
+        """Returns the culprits of a rejection that names nobody; empty where the parts are now tried apart."""
+        if len(answered.names) < 2:
+            return answered.names
+        self.parts += halves(sorted(answered.names))
+        return frozenset()
 
-    def _resend(self, names: Iterable[str]) -> None:
-        if part := tuple(names):
-            self.parts.append(part)
+    def _send_without(self, culprits: frozenset[str], answered: InFlight) -> None:
+        if rest := sorted(answered.names - culprits):
+            self.parts.append(rest)
 
     def _launch(self, out: Outgoing, now: float) -> Outgoing:
-        fresh = frozenset(resource.name for resource in out.resources if resource.name not in self.known)
         names = frozenset(resource.name for resource in out.resources)
-        self.in_flight = InFlight(out.nonce, out.resources, names, fresh, now)
+        fresh = frozenset(name for name in names if name not in self.known or name in self.culprits)
+        changed = frozenset(each.name for each in out.resources if self.known.get(each.name) != each.version)
+        self.in_flight = InFlight(out.nonce, out.resources, names, fresh, changed, now)
         self.last_nonce = out.nonce
         for resource in out.resources:
             self.known[resource.name] = resource.version
         self.answer_due = False
         return out
+
+
+def halves(names: list[str]) -> list[list[str]]:
+    """Splits names in two; the first half comes last, where it is taken first."""
+    middle = len(names) // 2
+    return [names[middle:], names[:middle]]
 
 
 class DeltaSubscription(Subscription):
