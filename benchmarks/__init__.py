@@ -1,0 +1,1 @@
+"""Measures Dragoman against its performance budget: `python -m benchmarks`."""

@@ -1,0 +1,82 @@
+"""Runs the measurements, prints them as a table and writes `benchmarks/latest.json`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import uvloop
+from rich.console import Console
+
+from benchmarks import control_plane
+from benchmarks.request_cost import cpu_us_per_request
+from benchmarks.rows import Row, print_table, write_json
+from benchmarks.scene import scene
+
+PARTS = ("control-plane", "envoy", "services")
+# Measurements that stand in modules of their own: each has `async def rows() -> list[Row]`.
+SERVICES = ("benchmarks.grpc_load",)
+FEW_ROUTES = 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs what the options ask for; returns 1 where a budget is not kept and `--strict` was given."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--routes", type=int, nargs="+", default=[1_000, 10_000], help="numbers of HTTPRoutes")
+    parser.add_argument("--changes", type=int, default=15, help="changes that are timed, for each number of routes")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="what to measure")
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "latest.json", help="where to write")
+    parser.add_argument("--strict", action="store_true", help="fail where a budget is not kept")
+    options = parser.parse_args(argv)
+    console = Console()
+    rows = uvloop.run(_measure(options.routes, options.changes, frozenset(options.only), console))
+    print_table(rows, console)
+    write_json(rows, options.json)
+    console.print(f"written to {options.json}")
+    return 1 if options.strict and any(row.kept is False for row in rows) else 0
+
+
+async def _measure(routes: Sequence[int], changes: int, only: frozenset[str], console: Console) -> list[Row]:
+    rows: list[Row] = []
+    if "envoy" in only:
+        rows += await _request_costs(routes, console)
+    for number in routes if "control-plane" in only else ():
+        console.print(f"{number} routes: cold start, {changes} changes …")
+        async with scene(number) as up:
+            rows += await control_plane.measure(up, changes=changes)
+    if "services" in only:
+        for name in SERVICES:
+            console.print(f"{name} …")
+            rows += await _service_rows(name)
+    return rows
+
+
+async def _request_costs(routes: Sequence[int], console: Console) -> list[Row]:
+    rows: list[Row] = []
+    few_us = 0.0
+    for number in (FEW_ROUTES, *routes):
+        console.print(f"{number} routes in one host: Envoy's CPU a request …")
+        async with scene(number, routes_a_host=number) as up:
+            cost_us = await cpu_us_per_request(up)
+        rows.append(Row(f"Envoy CPU a request, {number} routes in one host", cost_us, "µs"))
+        if number == FEW_ROUTES:
+            few_us = cost_us
+        else:
+            rows.append(Row(f"the same, {number} routes against {FEW_ROUTES}", cost_us / few_us, "×", 1.2))
+    return rows
+
+
+async def _service_rows(name: str) -> list[Row]:
+    if importlib.util.find_spec(name) is None:
+        return []
+    rows = getattr(importlib.import_module(name), "rows", None)
+    return await cast("Callable[[], Awaitable[list[Row]]]", rows)() if callable(rows) else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""What a measurement gives: rows of a name, a value and a unit, some with a budget that they must keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure; `at_most` is its budget in the same unit, None where it is only reported."""
+
+    name: str
+    value: float
+    unit: str
+    at_most: float | None = None
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the budget is kept; None without one."""
+        return None if self.at_most is None else self.value <= self.at_most
+
+
+def print_table(rows: Iterable[Row], console: Console) -> None:
+    """Prints rows as a table, those over their budget in red."""
+    table = Table(title="Dragoman, measured")
+    for title, justify in (("what", "left"), ("value", "right"), ("unit", "left"), ("must be", "right"), ("", "left")):
+        table.add_column(title, justify="right" if justify == "right" else "left")
+    for row in rows:
+        budget = "" if row.at_most is None else f"≤ {row.at_most:g}"
+        verdict = {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[row.kept]
+        table.add_row(row.name, f"{row.value:,.2f}", row.unit, budget, verdict)
+    console.print(table)
+
+
+def write_json(rows: Iterable[Row], path: Path) -> None:
+    """Writes `{"rows": [{"name", "value", "unit"}, …]}`; a row with a budget also has `at_most`."""
+    documents = [{key: value for key, value in asdict(row).items() if value is not None} for row in rows]
+    path.write_text(json.dumps({"rows": documents}, indent=2) + "\n", "utf-8")
