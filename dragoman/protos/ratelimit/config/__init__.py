@@ -1,0 +1,1 @@
+"""Protobuf package, as in the path of its proto file."""

@@ -1,0 +1,1 @@
+"""Generated from rls_conf.proto."""

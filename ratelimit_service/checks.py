@@ -1,0 +1,78 @@
+"""What a request asks for, worked out once for all requests of the same bytes: which counters, and by how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ratelimit_service.model import Algorithm, Rule
+from ratelimit_service.stats import RuleStats
+from ratelimit_service.wire import RuleParts, limit_header
+
+
+class Limit:
+    """A rule in force, with what the request path needs of it at hand."""
+
+    __slots__ = ("bucket", "capacity", "cost", "drain", "near", "parts", "per_unit", "rule", "seconds", "stats", "tps")
+
+    def __init__(self, rule: Rule, stats: RuleStats, *, near_ratio: float) -> None:
+        self.rule = rule
+        self.stats = stats
+        self.parts = RuleParts(rule)
+        self.bucket = rule.algorithm is Algorithm.TOKEN_BUCKET
+        self.seconds = rule.unit.seconds
+        self.per_unit = rule.requests_per_unit
+        self.near = int((rule.bucket_size if self.bucket else self.per_unit) * near_ratio)
+        # A bucket is counted in `cost` parts per token, of which `drain` parts come back per tick of the clock: exact
+        # in integers whatever the rate is.
+        self.tps = rule.unit.ticks_per_second
+        self.cost = rule.unit.seconds * self.tps
+        self.drain = self.per_unit
+        self.capacity = rule.bucket_size * self.cost
+
+
+class Counter:
+    """One thing that is counted: a rule and the values that a request has for its descriptors."""
+
+    __slots__ = ("command", "expiring", "key", "limit", "over_until", "prefix", "window")
+
+    def __init__(self, limit: Limit, prefix: bytes) -> None:
+        self.limit = limit
+        self.prefix = prefix
+        self.over_until = 0.0
+        """Until then (Unix time) a further hit is over the limit, so the store need not be asked."""
+        # The store's notes: what it prepared for the present window.
+        self.window = -1
+        self.key = b""
+        self.command = b""
+        self.expiring = False
+
+
+class Check(NamedTuple):
+    """A descriptor of a request that a limit applies to."""
+
+    counter: Counter
+    limit: Limit
+    hits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do for a request. `reply` is the whole answer where nothing is counted."""
+
+    checks: tuple[Check, ...] = ()
+    positions: tuple[int, ...] = ()
+    """For each descriptor the index of its check, -1 where no limit applies."""
+    reply: bytes = b""
+    only: Check | None = None
+    """The check of a request with one descriptor, the case that is made fast."""
+    limit_headers: tuple[bytes, ...] = ()
+    """x-ratelimit-limit, encoded, for each check being the one with the least left."""
+
+    @classmethod
+    def of(cls, checks: tuple[Check, ...], positions: tuple[int, ...]) -> Plan:
+        """Returns the plan for these checks, at least one."""
+        policies = b"".join(check.limit.parts.policy for check in checks)
+        headers = tuple(limit_header(check.limit.rule, policies) for check in checks)
+        only = checks[0] if len(positions) == 1 else None
+        return cls(checks, positions, only=only, limit_headers=headers)

@@ -1,0 +1,95 @@
+"""Keeps a configuration file, or a folder of them, in force, and a copy of what was good last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from pathlib import Path
+
+from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
+
+from dragoman.xds_client import write_privately
+from ratelimit_service.config_file import files_of, parse
+from ratelimit_service.model import Config
+from ratelimit_service.service import ConfigRejectedError, Service
+
+_log = logging.getLogger(__name__)
+
+
+class FileSource:
+    """Loads `path` into a service, and again whenever it changes; `last_good` holds what was accepted last."""
+
+    def __init__(self, path: Path, service: Service, *, last_good: Path | None = None) -> None:
+        self._path = path
+        self._service = service
+        self._last_good = last_good
+        self.from_last_good = False
+        self._seen = self._state()
+
+    def load(self) -> bool:
+        """Loads the files, else the last good copy; returns whether a configuration is in force."""
+        self._seen = self._state()
+        try:
+            started = time.perf_counter()
+            self._service.load_path(self._path)
+        except ConfigRejectedError:
+            return self._service.ready or self._load_last_good()
+        took_ms = (time.perf_counter() - started) * 1000
+        self.from_last_good = False
+        domains = len(self._service.config.domains)
+        _log.info("configuration in force: %d domains from %s, %.1f ms", domains, self._path, took_ms)
+        self._keep()
+        return True
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        # Editors and Kubernetes replace files rather than write them, so it is the folder that is watched.
+        folder = self._path if self._path.is_dir() else self._path.absolute().parent
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                # It wakes once a second all the same: some file systems tell of no changes.
+                async for _ in awatch(
+                    folder, debounce=50, step=5, rust_timeout=1000, yield_on_timeout=True, recursive=False
+                ):
+                    if self._state() != self._seen:
+                        self.load()
+            await asyncio.sleep(1)
+
+    def _state(self) -> tuple[tuple[str, int, int, int], ...]:
+        found: list[tuple[str, int, int, int]] = []
+        with contextlib.suppress(OSError):
+            for file in files_of(self._path):
+                stat = file.stat()
+                found.append((str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        return tuple(found)
+
+    def _keep(self) -> None:
+        if self._last_good is None:
+            return
+        try:
+            kept = {str(file): file.read_text("utf-8") for file in files_of(self._path)}
+            write_privately(self._last_good, json.dumps(kept).encode())
+        except (OSError, UnicodeDecodeError) as error:
+            _log.warning("the last good configuration cannot be kept in %s: %s", self._last_good, error)
+
+    def _load_last_good(self) -> bool:
+        if self._last_good is None or not self._last_good.exists():
+            return False
+        try:
+            kept: dict[str, str] = json.loads(self._last_good.read_bytes())
+        except (OSError, ValueError) as error:
+            _log.warning("the last good configuration in %s cannot be read: %s", self._last_good, error)
+            return False
+        parsed = [parse(content.encode(), source=name) for name, content in kept.items()]
+        if any(faults for _, faults in parsed):
+            _log.warning("the last good configuration in %s is no good any more", self._last_good)
+            return False
+        rejected = self._service.rejected
+        self._service.use(Config({domain.name: domain for domains, _ in parsed for domain, _ in domains}))
+        self._service.rejected = rejected
+        self.from_last_good = True
+        _log.warning("the last good configuration is in force, from %s", self._last_good)
+        return True

@@ -1,0 +1,137 @@
+"""The request path: plans a request, asks the store, answers the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dragoman.grpc_worker import Call, StatusCode
+from ratelimit_service.answers import answer, answer_one
+from ratelimit_service.checks import Check, Plan
+from ratelimit_service.memo import Memo
+from ratelimit_service.planner import Planner, Refusal
+from ratelimit_service.stats import StatsRegistry
+from ratelimit_service.stores.base import Flight, Store
+from ratelimit_service.verdicts import Verdict, fixed_window, known_over, token_bucket
+
+METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+MAX_PLANNED_BYTES = 2048
+"""Larger requests are planned each time: remembered, they would take too much memory."""
+
+
+class RateLimiter:
+    """The handler of ShouldRateLimit. `use` gives it a configuration; until then it answers UNAVAILABLE."""
+
+    def __init__(
+        self,
+        store: Store,
+        stats: StatsRegistry,
+        *,
+        clock: Callable[[], float],
+        headers: bool = True,
+        memo_size: int = 16_384,
+    ) -> None:
+        self._store = store
+        self._stats = stats
+        self._clock = clock
+        self._headers = headers
+        self._planner: Planner | None = None
+        self._plans: Memo[bytes, Plan] = Memo(memo_size)
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a configuration in force."""
+        return self._planner is not None
+
+    def use(self, planner: Planner) -> None:
+        """Puts a configuration in force, for requests from now on."""
+        self._planner = planner
+        self._plans.clear()
+
+    def __call__(self, body: bytes, call: Call) -> None:
+        """Answers one request."""
+        plan = self._plans.young.get(body) or self._plan(body, call)
+        if plan is None:
+            return
+        if plan.reply:
+            self._stats.no_limit += 1
+            call.done(plan.reply)
+            return
+        now = self._clock()
+        check = plan.only
+        if check is None:
+            _Several(plan, call, now, headers=self._headers).start(self._store)
+            return
+        verdict = known_over(check, now) if check.counter.over_until > now else None
+        if verdict is not None:
+            call.done(answer_one(plan, check, verdict, headers=self._headers))
+            return
+        self._store.take(plan.checks, now, _One(plan, check, call, now, self._headers))
+
+    def _plan(self, body: bytes, call: Call) -> Plan | None:
+        plan = self._plans.get(body)
+        if plan is not None:
+            return plan
+        if self._planner is None:
+            call.fail(StatusCode.UNAVAILABLE, "no configuration is loaded")
+            return None
+        try:
+            plan = self._planner.plan(body)
+        except Refusal as refusal:
+            self._stats.malformed += 1
+            call.fail(refusal.code, refusal.message)
+            return None
+        if len(body) <= MAX_PLANNED_BYTES:
+            self._plans.put(body, plan)
+        return plan
+
+
+class _One(Flight):
+    """A request with one descriptor, on its way to the store and back."""
+
+    __slots__ = ("_call", "_check", "_headers", "_now", "_plan")
+
+    def __init__(self, plan: Plan, check: Check, call: Call, now: float, headers: bool) -> None:
+        self._plan = plan
+        self._check = check
+        self._call = call
+        self._now = now
+        self._headers = headers
+
+    def settle(self) -> None:
+        reply = self.replies[0]
+        check = self._check
+        verdict = None
+        if reply is not None:
+            verdict = (token_bucket if check.limit.bucket else fixed_window)(check, reply, self._now)
+        self._call.done(answer_one(self._plan, check, verdict, headers=self._headers))
+
+
+class _Several(Flight):
+    """A request with several descriptors."""
+
+    __slots__ = ("_asked", "_call", "_headers", "_now", "_plan", "_verdicts")
+
+    def __init__(self, plan: Plan, call: Call, now: float, *, headers: bool) -> None:
+        super().__init__()
+        self._plan = plan
+        self._call = call
+        self._now = now
+        self._headers = headers
+        self._verdicts: list[Verdict | None] = [known_over(check, now) for check in plan.checks]
+        self._asked: Sequence[int] = [index for index, known in enumerate(self._verdicts) if known is None]
+
+    def start(self, store: Store) -> None:
+        """Asks for what is not known."""
+        checks = self._plan.checks
+        if self._asked:
+            store.take([checks[index] for index in self._asked], self._now, self)
+        else:
+            self.settle()
+
+    def settle(self) -> None:
+        for index, reply in zip(self._asked, self.replies, strict=True):
+            if reply is not None:
+                check = self._plan.checks[index]
+                judge = token_bucket if check.limit.bucket else fixed_window
+                self._verdicts[index] = judge(check, reply, self._now)
+        self._call.done(answer(self._plan, self._verdicts, headers=self._headers))

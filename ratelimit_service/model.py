@@ -1,0 +1,134 @@
+"""What a configuration says, whichever way it came: domains of nested descriptors, and the limits at their nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+
+MAX_LIMIT = 2**32 - 1
+# Lua's numbers are doubles: token buckets count in integers that a double holds exactly.
+MAX_EXACT = 2**53
+
+
+class Unit(Enum):
+    """The length of a window, with its number in RateLimitResponse.RateLimit.Unit and in RateLimitUnit."""
+
+    SECOND = (1, 1)
+    MINUTE = (2, 60)
+    HOUR = (3, 3600)
+    DAY = (4, 86400)
+    WEEK = (7, 7 * 86400)
+    MONTH = (5, 30 * 86400)
+    YEAR = (6, 365 * 86400)
+
+    def __init__(self, wire: int, seconds: int) -> None:
+        self.wire = wire
+        self.seconds = seconds
+
+    @property
+    def ticks_per_second(self) -> int:
+        """The resolution at which a token bucket of this unit reads the clock: coarse where a fill takes days."""
+        return 1_000_000 if self.seconds < 86400 else 1_000
+
+
+class Algorithm(StrEnum):
+    """How hits are counted against a limit."""
+
+    FIXED_WINDOW = "fixed_window"
+    TOKEN_BUCKET = "token_bucket"  # noqa: S105  (no secret)
+
+
+class OnStoreError(StrEnum):
+    """What a limit answers while its store cannot be asked."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One limit. `path` names it in metrics: its descriptors, as `key_value.key`."""
+
+    domain: str
+    path: str
+    unit: Unit
+    requests_per_unit: int
+    unlimited: bool = False
+    name: str = ""
+    replaces: tuple[str, ...] = ()
+    shadow_mode: bool = False
+    detailed_metric: bool = False
+    algorithm: Algorithm = Algorithm.FIXED_WINDOW
+    burst: int = 0
+    on_store_error: OnStoreError = OnStoreError.ALLOW
+
+    @property
+    def bucket_size(self) -> int:
+        """How many tokens a token bucket holds."""
+        return self.burst or self.requests_per_unit
+
+    def fault(self) -> tuple[str, str] | None:
+        """Returns the field that makes no sense and why, None for a sound rule."""
+        if self.algorithm is not Algorithm.TOKEN_BUCKET:
+            return ("burst", "applies to algorithm token_bucket alone") if self.burst else None
+        if self.unlimited:
+            return "algorithm", "an unlimited descriptor has no algorithm"
+        largest = MAX_EXACT // (self.unit.seconds * self.unit.ticks_per_second)
+        if self.bucket_size > largest:
+            field_name = "burst" if self.burst else "requests_per_unit"
+            return field_name, f"a token bucket per {self.unit.name.lower()} holds at most {largest} tokens"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A level of descriptors. `children` by (key, value), None for any value; `wildcards` by (key, prefix) in order."""
+
+    rule: Rule | None = None
+    children: Mapping[tuple[str, str | None], Node] = field(default_factory=dict[tuple[str, str | None], "Node"])
+    wildcards: tuple[tuple[str, str, Node], ...] = ()
+
+    def rules(self) -> Iterator[Rule]:
+        """Yields every rule at and below this node."""
+        if self.rule is not None:
+            yield self.rule
+        for child in self.children.values():
+            yield from child.rules()
+        for _, _, child in self.wildcards:
+            yield from child.rules()
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The limits of one domain, and what holds for limits that a request brings itself."""
+
+    name: str
+    root: Node
+    on_store_error: OnStoreError = OnStoreError.ALLOW
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All domains in force."""
+
+    domains: Mapping[str, Domain] = field(default_factory=dict[str, Domain])
+
+    def rules(self) -> Iterator[Rule]:
+        """Yields every rule of every domain."""
+        for domain in self.domains.values():
+            yield from domain.root.rules()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a configuration, and where: file or resource, line (0: unknown) and path of the field."""
+
+    source: str
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.source}:{self.line}" if self.line else self.source
+        return f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"

@@ -1,0 +1,170 @@
+# pyright: standard, reportAttributeAccessIssue=false
+"""Reads a RateLimitRequest and finds the limits that apply to its descriptors."""
+
+from __future__ import annotations
+
+import hashlib
+
+from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
+from envoy.service.ratelimit.v3 import rls_pb2
+from google.protobuf.message import DecodeError
+
+from dragoman.grpc_worker import StatusCode
+from ratelimit_service import wire
+from ratelimit_service.checks import Check, Counter, Limit, Plan
+from ratelimit_service.memo import Memo
+from ratelimit_service.model import Config, Domain, Node, OnStoreError, Rule, Unit
+from ratelimit_service.stats import StatsRegistry
+
+MAX_DESCRIPTORS = 256
+MAX_HITS = 2**32
+"""More than any limit: what is above counts as this much, so that counters cannot overflow."""
+MAX_KEY_BYTES = 512
+
+_UNITS = {unit.wire: unit for unit in Unit}
+
+
+class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
+    """The request is refused with a gRPC status."""
+
+    def __init__(self, code: StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Planner:
+    """Plans requests against one configuration; a new configuration gets a new planner."""
+
+    def __init__(
+        self,
+        config: Config,
+        stats: StatsRegistry,
+        *,
+        key_prefix: str = "",
+        near_ratio: float = 0.8,
+        unknown_domain: OnStoreError = OnStoreError.ALLOW,
+        memo_size: int = 16_384,
+    ) -> None:
+        self._config = config
+        self._stats = stats
+        self._key_prefix = key_prefix
+        self._near_ratio = near_ratio
+        self._unknown_domain = unknown_domain
+        self._counters: Memo[tuple[Limit, bytes], Counter] = Memo(memo_size)
+        self._brought: Memo[tuple[str, str, int, int, OnStoreError], Limit] = Memo(1024)
+        self._detailed: Memo[tuple[str, str], Limit] = Memo(4096)
+        self._limits = {id(rule): self._limit(rule, rule.path) for rule in config.rules()}
+
+    def plan(self, body: bytes) -> Plan:
+        """Returns what to do for a request; raises Refusal for one that makes no sense."""
+        request = self._parsed(body)
+        domain = self._config.domains.get(request.domain)
+        descriptors = request.descriptors
+        if domain is None:
+            self._stats.unknown_domain += 1
+            return _plain(len(descriptors), over=self._unknown_domain is OnStoreError.DENY)
+        found = [self._find(domain, descriptor) for descriptor in descriptors]
+        replaced = {name for limit in found if limit is not None for name in limit.rule.replaces}
+        shared_hits = request.hits_addend or 1
+        checks: list[Check] = []
+        positions: list[int] = []
+        for descriptor, limit in zip(descriptors, found, strict=True):
+            if limit is None or limit.rule.unlimited or limit.rule.name in replaced:
+                positions.append(-1)
+                continue
+            positions.append(len(checks))
+            own = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else shared_hits
+            checks.append(Check(self._counter(limit, request.domain, descriptor), limit, min(own, MAX_HITS)))
+        if not checks:
+            return _plain(len(descriptors), over=False)
+        return Plan.of(tuple(checks), tuple(positions))
+
+    def _parsed(self, body: bytes) -> rls_pb2.RateLimitRequest:
+        try:
+            request = rls_pb2.RateLimitRequest.FromString(body)
+        except DecodeError:
+            raise Refusal(StatusCode.INVALID_ARGUMENT, "not a RateLimitRequest") from None
+        if not request.domain:
+            raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit domain must not be empty")
+        if not request.descriptors:
+            raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit descriptor list must not be empty")
+        if len(request.descriptors) > MAX_DESCRIPTORS:
+            raise Refusal(StatusCode.INVALID_ARGUMENT, f"more than {MAX_DESCRIPTORS} descriptors")
+        return request
+
+    def _find(self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Limit | None:
+        if descriptor.HasField("limit"):
+            return self._brought_limit(domain, descriptor)
+        node, value = domain.root, ""
+        for entry in descriptor.entries:
+            child = _child(node, entry.key, entry.value)
+            if child is None:
+                return None
+            node, value = child, entry.value
+        if node.rule is None or node is domain.root:
+            return None
+        limit = self._limits[id(node.rule)]
+        return self._detailed_limit(limit, value) if node.rule.detailed_metric and value else limit
+
+    def _brought_limit(self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Limit:
+        # As in envoyproxy/ratelimit, a limit that the request brings stands for whatever is configured.
+        given = descriptor.limit
+        unit = _UNITS.get(given.unit)
+        if unit is None:
+            raise Refusal(StatusCode.INVALID_ARGUMENT, "the limit of a descriptor has no known unit")
+        path = ".".join(entry.key for entry in descriptor.entries)
+        key = domain.name, path, given.requests_per_unit, given.unit, domain.on_store_error
+        limit = self._brought.get(key)
+        if limit is None:
+            rule = Rule(domain.name, path, unit, given.requests_per_unit, on_store_error=domain.on_store_error)
+            limit = self._limit(rule, path)
+            self._brought.put(key, limit)
+        return limit
+
+    def _detailed_limit(self, limit: Limit, value: str) -> Limit:
+        path = limit.rule.path
+        if path.endswith(f"_{value}"):
+            return limit
+        detailed = self._detailed.get((f"{limit.rule.domain}/{path}", value))
+        if detailed is None:
+            detailed = self._limit(limit.rule, f"{path}_{value}")
+            self._detailed.put((f"{limit.rule.domain}/{path}", value), detailed)
+        return detailed
+
+    def _limit(self, rule: Rule, path: str) -> Limit:
+        return Limit(rule, self._stats.of(rule.domain, path), near_ratio=self._near_ratio)
+
+    def _counter(self, limit: Limit, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Counter:
+        prefix = self._prefix(domain, descriptor)
+        if limit.bucket:
+            prefix += b"bucket_%d" % limit.seconds
+        counter = self._counters.get((limit, prefix))
+        if counter is None:
+            counter = Counter(limit, prefix)
+            self._counters.put((limit, prefix), counter)
+        return counter
+
+    def _prefix(self, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> bytes:
+        key = self._key_prefix + domain + "_" + "".join(f"{e.key}_{e.value}_" for e in descriptor.entries)
+        encoded = key.encode()
+        if len(encoded) <= MAX_KEY_BYTES:
+            return encoded
+        digest = hashlib.sha256(encoded).hexdigest()
+        return f"{self._key_prefix}{domain[:64]}_sha256:{digest}_".encode()
+
+
+def _child(node: Node, key: str, value: str) -> Node | None:
+    child = node.children.get((key, value)) if value else None
+    if child is None:
+        for wildcard_key, prefix, wildcard in node.wildcards:
+            if key == wildcard_key and value.startswith(prefix):
+                return wildcard
+        child = node.children.get((key, None))
+    return child
+
+
+def _plain(descriptors: int, *, over: bool) -> Plan:
+    if over:
+        return Plan(reply=wire.OVERALL_OVER + wire.STATUS_OVER * descriptors + wire.unavailable(1))
+    return Plan(reply=wire.OVERALL_OK + wire.STATUS_OK * descriptors)

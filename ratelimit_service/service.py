@@ -1,0 +1,104 @@
+"""Joins the parts: a configuration comes in, is checked and put in force; the last good one stays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratelimit_service.config_file import read_path
+from ratelimit_service.config_xds import parse_resource
+from ratelimit_service.handler import RateLimiter
+from ratelimit_service.model import Config, Domain, Fault, OnStoreError
+from ratelimit_service.planner import Planner
+from ratelimit_service.stats import StatsRegistry
+
+_log = logging.getLogger(__name__)
+
+
+class ConfigRejectedError(Exception):
+    """A configuration has faults and is not put in force."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        shown = "; ".join(str(fault) for fault in faults[:10])
+        super().__init__(f"{shown}; and {len(faults) - 10} more" if len(faults) > 10 else shown)
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a planner is told beside the configuration."""
+
+    key_prefix: str = ""
+    near_ratio: float = 0.8
+    unknown_domain: OnStoreError = OnStoreError.ALLOW
+
+
+class Service:
+    """The configuration in force and what came of the last attempt to change it."""
+
+    def __init__(self, limiter: RateLimiter, stats: StatsRegistry, options: PlanOptions) -> None:
+        self._limiter = limiter
+        self._stats = stats
+        self._options = options
+        self._resources: dict[str, Domain] = {}
+        self.config = Config()
+        self.loads = 0
+        self.rejections = 0
+        self.rejected: ConfigRejectedError | None = None
+        """Why the last configuration was refused; None if it was taken."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a configuration is in force."""
+        return self._limiter.configured
+
+    def use(self, config: Config) -> None:
+        """Puts a configuration in force."""
+        self._stats.configure(config.rules())
+        options = self._options
+        planner = Planner(
+            config,
+            self._stats,
+            key_prefix=options.key_prefix,
+            near_ratio=options.near_ratio,
+            unknown_domain=options.unknown_domain,
+        )
+        self._limiter.use(planner)
+        self.config = config
+        self.loads += 1
+        self.rejected = None
+
+    def load_path(self, path: Path) -> None:
+        """Reads a file or folder and puts it in force; raises ConfigRejectedError, and then what was in force stays."""
+        config, faults = read_path(path)
+        if faults:
+            raise self._reject(faults)
+        self.use(config)
+
+    def update(self, changed: Mapping[str, bytes], removed: set[str]) -> None:
+        """Takes an update over xDS, all of it or, raising ConfigRejectedError, nothing."""
+        resources = {name: domain for name, domain in self._resources.items() if name not in removed}
+        faults: list[Fault] = []
+        for name, content in changed.items():
+            domain, wrong = parse_resource(content, source=name)
+            faults += wrong
+            if domain is not None:
+                resources[name] = domain
+        domains: dict[str, Domain] = {}
+        for name, domain in resources.items():
+            if domain.name in domains:
+                faults.append(Fault(name, 0, "domain", f"{domain.name!r} is in another resource too"))
+            domains[domain.name] = domain
+        if faults:
+            raise self._reject(faults)
+        self._resources = resources
+        self.use(Config(domains))
+
+    def _reject(self, faults: Sequence[Fault]) -> ConfigRejectedError:
+        self.rejections += 1
+        self.rejected = ConfigRejectedError(faults)
+        for fault in faults[:100]:
+            _log.error("configuration rejected: %s", fault)
+        return self.rejected

@@ -1,0 +1,45 @@
+"""What a store is to the request path: it fills in the replies to a request's checks, now or later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ratelimit_service.checks import Check
+
+
+class Flight:
+    """A request's questions to a store. A reply is None for a check that the store could not answer.
+
+    For a fixed window the reply is the count after the hits were added; for a token bucket the level after them, or
+    -1 - level if there was no room for them, and then they were not added.
+    """
+
+    __slots__ = ("left", "replies", "sent_at")
+
+    def __init__(self) -> None:
+        self.replies: list[int | None] = []
+        self.left = 0
+        """How many replies are to come; below zero once the flight is given up."""
+        self.sent_at = 0.0
+
+    def settle(self) -> None:
+        """Called once, when every reply is there."""
+        raise NotImplementedError
+
+
+class Store(Protocol):
+    """Counts hits."""
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be asked at present."""
+        ...
+
+    def take(self, checks: Sequence[Check], now: float, flight: Flight) -> None:
+        """Adds the hits of these checks, in order, at Unix time `now`, and has the flight settled."""
+        ...
+
+    async def close(self) -> None:
+        """Ends what it runs."""
+        ...

@@ -1,0 +1,129 @@
+"""Counters in the memory of this process: exact for one process, gone with it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from ratelimit_service.checks import Check
+from ratelimit_service.stores.base import Flight
+
+_STEP = 4
+"""How many dead entries each request helps to remove, so that none has to remove a million."""
+
+
+class _Window:
+    """The counters of one unit's present window: they all end together."""
+
+    __slots__ = ("counts", "start")
+
+    def __init__(self) -> None:
+        self.start = -1
+        self.counts: dict[bytes, int] = {}
+
+
+class MemoryStore:
+    """Holds up to `max_keys` live counters and forgets none of them: past the bound it cannot answer for new keys."""
+
+    def __init__(self, *, max_keys: int = 1_000_000) -> None:
+        self._max_keys = max_keys
+        self._windows: dict[int, _Window] = {}
+        self._buckets: OrderedDict[bytes, tuple[int, int, float]] = OrderedDict()
+        self._dead: list[dict[bytes, int]] = []
+        self._keys = 0
+        self.refused = 0
+        """How often there was no room for a new counter."""
+
+    available = True
+
+    @property
+    def keys(self) -> int:
+        """How many counters are held."""
+        return self._keys
+
+    def take(self, checks: Sequence[Check], now: float, flight: Flight) -> None:
+        """Adds the hits and settles the flight at once."""
+        flight.replies = [
+            self._bucket(check, now) if check.limit.bucket else self._fixed(check, int(now)) for check in checks
+        ]
+        if self._dead:
+            self._bury()
+        flight.settle()
+
+    async def close(self) -> None:
+        """Does nothing."""
+
+    def _fixed(self, check: Check, second: int) -> int | None:
+        seconds = check.limit.seconds
+        window = self._windows.get(seconds)
+        if window is None:
+            window = self._windows[seconds] = _Window()
+        start = second - second % seconds
+        if start > window.start:
+            # A clock that goes back stays in the window that has begun.
+            self._retire(window)
+            window.start = start
+        key = check.counter.prefix
+        count = window.counts.get(key)
+        if count is None:
+            if not self._has_room(second):
+                return None
+            self._keys += 1
+            count = 0
+        window.counts[key] = count = count + check.hits
+        return count
+
+    def _bucket(self, check: Check, now: float) -> int | None:
+        limit = check.limit
+        key = check.counter.prefix
+        tick = int(now * limit.tps)
+        held = self._buckets.get(key)
+        level = 0
+        if held is not None:
+            level, at, _ = held
+            if tick > at:
+                level = max(0, level - (tick - at) * limit.drain)
+            else:
+                tick = at
+        added = level + check.hits * limit.cost
+        if not check.hits:
+            return level
+        if added > limit.capacity:
+            return -1 - level
+        if held is None:
+            if not self._has_room(int(now)):
+                return None
+            self._keys += 1
+        # Empty again by then, which is the same as not being there.
+        self._buckets[key] = added, tick, (tick + added // limit.drain + 1) / limit.tps
+        return added
+
+    def _has_room(self, second: int) -> bool:
+        for _ in range(min(_STEP, len(self._buckets))):
+            key, held = self._buckets.popitem(last=False)
+            if held[2] <= second:
+                self._keys -= 1
+            else:
+                self._buckets[key] = held
+        if self._keys < self._max_keys:
+            return True
+        for seconds, window in self._windows.items():
+            if window.start + seconds <= second:
+                self._retire(window)
+        if self._keys < self._max_keys:
+            return True
+        self.refused += 1
+        return False
+
+    def _retire(self, window: _Window) -> None:
+        self._keys -= len(window.counts)
+        if window.counts:
+            self._dead.append(window.counts)
+            window.counts = {}
+
+    def _bury(self) -> None:
+        dead = self._dead[-1]
+        for _ in range(min(_STEP, len(dead))):
+            dead.popitem()
+        if not dead:
+            self._dead.pop()

@@ -1,0 +1,129 @@
+"""Encodes RateLimitResponse from parts that are prepared once, since every request pays for it.
+
+The numbers are the field numbers of envoy/service/ratelimit/v3/rls.proto.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+from ratelimit_service.model import Algorithm, Rule
+
+OVERALL_OK = b"\x08\x01"
+OVERALL_OVER = b"\x08\x02"
+_STATUSES, _HEADERS, _RAW_BODY = 2, 3, 5
+_CODE_OK, _CODE_OVER = b"\x08\x01", b"\x08\x02"
+
+
+def varint(value: int) -> bytes:
+    """Encodes a non-negative integer."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """Encodes a field of length-delimited type."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def header(name: bytes, value: bytes) -> bytes:
+    """Encodes an entry of response_headers_to_add."""
+    return field(_HEADERS, field(1, name) + field(2, value))
+
+
+def raw_body(content: bytes) -> bytes:
+    """Encodes the body that Envoy sends with its refusal."""
+    return field(_RAW_BODY, content)
+
+
+STATUS_OK = field(_STATUSES, _CODE_OK)
+"""The status of a descriptor that no limit applies to."""
+STATUS_OVER = field(_STATUSES, _CODE_OVER)
+JSON_CONTENT = header(b"content-type", b"application/json")
+
+
+@lru_cache(maxsize=8192)
+def _remaining(value: int) -> bytes:
+    return b"\x18" + varint(value)
+
+
+@lru_cache(maxsize=8192)
+def _until_reset(seconds: int) -> bytes:
+    return field(4, b"\x08" + varint(seconds))
+
+
+@lru_cache(maxsize=8192)
+def remaining_header(value: int) -> bytes:
+    """The header x-ratelimit-remaining, encoded."""
+    return header(b"x-ratelimit-remaining", b"%d" % value)
+
+
+@lru_cache(maxsize=8192)
+def reset_header(seconds: int) -> bytes:
+    """The header x-ratelimit-reset, encoded."""
+    return header(b"x-ratelimit-reset", b"%d" % seconds)
+
+
+@lru_cache(maxsize=8192)
+def retry_header(seconds: int) -> bytes:
+    """The header retry-after, encoded; a client is never told to come back at once."""
+    return header(b"retry-after", b"%d" % max(1, seconds))
+
+
+@lru_cache(maxsize=256)
+def unavailable(retry_after_s: int) -> bytes:
+    """What goes with a refusal because the store cannot be asked: headers and body, encoded."""
+    body = {
+        "error": "rate_limit_unavailable",
+        "message": "The rate limit cannot be checked right now.",
+        "retry_after": retry_after_s,
+    }
+    return retry_header(retry_after_s) + JSON_CONTENT + raw_body(json.dumps(body, separators=(",", ":")).encode())
+
+
+class RuleParts:
+    """The parts of a response that one rule determines."""
+
+    __slots__ = ("_body", "_current_limit", "policy")
+
+    def __init__(self, rule: Rule) -> None:
+        per = rule.unit.name.lower()
+        limit = b"\x08" + varint(rule.requests_per_unit) + b"\x10" + varint(rule.unit.wire)
+        self._current_limit = field(2, limit + (field(3, rule.name.encode()) if rule.name else b""))
+        message = f"Too many requests: the limit is {rule.requests_per_unit} per {per}."
+        error = {"error": "rate_limited", "message": message, "retry_after": 0}
+        self._body = json.dumps(error, separators=(",", ":")).encode().removesuffix(b"0}")
+        self.policy = _policy(rule)
+
+    def status(self, over: bool, remaining: int, reset_s: int) -> bytes:
+        """The DescriptorStatus, encoded as an entry of `statuses`."""
+        content = (
+            (_CODE_OVER if over else _CODE_OK) + self._current_limit + _remaining(remaining) + _until_reset(reset_s)
+        )
+        size = len(content)
+        return (b"\x12%c" % size if size < 128 else b"\x12" + varint(size)) + content
+
+    def refusal(self, retry_after_s: int) -> bytes:
+        """What goes with a refusal: retry-after, content type and JSON body, encoded."""
+        body = b"%b%d}" % (self._body, max(1, retry_after_s))
+        return retry_header(retry_after_s) + JSON_CONTENT + raw_body(body)
+
+
+def limit_header(least: Rule, policies: bytes) -> bytes:
+    """The header x-ratelimit-limit as Envoy writes it (draft-03): the least limit, then all that apply."""
+    return header(b"x-ratelimit-limit", b"%d%b" % (least.requests_per_unit, policies))
+
+
+def _policy(rule: Rule) -> bytes:
+    policy = f", {rule.requests_per_unit};w={rule.unit.seconds}"
+    if rule.algorithm is Algorithm.TOKEN_BUCKET and rule.burst:
+        policy += f";burst={rule.burst}"
+    # A name may hold anything that a header may not: quoted, or left out.
+    if rule.name and rule.name.isascii() and rule.name.isprintable() and '"' not in rule.name:
+        policy += f';name="{rule.name}"'
+    return policy.encode()
