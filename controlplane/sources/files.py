@@ -1,0 +1,156 @@
+"""Files as a source: the manifests of a folder, read whole once and then as they change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from controlplane.api.meta import ObjectKey
+from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
+from controlplane.sources.documents import DocumentError
+from controlplane.sources.folder import Listing, Signature, list_folder, sign
+from controlplane.sources.manifest import MAX_FILE_BYTES, Manifest, find_object, find_text, parse, read_manifest
+from controlplane.sources.places import Places
+from controlplane.sources.watching import Hint, hints
+
+_Parsed = dict[tuple[str, bytes], object]
+"""Data of documents, by file and digest."""
+
+
+class FileSource:
+    """The manifests (`*.yaml`, `*.yml`, `*.json`) below a folder.
+
+    Only documents whose text changed are parsed, and none are kept. What a file gave stays while the file cannot be
+    read; of an object that is written in two files, the first in path order counts.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, max_file_bytes: int = MAX_FILE_BYTES, force_polling: bool = False
+    ) -> None:
+        self._folder = os.path.normpath(folder)
+        self._max_file_bytes = max_file_bytes
+        self._force_polling = force_polling
+        self._manifests: dict[str, Manifest] = {}
+        self._places = Places()
+        self._faulty: dict[str, tuple[SourceFault, ...]] = {}
+        self._unreadable: tuple[str, ...] = ()
+        self._said: tuple[tuple[SourceFault, ...], bool] = ((), False)
+
+    def read(self) -> Changes:
+        """All objects. What a file gave at an earlier call and what cannot be read now is not reported as removed."""
+        before = set(self._places.keys())
+        listing = list_folder(self._folder)
+        parsed: _Parsed = {}
+        for _ in self._update(self._differences(listing, everything=True), parsed, reparse=True):
+            pass
+        raws = [self._raw(key, parsed) for key in sorted(self._places.keys())]
+        removed = [key for key in before if self._places.winner(key) is None]
+        return self._changes((raw for raw in raws if raw is not None), removed)
+
+    async def watch(self, stop: asyncio.Event) -> AsyncGenerator[Changes, None]:
+        """What changes from the last `read` on, until `stop` is set; what changed before this call is not missed."""
+        async with contextlib.aclosing(hints(self._folder, stop, polling=self._force_polling)) as found:
+            async for hint in found:
+                changes = self._look(hint)
+                if changes is not None:
+                    yield changes
+
+    def _look(self, hint: Hint) -> Changes | None:
+        """What is new where a hint leads; None if nothing is."""
+        if hint is None:
+            files = self._differences(list_folder(self._folder), everything=False)
+        else:
+            files = {path: sign(path) for path in hint}
+        parsed: _Parsed = {}
+        before: dict[ObjectKey, Origin | None] = {}
+        for key, place in self._update(files, parsed, reparse=False):
+            before.setdefault(key, place)
+        upserted: list[RawObject] = []
+        removed: list[ObjectKey] = []
+        for key, old in before.items():
+            new = self._places.winner(key)
+            raw = None if new is None or _is_same(old, new) else self._raw(key, parsed)
+            if raw is not None:
+                upserted.append(raw)
+            elif new is None and old is not None:
+                removed.append(key)
+        said = self._said
+        changes = self._changes(upserted, removed)
+        return changes if upserted or removed or said != self._said else None
+
+    def _differences(self, listing: Listing, *, everything: bool) -> dict[str, Signature | None]:
+        """The files to look at: new or changed (or all), and those that are gone."""
+        self._unreadable = tuple(listing.unreadable)
+        known = self._manifests
+        found = {os.path.join(self._folder, *name.split("/")): each for name, each in listing.files.items()}
+        files: dict[str, Signature | None] = {
+            path: each
+            for path, each in found.items()
+            if everything or path not in known or known[path].signature != each
+        }
+        for path in known:
+            if path not in found and not any(path.startswith(os.path.join(each, "")) for each in self._unreadable):
+                files[path] = None
+        return files
+
+    def _update(
+        self, files: Mapping[str, Signature | None], parsed: _Parsed, *, reparse: bool
+    ) -> Iterator[tuple[ObjectKey, Origin | None]]:
+        """Reads files anew; yields each object that they give in another way than before, with its place until then."""
+        for path, signature in files.items():
+            old = self._manifests.pop(path, Manifest())
+            new = Manifest()
+            if signature is not None:
+                new, documents = read_manifest(path, signature, old, reparse=reparse, max_bytes=self._max_file_bytes)
+                self._manifests[path] = new
+                parsed.update({(path, digest): document for digest, document in documents.items()})
+            if new.faults:
+                self._faulty[path] = new.faults
+            else:
+                self._faulty.pop(path, None)
+            for key in _changed(old, new):
+                yield key, self._places.winner(key)
+                self._places.put(key, path, new.objects.get(key))
+
+    def _raw(self, key: ObjectKey, parsed: _Parsed) -> RawObject | None:
+        origin = self._places.winner(key)
+        if origin is None:
+            return None
+        document = parsed.get((origin.file, origin.digest))
+        if document is None:
+            document = _parse_again(origin)
+        found = find_object(origin, document)
+        return None if found is None else RawObject(key, found, origin)
+
+    def _changes(self, upserted: Iterable[RawObject], removed: Iterable[ObjectKey]) -> Changes:
+        faults = [fault for found in self._faulty.values() for fault in found]
+        faults += self._places.faults()
+        faults += (SourceFault(path, 0, "cannot be listed") for path in self._unreadable)
+        ordered = tuple(sorted(faults, key=lambda each: (each.file, each.line, each.column)))
+        self._said = (ordered, not self._unreadable)
+        return Changes(tuple(upserted), tuple(removed), *self._said)
+
+
+def _changed(old: Manifest, new: Manifest) -> list[ObjectKey]:
+    before, after = old.objects, new.objects
+    gone = [key for key in before if key not in after]
+    return gone + [key for key, place in after.items() if before.get(key) is not place]
+
+
+def _is_same(old: Origin | None, new: Origin) -> bool:
+    """Whether an object is written as it was, in the same file; lines may have moved."""
+    return old is new or (old is not None and (old.file, old.digest, old.prefix) == (new.file, new.digest, new.prefix))
+
+
+def _parse_again(origin: Origin) -> object:
+    """The data of a document that was parsed earlier; None if it is not there any more."""
+    chunk = find_text(origin)
+    if chunk is None:
+        return None
+    try:
+        return parse(origin.file, chunk.data)
+    except DocumentError:
+        return None

@@ -1,0 +1,84 @@
+"""The manifests of a folder: which files count, and which directories to look at."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+Signature = tuple[int, int, int, int]
+"""Device, inode, size and time of change: a file of the same signature has the same content."""
+
+
+@dataclass(slots=True)
+class Listing:
+    """What a walk of the folder found."""
+
+    files: dict[str, Signature] = field(default_factory=dict[str, Signature])
+    """Manifests by their path relative to the folder, with `/` on every system."""
+    directories: list[str] = field(default_factory=list[str])
+    """The folder and what is below it."""
+    linked: list[str] = field(default_factory=list[str])
+    """Directories of the files that links lead to."""
+    unreadable: list[str] = field(default_factory=list[str])
+    """Directories that could not be listed."""
+
+
+def is_manifest(name: str) -> bool:
+    """Whether a file of this name counts: the suffix tells; hidden files and what editors leave behind do not."""
+    return name.endswith(SUFFIXES) and not name.startswith((".", "#", "~"))
+
+
+def sign(path: str) -> Signature | None:
+    """The signature of a regular file, behind links if need be; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, max(found.st_mtime_ns, found.st_ctime_ns))
+
+
+def list_folder(folder: str) -> Listing:
+    """All manifests below a folder. Links are followed, each directory is visited once, hidden ones never."""
+    listing = Listing()
+    _visit(folder, "", listing, set())
+    return listing
+
+
+def _visit(folder: str, relative: str, listing: Listing, seen: set[tuple[int, int]]) -> None:
+    path = os.path.join(folder, relative) if relative else folder
+    try:
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(path) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        listing.unreadable.append(path)
+        return
+    listing.directories.append(path)
+    for entry in _visible(entries):
+        name = f"{relative}/{entry.name}" if relative else entry.name
+        if _is_directory(entry):
+            _visit(folder, name, listing, seen)
+        elif is_manifest(entry.name) and (signature := sign(entry.path)) is not None:
+            listing.files[name] = signature
+            if entry.is_symlink():
+                listing.linked.append(os.path.dirname(os.path.realpath(entry.path)))
+
+
+def _visible(entries: list[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+    return (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

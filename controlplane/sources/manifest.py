@@ -1,0 +1,194 @@
+"""One manifest: its documents, the objects that they give, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, cast
+
+from controlplane.api.load import key_of
+from controlplane.api.meta import ObjectKey
+from controlplane.sources.changes import Origin, SourceFault
+from controlplane.sources.documents import Chunk, DocumentError, parse_json, parse_yaml, split
+from controlplane.sources.folder import Signature
+
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+
+Document = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document, without its data: what it gave when it was parsed."""
+
+    origin: Origin
+    objects: tuple[tuple[ObjectKey, Origin], ...] = ()
+    faults: tuple[SourceFault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is known of a file."""
+
+    signature: Signature | None = None
+    entries: Mapping[bytes, Entry] = field(default_factory=dict[bytes, Entry])
+    """By the digest of the text."""
+    objects: Mapping[ObjectKey, Origin] = field(default_factory=dict[ObjectKey, Origin])
+    faults: tuple[SourceFault, ...] = ()
+
+
+def read_manifest(
+    path: str, signature: Signature, old: Manifest, *, reparse: bool, max_bytes: int
+) -> tuple[Manifest, dict[bytes, object]]:
+    """The file as it is now, and the data of the documents that were parsed (all of them with `reparse`), by digest.
+
+    Objects of `old` whose document cannot be read any more stay, unless another document gives them.
+    """
+    try:
+        data = _read(path, max_bytes)
+    except (OSError, DocumentError) as error:
+        words = error.strerror or str(error) if isinstance(error, OSError) else error.message
+        return replace(old, signature=signature, faults=(SourceFault(path, 0, words),)), {}
+    return _digest(path, data, signature, old, reparse)
+
+
+def _read(path: str, max_bytes: int) -> bytes:
+    with open(path, "rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise DocumentError(f"larger than {max_bytes // 1024 // 1024} MiB")
+    return data
+
+
+def _digest(
+    path: str, data: bytes, signature: Signature, old: Manifest, reparse: bool
+) -> tuple[Manifest, dict[bytes, object]]:
+    entries: dict[bytes, Entry] = {}
+    objects: dict[ObjectKey, Origin] = {}
+    faults: list[SourceFault] = []
+    parsed: dict[bytes, object] = {}
+    whole = True
+    for index, chunk in enumerate(chunks(path, data)):
+        digest = chunk.digest
+        entry = None if reparse else old.entries.get(digest)
+        if entry is None:
+            if chunk.blank:
+                continue
+            entry, parsed[digest] = _parse(chunk, Origin(path, index, chunk.line, digest))
+        elif entry.origin.line != chunk.line or entry.origin.document_index != index:
+            entry = _move(entry, Origin(path, index, chunk.line, digest))
+        entries[digest] = entry
+        if entry.faults:
+            faults += entry.faults
+            whole = False
+        for key, place in entry.objects:
+            first = objects.setdefault(key, place)
+            if first is not place:
+                faults.append(already_defined(key, place, first))
+    if not whole:
+        objects = {**{key: place for key, place in old.objects.items() if key not in objects}, **objects}
+    return Manifest(signature, entries, objects, tuple(faults)), parsed
+
+
+def chunks(path: str, data: bytes) -> Iterator[Chunk]:
+    """The documents of a file, as text."""
+    return iter((Chunk(data, 1),)) if path.endswith(".json") else split(data)
+
+
+def parse(path: str, data: bytes) -> object:
+    """The data of a document of this file."""
+    return parse_json(data) if path.endswith(".json") else parse_yaml(data)
+
+
+def already_defined(key: ObjectKey, place: Origin, first: Origin) -> SourceFault:
+    """What to say about an object that is written in two places."""
+    return SourceFault(place.file, place.line, f"{key} is already defined at {first.file}:{first.line}")
+
+
+def _parse(chunk: Chunk, origin: Origin) -> tuple[Entry, object]:
+    try:
+        document = parse(origin.file, chunk.data)
+    except DocumentError as error:
+        line = chunk.line + error.line - 1
+        return Entry(origin, faults=(SourceFault(origin.file, line, error.message, error.column),)), None
+    objects: list[tuple[ObjectKey, Origin]] = []
+    faults: list[SourceFault] = []
+    for prefix, item in expand(document):
+        key = key_of(cast("Document", item)) if isinstance(item, Mapping) else None
+        if key is None:
+            faults.append(SourceFault(origin.file, origin.line, _no_key(prefix, cast("object", item))))
+        else:
+            objects.append((key, replace(origin, prefix=prefix) if prefix else origin))
+    return Entry(origin, tuple(objects), tuple(faults)), document
+
+
+def _no_key(prefix: str, item: object) -> str:
+    where = f"{prefix}: " if prefix else ""
+    if not isinstance(item, Mapping):
+        return f"{where}expected a mapping with apiVersion, kind and metadata"
+    document = cast("Document", item)
+    metadata = document.get("metadata")
+    for field_name in ("apiVersion", "kind"):
+        if not isinstance(document.get(field_name), str):
+            return f"{where}{field_name}: required field is missing"
+    if not isinstance(metadata, Mapping):
+        return f"{where}metadata: required field is missing"
+    return f"{where}metadata.name: required field is missing"
+
+
+def expand(document: object) -> Iterator[tuple[str, object]]:
+    """The objects of a document with their paths in it: itself, or the items of a List; none for an empty document."""
+    if document is None:
+        return
+    items = _items(document)
+    if items is None:
+        yield "", document
+        return
+    whole = cast("Document", document)
+    shared = {"apiVersion": whole.get("apiVersion"), "kind": str(whole.get("kind")).removesuffix("List")}
+    typed = shared["kind"] != ""
+    for index, item in enumerate(items):
+        # Items of a typed list, as the API server returns it, may leave out what they all have in common.
+        filled = {**shared, **cast("Document", item)} if typed and isinstance(item, Mapping) else item
+        yield f"items[{index}]", filled
+
+
+def _items(document: object) -> list[object] | None:
+    if not isinstance(document, Mapping):
+        return None
+    whole = cast("Document", document)
+    kind, items = whole.get("kind"), whole.get("items")
+    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(items, list):
+        return None
+    return cast("list[object]", items)
+
+
+def _move(entry: Entry, origin: Origin) -> Entry:
+    """The same document at another place of its file."""
+    shift = origin.line - entry.origin.line
+    objects = tuple((key, replace(origin, prefix=place.prefix)) for key, place in entry.objects)
+    faults = tuple(replace(fault, line=fault.line + shift) for fault in entry.faults)
+    return Entry(origin, objects, faults)
+
+
+def find_object(origin: Origin, document: object) -> Document | None:
+    """The object of a document that an origin names."""
+    for prefix, item in expand(document):
+        if prefix == origin.prefix and isinstance(item, Mapping):
+            return cast("Document", item)
+    return None
+
+
+def find_text(origin: Origin) -> Chunk | None:
+    """The text of a document, wherever in its file it stands now; None if it is gone or cannot be read."""
+    try:
+        data = _read(origin.file, MAX_FILE_BYTES)
+    except (OSError, DocumentError):
+        return None
+    found = list(chunks(origin.file, data))
+    for chunk in found:
+        if chunk.digest == origin.digest:
+            return chunk
+    if not origin.digest and origin.document_index < len(found):
+        return found[origin.document_index]
+    return None
