@@ -14,7 +14,7 @@ from controlplane.conditions import ObjectStatus
 from controlplane.graph import Derived, Graph, Group, Table
 from controlplane.pipeline.objects import Admitted, Objects
 from controlplane.pipeline.statuses import Statuses
-from controlplane.translate import clusters, listeners, routes
+from controlplane.translate import clusters, listeners, routes, tree
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Resource, Snapshot
 
@@ -30,11 +30,14 @@ class Place(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One encoded route, with its rank among those of its host."""
+    """One route, with its rank among those of its host."""
 
     rank: precedence.Rank
-    body: bytes
-    origin: str
+    route: ir.Route
+
+
+# From here on a virtual host's routes stand in a matcher tree: below, a list is as fast, and Envoy builds it sooner.
+TREE_FROM = 100
 
 
 class Host(NamedTuple):
@@ -59,6 +62,8 @@ class Pipeline:
         self._index_routes(graph)
         self._policies = graph.derive("policies", self._compute_policies)
         self._entries = graph.derive("entries", self._compute_entries)
+        self._bodies = graph.derive("route bodies", self._compute_bodies)
+        self._alternatives = graph.derive("tree alternatives", self._compute_alternatives)
         self._host = graph.derive("virtual host", self._compute_host)
         self._route_config = graph.derive("route configuration", self._compute_route_config)
         self._ports = graph.derive("ports", self._compute_ports)
@@ -211,25 +216,50 @@ class Pipeline:
             policies = self._policies.get((place, route_key, rule.name))
             for position, match in enumerate(rule.matches):
                 rank = precedence.rank(match, created=created, route=name, rule_index=index, match_index=position)
-                entry = ir.Route(f"{route_key.kind}/{name}/{rule.name}", match, rule, policies, str(route_key))
-                body = routes.route(entry, port=listener.port, https=listener.protocol == "HTTPS")
-                entries.append(Entry(rank, body, str(route_key)))
+                title = f"{route_key.kind}/{name}/{rule.name}"
+                entries.append(Entry(rank, ir.Route(title, match, rule, policies, str(route_key))))
         return tuple(entries)
+
+    def _compute_bodies(self, key: tuple[Place, ObjectKey]) -> tuple[bytes, ...]:
+        return self._encoded(key, routes.route)
+
+    def _compute_alternatives(self, key: tuple[Place, ObjectKey]) -> tuple[bytes, ...]:
+        return self._encoded(key, routes.alternative)
+
+    def _encoded(self, key: tuple[Place, ObjectKey], encode: Callable[..., bytes]) -> tuple[bytes, ...]:
+        listener = self._listener_of(key[0])
+        if listener is None:
+            return ()
+        https = listener.protocol == "HTTPS"
+        return tuple(encode(entry.route, port=listener.port, https=https) for entry in self._entries.get(key))
 
     def _compute_host(self, key: tuple[Place, str]) -> Host:
         """Assembles a virtual host; routes of less specific hostnames come after those of more specific ones."""
         place, domain = key
+        ranked: list[tuple[int, Entry, tuple[Place, ObjectKey], int]] = []
         seen: set[ObjectKey] = set()
-        bodies: list[bytes] = []
-        origins: dict[str, None] = {}
-        for pattern in hosts.candidates(domain):
+        for distance, pattern in enumerate(hosts.candidates(domain)):
             members = self._hosted.get((place, pattern)) - seen
             seen |= members
-            entries = [entry for route in members for entry in self._entries.get((place, route))]
-            entries.sort()
-            bodies.extend(entry.body for entry in entries)
-            origins.update((entry.origin, None) for entry in entries)
-        return Host(routes.virtual_host(domain, bodies), tuple(origins))
+            for route in members:
+                here = (place, route)
+                ranked += [(distance, entry, here, i) for i, entry in enumerate(self._entries.get(here))]
+        ranked.sort(key=lambda item: (item[0], item[1].rank))
+        origins = tuple(dict.fromkeys(entry.route.origin for _, entry, _, _ in ranked))
+        if len(ranked) < TREE_FROM or not tree.suits(entry.route.match for _, entry, _, _ in ranked):
+            return Host(routes.virtual_host(domain, (self._bodies.get(at)[i] for _, _, at, i in ranked)), origins)
+        stages: dict[int, list[tree.Branch]] = {}
+        for distance, entry, at, i in ranked:
+            branch = Branch(
+                entry.route.match, self._read_at(self._alternatives, at, i), self._read_at(self._bodies, at, i)
+            )
+            stages.setdefault(distance, []).append(branch)
+        return Host(routes.virtual_host_of_tree(domain, list(stages.values())), origins)
+
+    def _read_at(
+        self, bodies: Derived[tuple[Place, ObjectKey], tuple[bytes, ...]], at: tuple[Place, ObjectKey], index: int
+    ) -> Callable[[], bytes]:
+        return lambda: bodies.get(at)[index]
 
     def _compute_route_config(self, key: tuple[ObjectKey, str]) -> Resource:
         gateway_key, name = key

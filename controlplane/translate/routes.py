@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from envoy.config.route.v3.route_components_pb2 import DirectResponseAction, Route, VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from controlplane import ir
+from controlplane.translate import tree
 from controlplane.translate.actions import default_retry_policy, edit_headers, set_action
 from controlplane.translate.filters import per_route_configs
 from controlplane.translate.matches import route_match
@@ -16,6 +18,12 @@ from controlplane.translate.wire import embed, encode, field_numbers
 
 _ROUTES = field_numbers(VirtualHost)["routes"]
 _VIRTUAL_HOSTS = field_numbers(RouteConfiguration)["virtual_hosts"]
+
+
+def alternative(source: ir.Route, *, port: int, https: bool) -> bytes:
+    """Encodes one route as an alternative in a matcher tree on a listener of this port."""
+    by_path = replace(source, match=ir.Match(source.match.path))
+    return tree.alternative(source.match, route(by_path, port=port, https=https))
 
 
 def route(source: ir.Route, *, port: int, https: bool) -> bytes:
@@ -32,8 +40,12 @@ def route(source: ir.Route, *, port: int, https: bool) -> bytes:
 
 def virtual_host(domain: str, routes: Iterable[bytes]) -> bytes:
     """Encodes a virtual host: its routes in the order given."""
-    head = VirtualHost(name=domain, domains=[domain], retry_policy=default_retry_policy())
-    return b"".join((encode(head), *(embed(_ROUTES, each) for each in routes)))
+    return b"".join((_head(domain), *(embed(_ROUTES, each) for each in routes)))
+
+
+def virtual_host_of_tree(domain: str, stages: Sequence[Sequence[tree.Branch]]) -> bytes:
+    """Encodes a virtual host whose routes stand in a matcher tree; a stage holds the branches of one hostname."""
+    return _head(domain) + tree.matcher(stages)
 
 
 def misdirected(domain: str) -> bytes:
@@ -46,3 +58,7 @@ def route_configuration(name: str, virtual_hosts: Iterable[bytes]) -> bytes:
     """Encodes a RouteConfiguration out of encoded virtual hosts."""
     head = RouteConfiguration(name=name, ignore_port_in_host_matching=True)
     return b"".join((encode(head), *(embed(_VIRTUAL_HOSTS, each) for each in virtual_hosts)))
+
+
+def _head(domain: str) -> bytes:
+    return encode(VirtualHost(name=domain, domains=[domain], retry_policy=default_retry_policy()))
