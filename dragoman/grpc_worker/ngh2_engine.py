@@ -16,7 +16,7 @@ from dragoman.grpc_worker.ngh2_connection import Connection, Method, Shared
 
 log = logging.getLogger("dragoman.grpc_worker")
 
-SWEEPS_PER_S = 1.0
+MAX_SWEEP_S, MIN_SWEEP_S = 1.0, 0.02
 COMPLAINT_EVERY_S = 1.0
 LAST_WORDS_S = 1.0
 
@@ -59,6 +59,7 @@ class Ngh2Server:
         self._address = Address()
         self._inode = 0
         self._sweeping: asyncio.TimerHandle | None = None
+        self._sweep_s = _sweep_interval_s(limits)
         self._complained_at = 0.0
         self._complaints = 0
 
@@ -130,7 +131,14 @@ class Ngh2Server:
         now = self._loop.time()
         for connection in list(self._connections):
             connection.sweep(now)
-        self._sweeping = self._loop.call_later(1 / SWEEPS_PER_S, self._sweep)
+        self._sweeping = self._loop.call_later(self._sweep_s, self._sweep)
+
+
+def _sweep_interval_s(limits: Limits) -> float:
+    """A quarter of the shortest time that is watched, so that none is overshot by much."""
+    times = (limits.connection_idle_s, limits.handshake_s, limits.request_s)
+    shortest = min(*times, limits.keepalive_time_s, limits.keepalive_timeout_s)
+    return min(MAX_SWEEP_S, max(MIN_SWEEP_S, shortest / 4))
 
 
 def _tls_context(files: TlsFiles) -> ssl.SSLContext:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from dragoman.echo import Answer, Headers, HttpProtocol, Request, Responder, echo
 from tests.support.ports import free_port
@@ -130,9 +130,9 @@ class _Recorded(HttpProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)
-        self._own = transport
-        self._upstream.opened(transport)
+        # A cast, for uvloop's transports are no asyncio.Transport.
+        self._own = cast("asyncio.Transport", transport)
+        self._upstream.opened(self._own)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

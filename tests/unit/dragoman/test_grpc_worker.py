@@ -52,7 +52,7 @@ async def ask(
     *,
     method: str = METHOD,
     timeout_s: float = PATIENCE_S,
-    **options: object,
+    **options: Any,
 ) -> bytes:
     async with grpc.aio.insecure_channel(str(server.address), options=_UNLIMITED) as channel:
         return await channel.unary_unary(method)(body, timeout=timeout_s, wait_for_ready=True, **options)
