@@ -250,7 +250,7 @@ class Pipeline:
             return Host(routes.virtual_host(domain, (self._bodies.get(at)[i] for _, _, at, i in ranked)), origins)
         stages: dict[int, list[tree.Branch]] = {}
         for distance, entry, at, i in ranked:
-            branch = Branch(
+            branch = tree.Branch(
                 entry.route.match, self._read_at(self._alternatives, at, i), self._read_at(self._bodies, at, i)
             )
             stages.setdefault(distance, []).append(branch)

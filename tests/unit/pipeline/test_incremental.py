@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from controlplane.pipeline import Pipeline
 from controlplane.xds import resources as xds
-from tests.unit.pipeline import manifests as m
+from tests.support import manifests as m
 from tests.unit.pipeline.driver import drop, output, put, stabilise
 
 _PATHS = ["/", "/a", "/a/b", "/c"]

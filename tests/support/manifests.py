@@ -66,3 +66,13 @@ def grant(namespace: str, *, to: str = "Service", source: str = "demo", source_k
         "to": [{"group": "", "kind": to}],
     }
     return manifest(GATEWAY_API, "ReferenceGrant", f"from-{source}", spec, namespace=namespace)
+
+
+def backend(name: str, port: int, *, address: str = "127.0.0.1") -> Manifest:
+    endpoints = [{"ip": {"address": address, "port": port}}]
+    return manifest("dragoman.dev/v1alpha1", "Backend", name, {"endpoints": endpoints})
+
+
+def to_backend(path: str, *names: str, **more: Any) -> Any:
+    refs = [{"group": "dragoman.dev", "kind": "Backend", "name": name} for name in names]
+    return {"matches": [{"path": {"value": path}}], "backendRefs": refs, **more}

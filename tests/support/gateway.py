@@ -1,0 +1,139 @@
+"""A whole gateway for a test: a folder of manifests, the control plane on it, and a real Envoy of one Gateway."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from controlplane.engine import Ports
+from controlplane.provision.address import parse_address
+from controlplane.provision.binding import Bindings
+from controlplane.provision.bootstrap import bootstrap
+from controlplane.server import ControlPlane
+from controlplane.sources.files import FileSource
+from controlplane.xds.identity import Principal
+from tests.support.envoy import Envoy
+from tests.support.http import Connection, HeaderInput, Response
+from tests.support.ports import free_port
+from tests.support.waiting import until
+
+Documents = str | Sequence[Mapping[str, Any]]
+
+GATEWAY_CLASS: Mapping[str, Any] = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "GatewayClass",
+    "metadata": {"name": "dragoman"},
+    "spec": {"controllerName": "dragoman.dev/gateway-controller"},
+}
+
+
+class Gateway:
+    """`async with Gateway({"routes.yaml": documents}) as gateway`; every listener's port gets a free one to bind."""
+
+    def __init__(
+        self, files: Mapping[str, Documents], *, name: str = "demo/edge", nameservers: Sequence[tuple[str, int]] = ()
+    ) -> None:
+        self.name = name
+        self.home = Path(tempfile.mkdtemp(prefix="dgm-gw-"))
+        self.folder = self.home / "config"
+        self.folder.mkdir()
+        self.ports: dict[tuple[str, int], int] = {}
+        self.plane: ControlPlane | None = None
+        self._nameservers = nameservers
+        self._stack = AsyncExitStack()
+        self.envoy: Envoy | None = None
+        for file, documents in files.items():
+            self.write(file, documents)
+
+    def write(self, file: str, documents: Documents) -> None:
+        """Puts a file in place at once, as an editor or `kubectl` would: written beside, then renamed."""
+        text = documents if isinstance(documents, str) else yaml.safe_dump_all([dict(each) for each in documents])
+        beside = self.home / f"{file}.new"
+        beside.write_text(text)
+        os.replace(beside, self.folder / file)
+
+    def remove(self, file: str) -> None:
+        """Removes a file."""
+        (self.folder / file).unlink()
+
+    async def __aenter__(self) -> Gateway:
+        try:
+            await self.start_plane()
+            xds = parse_address(f"unix:{self.home}/xds.sock")
+            envoy = Envoy(bootstrap(self.name, xds=xds, admin=parse_address(f"unix:{self.home}/admin.sock")))
+            self.envoy = await self._stack.enter_async_context(envoy)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if fault is not None and self.plane is not None:
+            for finding in self.plane.report().findings:
+                fault.add_note(str(finding))
+        await self._stack.aclose()
+        await self.stop_plane()
+
+    async def start_plane(self) -> None:
+        """Starts the control plane, anew where it was stopped."""
+        self.plane = ControlPlane(
+            FileSource(self.folder),
+            bind=self._bind,
+            listen={f"unix:{self.home}/xds.sock": Principal("gateway", self.name)},
+            nameservers=self._nameservers,
+        )
+        await self.plane.__aenter__()
+
+    async def stop_plane(self) -> None:
+        """Stops the control plane; Envoy goes on with what it has."""
+        if self.plane is not None:
+            plane, self.plane = self.plane, None
+            await plane.__aexit__(None, None, None)
+
+    def port(self, listener_port: int) -> int:
+        """Returns where a listener's port is bound."""
+        return self.ports.setdefault((self.name, listener_port), free_port())
+
+    async def get(
+        self,
+        path: str = "/",
+        *,
+        port: int = 80,
+        host: str = "example.com",
+        method: str = "GET",
+        headers: HeaderInput = (),
+        body: bytes = b"",
+        **connect: Any,
+    ) -> Response:
+        """Sends one request on a connection of its own."""
+        async with await Connection.to(self.port(port), **connect) as connection:
+            return await connection.request(path, method=method, host=host, headers=headers, body=body)
+
+    async def answers(self, path: str, status: int = 200, *, within_s: float = 10.0, **request: Any) -> Response:
+        """Waits until a request is answered with this status, and returns the response."""
+
+        async def answered() -> Response | None:
+            response = await self.get(path, **request)
+            return response if response.status == status else None
+
+        found = await until(answered, within_s=within_s, what=f"{path} answers {status}")
+        assert found is not None
+        return found
+
+    def findings(self) -> list[str]:
+        """Returns what is wrong now, in words."""
+        assert self.plane is not None
+        return [str(finding) for finding in self.plane.report().findings]
+
+    def _bind(self, gateways: Ports) -> Bindings:
+        wanted = [(gateway, port) for gateway, (_, ports) in gateways.items() for port in ports]
+        return Bindings({each: (("127.0.0.1", self.ports.setdefault(each, free_port())),) for each in wanted})

@@ -1,0 +1,152 @@
+# pyright: standard, reportAttributeAccessIssue=false
+"""What tests of the rate limiter share: requests, a call that keeps its answer, and a model of what must be decided."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from envoy.service.ratelimit.v3 import rls_pb2
+
+from dragoman.grpc_worker import StatusCode
+from ratelimit_service.config_file import parse
+from ratelimit_service.handler import RateLimiter
+from ratelimit_service.model import Config, OnStoreError
+from ratelimit_service.planner import Planner
+from ratelimit_service.stats import StatsRegistry
+from ratelimit_service.stores.base import Store
+
+Entries = Sequence[tuple[str, str]]
+
+
+def request(domain: str, *descriptors: Entries, hits: int | None = None, own_hits: Sequence[int | None] = ()) -> bytes:
+    """Encodes a RateLimitRequest; `hits` is its hits_addend, `own_hits` those of the descriptors."""
+    message = rls_pb2.RateLimitRequest(domain=domain, hits_addend=hits or 0)
+    for index, entries in enumerate(descriptors):
+        descriptor = message.descriptors.add()
+        for key, value in entries:
+            descriptor.entries.add(key=key, value=value)
+        own = own_hits[index] if index < len(own_hits) else None
+        if own is not None:
+            descriptor.hits_addend.value = own
+    return message.SerializeToString()
+
+
+class RecordedCall:
+    """A call that keeps what it was answered."""
+
+    deadline: float | None = None
+    cancelled = False
+
+    def __init__(self) -> None:
+        self.answered: asyncio.Future[bytes] | None = None
+        self.body: bytes | None = None
+        self.failure: tuple[StatusCode, str] | None = None
+
+    def done(self, body: bytes) -> None:
+        assert self.body is None, "answered twice"
+        self.body = body
+        if self.answered is not None and not self.answered.done():
+            self.answered.set_result(body)
+
+    def fail(self, code: StatusCode, message: str) -> None:
+        self.failure = code, message
+        if self.answered is not None and not self.answered.done():
+            self.answered.set_exception(AssertionError(f"{code.name}: {message}"))
+
+    @property
+    def response(self) -> Any:
+        """The RateLimitResponse."""
+        assert self.body is not None, self.failure or "not answered yet"
+        return rls_pb2.RateLimitResponse.FromString(self.body)
+
+
+@dataclass
+class Clock:
+    """A clock that tests set."""
+
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def loaded(yaml: str) -> Config:
+    """Parses a configuration that has no faults."""
+    domains, faults = parse(yaml.encode(), source="test.yaml")
+    assert not faults, [str(fault) for fault in faults]
+    return Config({domain.name: domain for domain, _ in domains})
+
+
+class Limiter:
+    """The whole request path over a store, without a network before it."""
+
+    def __init__(
+        self,
+        yaml: str,
+        store: Store,
+        *,
+        clock: Clock,
+        headers: bool = True,
+        unknown_domain: OnStoreError = OnStoreError.ALLOW,
+    ) -> None:
+        self.stats = StatsRegistry()
+        self.clock = clock
+        self.handler = RateLimiter(store, self.stats, clock=clock, headers=headers)
+        self._unknown_domain = unknown_domain
+        self.use(yaml)
+
+    def use(self, yaml: str) -> None:
+        """Puts another configuration in force."""
+        config = loaded(yaml)
+        self.stats.configure(config.rules())
+        self.handler.use(Planner(config, self.stats, unknown_domain=self._unknown_domain))
+
+    def ask(self, body: bytes) -> RecordedCall:
+        """Sends a request; over the memory store it is answered when this returns."""
+        call = RecordedCall()
+        self.handler(body, call)
+        return call
+
+    async def response(self, body: bytes) -> Any:
+        """Sends a request and waits for its RateLimitResponse."""
+        call = RecordedCall()
+        call.answered = asyncio.get_running_loop().create_future()
+        self.handler(body, call)
+        await asyncio.wait_for(call.answered, 5)
+        return call.response
+
+
+@dataclass
+class Reference:
+    """What must be decided, written plainly: fractions for buckets, a dictionary for windows, no caches."""
+
+    windows: dict[tuple[Any, ...], int] = field(default_factory=dict[tuple[Any, ...], int])
+    buckets: dict[tuple[Any, ...], tuple[Fraction, Fraction]] = field(
+        default_factory=dict[tuple[Any, ...], tuple[Fraction, Fraction]]
+    )
+
+    def fixed(self, who: tuple[Any, ...], now: float, *, seconds: int, limit: int, hits: int) -> tuple[bool, int, int]:
+        """Returns whether the hits are over the limit, what is left, and the seconds until the window ends."""
+        start = int(now) // seconds * seconds
+        count = self.windows.get((*who, start), 0) + hits
+        self.windows[(*who, start)] = count
+        return count > limit, max(0, limit - count), start + seconds - int(now)
+
+    def bucket(
+        self, who: tuple[Any, ...], now: float, *, seconds: int, limit: int, burst: int, hits: int
+    ) -> tuple[bool, int, int]:
+        """The same for a bucket of tokens; of a refused request, the seconds until it would be allowed."""
+        at = Fraction(int(now * 1_000_000), 1_000_000)
+        tokens, then = self.buckets.get(who, (Fraction(burst), at))
+        rate = Fraction(limit, seconds)
+        tokens = min(Fraction(burst), tokens + max(Fraction(0), at - then) * rate)
+        over = hits > 0 and tokens < hits
+        if not over:
+            tokens -= hits
+        self.buckets[who] = tokens, max(at, then)
+        wait = (min(Fraction(hits), Fraction(burst)) - tokens if over else burst - tokens) / rate
+        return over, int(tokens), -(-wait.numerator // wait.denominator)
