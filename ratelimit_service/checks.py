@@ -34,18 +34,21 @@ class Limit:
 class Counter:
     """One thing that is counted: a rule and the values that a request has for its descriptors."""
 
-    __slots__ = ("command", "expiring", "key", "limit", "over_until", "prefix", "window")
+    __slots__ = ("command", "key", "level", "limit", "over_until", "prefix", "sent_expiry", "tick", "window")
 
     def __init__(self, limit: Limit, prefix: bytes) -> None:
         self.limit = limit
         self.prefix = prefix
         self.over_until = 0.0
         """Until then (Unix time) a further hit is over the limit, so the store need not be asked."""
+        # How full a bucket was when it had no room, and when that was.
+        self.level = 0
+        self.tick = 0
         # The store's notes: what it prepared for the present window.
         self.window = -1
         self.key = b""
         self.command = b""
-        self.expiring = False
+        self.sent_expiry = 0
 
 
 class Check(NamedTuple):

@@ -25,6 +25,8 @@ from ratelimit_service.settings import RateLimitSettings
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
 from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis_store import RedisStore
+from ratelimit_service.stores.redis_url import RedisTarget
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class Worker:
 async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     """Serves on `settings.listen` while the context lasts, then drains."""
     stats = StatsRegistry()
-    store = MemoryStore(max_keys=settings.max_keys)
+    store = _store(settings)
     limiter = RateLimiter(store, stats, clock=time.time, headers=settings.response_headers)
     options = PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain)
     service = Service(limiter, stats, options)
@@ -84,6 +86,14 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         stack.push_async_callback(_stop, server, settings.drain_s)
         _log.info("serving on %s", server.address)
         yield Worker(server.address, service, store)
+
+
+def _store(settings: RateLimitSettings) -> Store:
+    if settings.redis is None:
+        return MemoryStore(max_keys=settings.max_keys)
+    store = RedisStore(RedisTarget.parse(settings.redis), timeout_s=settings.store_timeout_s)
+    store.start()
+    return store
 
 
 def _source(settings: RateLimitSettings, service: Service) -> Coroutine[Any, Any, None]:

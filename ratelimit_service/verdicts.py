@@ -47,28 +47,37 @@ def token_bucket(check: Check, reply: int, now: float) -> Verdict:
     stats.over += hits
     if limit.drain == 0:
         return True, 0, limit.seconds
-    counter.over_until = now + (level + limit.cost - limit.capacity) / (limit.drain * limit.tps)
-    remaining = max(0, limit.capacity - level) // limit.cost
-    return True, remaining, _seconds(limit, level + hits * limit.cost - limit.capacity)
+    counter.level = level
+    counter.tick = int(now * limit.tps)
+    # A little late rather than early: `known_over` looks closer.
+    counter.over_until = now + (level + limit.cost - limit.capacity) / (limit.drain * limit.tps) + 0.001
+    return True, max(0, limit.capacity - level) // limit.cost, _wait(limit, level, hits)
 
 
 def known_over(check: Check, now: float) -> Verdict | None:
     """Judges without the store where an earlier reply settles it; None where the store must be asked."""
     counter, limit, hits = check
-    if counter.over_until <= now or (limit.bucket and not hits):
+    if counter.over_until <= now:
         return None
+    if limit.bucket:
+        level = counter.level - max(0, int(now * limit.tps) - counter.tick) * limit.drain
+        if not hits or level + limit.cost <= limit.capacity:
+            return None
+        verdict = True, 0, _wait(limit, level, hits)
+    else:
+        verdict = True, 0, limit.seconds - int(now) % limit.seconds
     limit.stats.total += hits
     limit.stats.over += hits
     limit.stats.over_local += hits
-    if not limit.bucket:
-        return True, 0, limit.seconds - int(now) % limit.seconds
-    missing = int((counter.over_until - now) * limit.drain * limit.tps) + (hits - 1) * limit.cost
-    return True, 0, _seconds(limit, missing)
+    return verdict
+
+
+def _wait(limit: Limit, level: int, hits: int) -> int:
+    # More hits than the bucket holds are never allowed: told is when it is full.
+    return _seconds(limit, level + min(hits * limit.cost, limit.capacity) - limit.capacity)
 
 
 def _seconds(limit: Limit, level: int) -> int:
-    # At the most what a full bucket takes, rounded up: a client that waits so long is not refused for a fraction.
+    """The seconds in which so much drains, rounded up: who waits so long is not refused for a fraction."""
     per_second = limit.drain * limit.tps
-    if per_second == 0:
-        return limit.seconds
-    return -(-min(level, limit.capacity) // per_second)
+    return -(-level // per_second) if per_second else limit.seconds

@@ -15,13 +15,16 @@ class Flight:
     -1 - level if there was no room for them, and then they were not added.
     """
 
-    __slots__ = ("left", "replies", "sent_at")
+    __slots__ = ("asked_at", "left", "replies", "sent_at")
 
     def __init__(self) -> None:
         self.replies: list[int | None] = []
         self.left = 0
         """How many replies are to come; below zero once the flight is given up."""
+        self.asked_at = 0.0
+        """Unix time of the request."""
         self.sent_at = 0.0
+        """Monotonic time at which it was handed to the store's connection."""
 
     def settle(self) -> None:
         """Called once, when every reply is there."""
