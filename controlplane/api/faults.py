@@ -112,7 +112,7 @@ def _fault(details: ErrorDetails, document: object, model: type[Model], hide: bo
 
 def _got(kind: str, value: object) -> str:
     if kind == "string_type" and isinstance(value, bool):
-        return f"{describe(value)} (YAML reads yes, no, on and off as booleans: quote them)"
+        return f"{describe(value)} (YAML reads yes, no, on, off, y and n as booleans: quote them)"
     wants_text = kind.startswith(("string", "literal", "datetime", "refused"))
     return f"the string {describe(value)}" if isinstance(value, str) and not wants_text else describe(value)
 

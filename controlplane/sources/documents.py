@@ -16,7 +16,8 @@ MAX_DEPTH: Final = 64
 # Aliases may repeat what is written, but not blow it up.
 MAX_ALIASED_NODES: Final = 100_000
 
-_SEPARATOR: Final = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+# The whole line, unless the document begins on it.
+_SEPARATOR: Final = re.compile(rb"^---(?:[ \t]*(?:[ \t]#[^\n]*)?\r?(?:\n|\Z)|(?=[ \t]))", re.MULTILINE)
 _CONTENT: Final = re.compile(rb"^[ \t]*[^ \t\r\n#%]", re.MULTILINE)
 _STRING_TAG: Final = "tag:yaml.org,2002:str"
 _KNOWN_TAGS: Final = ("int", "float", "bool", "null", "map", "seq")
@@ -32,7 +33,7 @@ class DocumentError(Exception):
 
 
 class Chunk(NamedTuple):
-    """The text between two separators, the first of them included."""
+    """The text between two separators."""
 
     data: bytes
     line: int
@@ -53,12 +54,11 @@ def split(data: bytes) -> Iterator[Chunk]:
     """The documents of a YAML file, blank ones too: no scalar can hold a line that begins with `---`."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     start, line = 0, 1
-    for found in (*_SEPARATOR.finditer(data), None):
-        end = len(data) if found is None else found.start()
-        if end > start:
-            yield Chunk(data[start:end], line)
-        line += data.count(b"\n", start, end)
-        start = end
+    for found in _SEPARATOR.finditer(data):
+        yield Chunk(data[start : found.start()], line)
+        line += data.count(b"\n", start, found.end())
+        start = found.end() if found.group() != b"---" else found.start()
+    yield Chunk(data[start:], line)
 
 
 def parse_yaml(data: bytes) -> object:
@@ -114,10 +114,8 @@ class _Builder:
         if not isinstance(event, yaml.DocumentStartEvent):
             return None
         made = self._node(next(self._events), 0)
-        next(self._events)
-        after = next(self._events)
-        if not isinstance(after, yaml.StreamEndEvent):
-            raise _error("expected `---` before another document", after)
+        for _ in self._events:
+            pass  # The end may be malformed too.
         return made
 
     def _node(self, event: Any, depth: int) -> object:

@@ -14,7 +14,7 @@ from controlplane.sources.documents import DocumentError
 from controlplane.sources.folder import Listing, Signature, list_folder, sign
 from controlplane.sources.manifest import MAX_FILE_BYTES, Manifest, find_object, find_text, parse, read_manifest
 from controlplane.sources.places import Places
-from controlplane.sources.watching import Hint, hints
+from controlplane.sources.watching import Hint, Notifier, Scope, hints
 
 _Parsed = dict[tuple[str, bytes], object]
 """Data of documents, by file and digest."""
@@ -28,11 +28,11 @@ class FileSource:
     """
 
     def __init__(
-        self, folder: Path | str, *, max_file_bytes: int = MAX_FILE_BYTES, force_polling: bool = False
+        self, folder: Path | str, *, max_file_bytes: int = MAX_FILE_BYTES, notifier: Notifier = "auto"
     ) -> None:
         self._folder = os.path.normpath(folder)
         self._max_file_bytes = max_file_bytes
-        self._force_polling = force_polling
+        self._notifier: Notifier = notifier
         self._manifests: dict[str, Manifest] = {}
         self._places = Places()
         self._faulty: dict[str, tuple[SourceFault, ...]] = {}
@@ -44,7 +44,7 @@ class FileSource:
         before = set(self._places.keys())
         listing = list_folder(self._folder)
         parsed: _Parsed = {}
-        for _ in self._update(self._differences(listing, everything=True), parsed, reparse=True):
+        for _ in self._update(self._differences(listing, None), parsed, reparse=True):
             pass
         raws = [self._raw(key, parsed) for key in sorted(self._places.keys())]
         removed = [key for key in before if self._places.winner(key) is None]
@@ -52,7 +52,7 @@ class FileSource:
 
     async def watch(self, stop: asyncio.Event) -> AsyncGenerator[Changes, None]:
         """What changes from the last `read` on, until `stop` is set; what changed before this call is not missed."""
-        async with contextlib.aclosing(hints(self._folder, stop, polling=self._force_polling)) as found:
+        async with contextlib.aclosing(hints(self._folder, stop, by=self._notifier)) as found:
             async for hint in found:
                 changes = self._look(hint)
                 if changes is not None:
@@ -60,10 +60,9 @@ class FileSource:
 
     def _look(self, hint: Hint) -> Changes | None:
         """What is new where a hint leads; None if nothing is."""
-        if hint is None:
-            files = self._differences(list_folder(self._folder), everything=False)
-        else:
-            files = {path: sign(path) for path in hint}
+        files = {path: sign(path) for path in hint.paths}
+        if hint.scope is not Scope.PATHS:
+            files |= self._differences(list_folder(self._folder), hint.scope)
         parsed: _Parsed = {}
         before: dict[ObjectKey, Origin | None] = {}
         for key, place in self._update(files, parsed, reparse=False):
@@ -81,20 +80,24 @@ class FileSource:
         changes = self._changes(upserted, removed)
         return changes if upserted or removed or said != self._said else None
 
-    def _differences(self, listing: Listing, *, everything: bool) -> dict[str, Signature | None]:
-        """The files to look at: new or changed (or all), and those that are gone."""
+    def _differences(self, listing: Listing, scope: Scope | None) -> dict[str, Signature | None]:
+        """The files to look at: new or changed (all of them without a scope), and those that are gone."""
         self._unreadable = tuple(listing.unreadable)
-        known = self._manifests
         found = {os.path.join(self._folder, *name.split("/")): each for name, each in listing.files.items()}
         files: dict[str, Signature | None] = {
-            path: each
-            for path, each in found.items()
-            if everything or path not in known or known[path].signature != each
+            path: each for path, each in found.items() if scope is None or self._differs(path, each, scope)
         }
-        for path in known:
+        for path in self._manifests:
             if path not in found and not any(path.startswith(os.path.join(each, "")) for each in self._unreadable):
                 files[path] = None
         return files
+
+    def _differs(self, path: str, now: Signature, scope: Scope) -> bool:
+        known = self._manifests.get(path)
+        if known is None or known.signature is None:
+            return True
+        # A known file that is written in place is looked at when its writer closes it, not half-way.
+        return now != known.signature if scope is Scope.EVERYTHING else now[:2] != known.signature[:2]
 
     def _update(
         self, files: Mapping[str, Signature | None], parsed: _Parsed, *, reparse: bool

@@ -25,7 +25,7 @@ _ISDIR: Final = 0x40000000
 _MASK: Final = (
     _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
 )
-_STRUCTURAL: Final = _ISDIR | _OVERFLOW | _DELETE_SELF | _MOVE_SELF
+_STRUCTURAL: Final = _ISDIR | _DELETE_SELF | _MOVE_SELF
 _HEADER: Final = struct.Struct("iIII")
 
 
@@ -35,10 +35,12 @@ class Event:
 
     directory: str
     name: str
-    created: bool
+    created: bool = False
     """Made but perhaps not written yet; another event follows when the writer closes it."""
-    structural: bool
-    """Directories came or went, or events were lost: what is known of the tree may be wrong."""
+    structural: bool = False
+    """Directories came or went."""
+    lost: bool = False
+    """Nothing that is known of any file can be relied on."""
 
 
 class Inotify:
@@ -59,7 +61,7 @@ class Inotify:
     def watch(self, directories: Iterable[str], linked: Iterable[str] = ()) -> None:
         """Watches these directories from now on; those that are gone are left out.
 
-        What happens in a `linked` directory, where links lead to, is reported as structural.
+        What happens in a `linked` directory, where links lead to, may be about any file.
         """
         found: dict[int, str] = {}
         for directory in directories:
@@ -89,7 +91,7 @@ class Inotify:
             if mask & _IGNORED:
                 self._directories.pop(number, None)
             elif mask & _OVERFLOW or number in self._directories:
-                structural = number in self._linked or bool(mask & _STRUCTURAL)
-                created = bool(mask & _CREATE)
-                events.append(Event(self._directories.get(number, ""), name, created, structural))
+                lost = bool(mask & _OVERFLOW) or number in self._linked
+                directory = self._directories.get(number, "")
+                events.append(Event(directory, name, bool(mask & _CREATE), bool(mask & _STRUCTURAL), lost))
         return events

@@ -8,7 +8,9 @@ import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Iterable
-from typing import Final
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal
 
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
 
@@ -17,36 +19,56 @@ from controlplane.sources.inotify import Event, Inotify
 
 _log = logging.getLogger(__name__)
 
-Hint = frozenset[str] | None
-"""Paths of manifests that may have changed; EVERYTHING if that is not enough."""
-EVERYTHING: Final = None
+
+class Scope(Enum):
+    """How much of a folder to look at."""
+
+    PATHS = "the paths of the hint"
+    STRUCTURE = "the same, and what came, went or was replaced"
+    EVERYTHING = "every file"
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Where to look."""
+
+    scope: Scope
+    paths: frozenset[str] = frozenset()
+    """Manifests that were written, replaced or removed."""
+
+
+EVERYTHING: Final = Hint(Scope.EVERYTHING)
+
+Notifier = Literal["auto", "inotify", "watchfiles", "polling"]
+"""How changes are noticed. auto: inotify on Linux, watchfiles elsewhere. polling: by looking several times a second,
+for network file systems that tell nobody of changes."""
 
 # While the folder itself is gone there is nothing to watch.
 _RETRY_S: Final = 1.0
+_POLL_S: Final = 0.25
+_LOOK_ANYWAY_MS: Final = 5_000
 # Where finished writes cannot be told from those under way, a file must have been left alone for so long.
 _SETTLE_S: Final = 0.05
 
 
-async def hints(folder: str, stop: asyncio.Event, *, polling: bool = False) -> AsyncGenerator[Hint, None]:
-    """Yields EVERYTHING once watching has begun, then a hint for each change, until `stop` is set.
-
-    Linux: inotify. Elsewhere, and if inotify has no watches left: watchfiles. With `polling`, or with
-    WATCHFILES_FORCE_POLLING=1 in the environment: watchfiles looking several times a second, for network file systems
-    that tell nobody of changes.
-    """
-    polling = polling or os.environ.get("WATCHFILES_FORCE_POLLING", "") not in ("", "0", "false", "disable")
-    if sys.platform == "linux" and not polling:
+async def hints(folder: str, stop: asyncio.Event, *, by: Notifier = "auto") -> AsyncGenerator[Hint, None]:
+    """Yields EVERYTHING once watching has begun, then a hint for each change, until `stop` is set."""
+    if by == "auto":
+        by = "inotify" if sys.platform == "linux" else "watchfiles"
+    if by == "inotify":
         try:
             async with contextlib.aclosing(_by_inotify(folder, stop)) as found:
                 async for hint in found:
                     yield hint
         except OSError as error:
-            _log.warning("cannot watch with inotify, falling back to polling", extra={"error": str(error)})
-            polling = True
+            _log.warning("no inotify, looking at the folder several times a second instead: %s", error)
+            by = "polling"
     while not stop.is_set():
-        async with contextlib.aclosing(_by_watchfiles(folder, stop, polling)) as found:
-            async for hint in found:
-                yield hint
+        yield EVERYTHING
+        if by == "watchfiles" and _is_there(folder):
+            await _next_by_watchfiles(folder, stop)
+        else:
+            await _wait(stop, _POLL_S)
 
 
 async def _by_inotify(folder: str, stop: asyncio.Event) -> AsyncGenerator[Hint, None]:
@@ -55,12 +77,12 @@ async def _by_inotify(folder: str, stop: asyncio.Event) -> AsyncGenerator[Hint, 
     stopping = asyncio.create_task(_set_after(stop, wake))
     loop.add_reader(notify.fd, wake.set)
     try:
-        hint: Hint = EVERYTHING
+        hint = EVERYTHING
         while not stop.is_set():
-            if hint is None:
+            if hint.scope is not Scope.PATHS:
                 listing = list_folder(folder)
                 notify.watch(listing.directories, listing.linked)
-            if hint is None or hint:
+            if hint.scope is not Scope.PATHS or hint.paths:
                 yield hint
             gone = not _is_there(folder)
             with contextlib.suppress(TimeoutError):
@@ -82,24 +104,26 @@ def _drain(notify: Inotify) -> list[Event]:
 
 def _hint(events: Iterable[Event]) -> Hint:
     paths: set[str] = set()
+    scope = Scope.PATHS
     for event in events:
+        if event.lost:
+            return EVERYTHING
         # Kubernetes swaps the link `..data` when a ConfigMap changes.
         if event.structural or event.name.startswith(".."):
-            return EVERYTHING
-        if not is_manifest(event.name):
-            continue
-        path = os.path.join(event.directory, event.name)
-        if not event.created or _is_whole(path):
-            paths.add(path)
-        if os.path.islink(path):
-            return EVERYTHING
-    return frozenset(paths)
+            scope = Scope.STRUCTURE
+        elif is_manifest(event.name):
+            path = os.path.join(event.directory, event.name)
+            if os.path.islink(path):
+                scope = Scope.STRUCTURE  # There may be another directory to watch.
+            elif not event.created or _is_whole(path):
+                paths.add(path)
+    return Hint(scope, frozenset(paths))
 
 
 def _is_whole(path: str) -> bool:
-    """A link to a file that exists already comes without a write that would be closed."""
+    """A second name of a file that exists already comes without a write that would be closed."""
     try:
-        return os.path.islink(path) or os.stat(path).st_nlink > 1
+        return os.stat(path).st_nlink > 1
     except OSError:
         return False
 
@@ -113,28 +137,25 @@ async def _set_after(first: asyncio.Event, second: asyncio.Event) -> None:
     second.set()
 
 
-async def _by_watchfiles(folder: str, stop: asyncio.Event, polling: bool) -> AsyncGenerator[Hint, None]:
-    if not _is_there(folder):
-        yield EVERYTHING
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _RETRY_S)
-        return
-    changes = awatch(
+async def _next_by_watchfiles(folder: str, stop: asyncio.Event) -> None:
+    """Waits for a change, but not for ever: one that came before watching began would be missed."""
+    watching = awatch(
         folder,
         watch_filter=None,
         step=10,
         debounce=200,
         stop_event=stop,
-        rust_timeout=1000,
+        rust_timeout=_LOOK_ANYWAY_MS,
         yield_on_timeout=True,
-        force_polling=polling,
-        poll_delay_ms=200,
+        force_polling=False,
         ignore_permission_denied=True,
     )
-    yield EVERYTHING
-    async for found in changes:
-        if found:
-            await asyncio.sleep(_SETTLE_S)
-            yield EVERYTHING
-        elif not _is_there(folder):
+    async with contextlib.aclosing(watching) as found:
+        async for _ in found:
+            await _wait(stop, _SETTLE_S)
             return
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
