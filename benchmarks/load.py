@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ async def load(port: int, *, host: str, path: str, requests: int, connections: i
     shared = _Shared(request, left=requests, done=loop.create_future(), open=connections)
     began_at = time.perf_counter()
     pairs = [await loop.create_connection(lambda: _Client(shared), "127.0.0.1", port) for _ in range(connections)]
-    await shared.done
+    async with asyncio.timeout(60):
+        await shared.done
     took_s = time.perf_counter() - began_at
     for transport, _ in pairs:
         transport.close()
@@ -51,8 +53,8 @@ class _Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:
