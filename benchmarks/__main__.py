@@ -13,12 +13,12 @@ from typing import cast
 import uvloop
 from rich.console import Console
 
-from benchmarks import control_plane
+from benchmarks import control_plane, engine
 from benchmarks.request_cost import cpu_us_per_request
 from benchmarks.rows import Row, print_table, write_json
 from benchmarks.scene import scene
 
-PARTS = ("control-plane", "envoy", "services")
+PARTS = ("engine", "control-plane", "envoy", "services")
 # Measurements that stand in modules of their own: each has `async def rows() -> list[Row]`.
 SERVICES = ("benchmarks.grpc_load",)
 FEW_ROUTES = 10
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--strict", action="store_true", help="fail where a budget is not kept")
     options = parser.parse_args(argv)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
     rows = uvloop.run(_measure(options.routes, options.changes, frozenset(options.only), console))
     print_table(rows, console)
     write_json(rows, options.json)
@@ -43,12 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def _measure(routes: Sequence[int], changes: int, only: frozenset[str], console: Console) -> list[Row]:
     rows: list[Row] = []
-    if "envoy" in only:
-        rows += await _request_costs(routes, console)
+    for number in routes if "engine" in only else ():
+        console.print(f"{number} routes: the engine alone …")
+        rows += await engine.measure(number, changes=changes)
     for number in routes if "control-plane" in only else ():
         console.print(f"{number} routes: cold start, {changes} changes …")
         async with scene(number) as up:
             rows += await control_plane.measure(up, changes=changes)
+    if "envoy" in only:
+        rows += await _request_costs(routes, console)
     if "services" in only:
         for name in SERVICES:
             console.print(f"{name} …")
