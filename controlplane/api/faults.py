@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,9 +49,11 @@ def describe(value: object) -> str:
 def suggest(name: str, known: Sequence[str]) -> str:
     """The end of a message about an unknown name: the closest known one, or all of them."""
     lower = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
     if close:
-        return f"; did you mean `{lower[close[0]]}`?"
+        # Of similar names the one that begins alike is meant: `retry` rather than `targetRefs` for `retries`.
+        best = max(close, key=lambda each: (len(os.path.commonprefix([name.lower(), each])) > 2, -close.index(each)))
+        return f"; did you mean `{lower[best]}`?"
     return f"; expected one of {', '.join(known)}" if known else ""
 
 

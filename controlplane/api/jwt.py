@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from controlplane.api.marks import NotSupported
 from controlplane.api.meta import LocalObjectReference, Model
 from controlplane.api.policy import BackendCluster
-from controlplane.api.scalars import Bool, Duration, HeaderName, ObjectName, refuse, require_unique
+from controlplane.api.scalars import URL_PATTERN, Bool, Duration, HeaderName, ObjectName, refuse, require_unique
 
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=253)]
 Names: TypeAlias = Annotated[tuple[Name, ...], Field(max_length=16)]
@@ -18,7 +18,7 @@ Names: TypeAlias = Annotated[tuple[Name, ...], Field(max_length=16)]
 class RemoteJWKS(BackendCluster):
     """Keys that are fetched over HTTP."""
 
-    uri: Annotated[str, Field(min_length=1, max_length=1024, pattern="^https?://[^/?#]+")]
+    uri: Annotated[str, Field(min_length=1, max_length=1024, pattern=URL_PATTERN)]
     cache_duration: Duration = "300s"
     """How long fetched keys are used before they are fetched again."""
     failed_refetch_duration: Annotated[Duration | None, NotSupported()] = None

@@ -84,6 +84,12 @@ class ObjectKey(NamedTuple):
         return f"{kind} {self.namespace}/{self.name}" if self.namespace else f"{kind} {self.name}"
 
 
+def _without_copies(annotations: dict[str, str]) -> dict[str, str]:
+    # kubectl keeps the whole object here, values of Secrets included.
+    annotations.pop("kubectl.kubernetes.io/last-applied-configuration", None)
+    return annotations
+
+
 class ObjectMeta(Model):
     """Metadata of a namespaced object. What Dragoman does not use (uid, managedFields, ...) is dropped."""
 
@@ -92,7 +98,7 @@ class ObjectMeta(Model):
     name: MetaName
     namespace: NamespaceName = "default"
     labels: dict[str, str] = Field(default={})
-    annotations: dict[str, str] = Field(default={})
+    annotations: Annotated[dict[str, str], AfterValidator(_without_copies)] = Field(default={})
     generation: Int = 0
     creation_timestamp: datetime | None = None
 

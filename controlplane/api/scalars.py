@@ -28,6 +28,7 @@ PROTOCOL_PATTERN: Final = rf"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|^{_SUBDOMA
 ADDRESS_TYPE_PATTERN: Final = rf"^(Hostname|IPAddress|NamedAddress|{_SUBDOMAIN}/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+)$"
 ORIGIN_PATTERN: Final = r"^(\*|https?://(\*|(\*\.)?[a-zA-Z0-9*.\-]+|\[[0-9a-fA-F:.]+\])(:([0-9]{1,5}|\*))?)$"
 URI_PATTERN: Final = r"^(([^:/?#]+):)(//([^/?#]*))([^?#]*)(\?([^#]*))?(#(.*))?$"
+URL_PATTERN: Final = "^https?://[^/?#]+"
 URI_PATH_PATTERN: Final = r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 
 # What a value that fails its pattern should have been, for people.
@@ -46,6 +47,7 @@ PATTERN_MEANINGS: Final[dict[str, str]] = {
     ADDRESS_TYPE_PATTERN: "an address type: IPAddress, Hostname, NamedAddress or `example.com/name`",
     ORIGIN_PATTERN: "an origin: `*` or `https://HOST[:PORT]`",
     URI_PATTERN: "an absolute URI, such as `spiffe://example.com/name`",
+    URL_PATTERN: "an http or https URL",
     URI_PATH_PATTERN: "a path of valid URI characters",
 }
 
