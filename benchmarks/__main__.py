@@ -13,12 +13,12 @@ from typing import cast
 import uvloop
 from rich.console import Console
 
-from benchmarks import control_plane, engine
+from benchmarks import control_plane, engine, swarm
 from benchmarks.request_cost import cpu_us_per_request
 from benchmarks.rows import Row, print_table, write_json
 from benchmarks.scene import scene
 
-PARTS = ("engine", "control-plane", "envoy", "services")
+PARTS = ("engine", "control-plane", "swarm", "envoy", "services")
 # Measurements that stand in modules of their own: each has `async def rows() -> list[Row]`.
 SERVICES = ("benchmarks.grpc_load",)
 FEW_ROUTES = 10
@@ -52,6 +52,9 @@ async def _measure(routes: Sequence[int], changes: int, only: frozenset[str], co
         console.print(f"{number} routes: cold start, {changes} changes …")
         async with scene(number) as up:
             rows += await control_plane.measure(up, changes=changes)
+    if "swarm" in only:
+        console.print("1000 connected Envoys …")
+        rows += await swarm.measure()
     if "envoy" in only:
         rows += await _request_costs(routes, console)
     if "services" in only:

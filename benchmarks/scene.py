@@ -67,7 +67,7 @@ async def scene(routes: int, *, routes_a_host: int = 10) -> AsyncIterator[Scene]
             try:
                 await envoy.start(ready=False)
                 began_at = time.perf_counter()
-                process = _serve(folder, xds_port, http_port, Path(home))
+                process = serve_process(folder, xds_port, http_port, Path(home))
                 set_up = Scene(folder, process, envoy, 0.0)
                 await _listens(port, process)
                 ended_at = await set_up.answers(routes - 1, folder.first_path(routes - 1))
@@ -78,7 +78,8 @@ async def scene(routes: int, *, routes_a_host: int = 10) -> AsyncIterator[Scene]
                 await envoy.stop()
 
 
-def _serve(folder: Folder, xds_port: int, http_port: int, home: Path) -> ChildProcess:
+def serve_process(folder: Folder, xds_port: int, http_port: int, home: Path) -> ChildProcess:
+    """Starts `dragoman serve` on a folder."""
     script = str(Path(sys.executable).parent / "dragoman")
     command = (script, "serve", "--config", str(folder.path))
     listen = ("--xds", f"127.0.0.1:{xds_port}", "--http", f"127.0.0.1:{http_port}")
