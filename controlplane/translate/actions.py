@@ -72,7 +72,8 @@ def default_retry_policy() -> RetryPolicy:
 def _values(edit: HeaderEdit) -> list[HeaderValueOption]:
     options = ((_OVERWRITE, edit.set), (_APPEND, edit.add))
     return [
-        HeaderValueOption(header=HeaderValue(key=name, value=value), append_action=action)
+        # A percent sign starts one of Envoy's command operators; a header's value is what is written.
+        HeaderValueOption(header=HeaderValue(key=name, value=value.replace("%", "%%")), append_action=action)
         for action, values in options
         for name, value in values
     ]
@@ -109,6 +110,8 @@ def _set_timeouts(action: RouteAction, forward: Forward) -> None:
         action.retry_policy.CopyFrom(_retry(forward.retry))
         if backend:
             action.retry_policy.per_try_timeout.CopyFrom(duration(backend))
+            # Envoy's 15 s for all tries together would cut off longer ones.
+            request = request or 0.0
     elif backend:
         request = min(backend, request) if request else backend
     if request is not None:
@@ -130,6 +133,7 @@ def _mirror(mirror: Mirror) -> RouteAction.RequestMirrorPolicy:
     share = round(1_000_000 * mirror.numerator / mirror.denominator)
     return RouteAction.RequestMirrorPolicy(
         cluster=str(mirror.cluster),
+        disable_shadow_host_suffix_append=True,
         runtime_fraction=RuntimeFractionalPercent(
             default_value=FractionalPercent(numerator=share, denominator=FractionalPercent.MILLION)
         ),
