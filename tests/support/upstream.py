@@ -9,13 +9,16 @@ from types import TracebackType
 from typing import Any, cast
 
 from dragoman.echo import Answer, Headers, HttpProtocol, Request, Responder, echo
+from tests.support.http2 import Http2Protocol
 from tests.support.ports import free_port
 
 __all__ = ["Answer", "Request", "Upstream"]
 
 
 class Upstream:
-    """`async with Upstream("a") as upstream`: an HTTP/1.1 server on `upstream.port`, or on a Unix socket.
+    """`async with Upstream("a") as upstream`: a server on `upstream.port`, or on a Unix socket.
+
+    It speaks HTTP/1.1, or with `http2` HTTP/2 alone (in clear text with prior knowledge).
 
     Every request is kept in `requests` (the last 10,000) and counted in `count`.
     """
@@ -28,6 +31,7 @@ class Upstream:
         unix_path: str | None = None,
         tls: ssl.SSLContext | None = None,
         respond: Responder | None = None,
+        http2: bool = False,
     ) -> None:
         self.name = name
         self.port = 0 if unix_path else (port or free_port())
@@ -36,6 +40,7 @@ class Upstream:
         self.count = 0
         self.connections = 0
         self._tls = tls
+        self._http2 = http2
         self._respond = respond or echo(name)
         self._delay_s = 0.0
         self._failures: list[Answer] = []
@@ -100,7 +105,7 @@ class Upstream:
         self._respond = echo(self.name)
 
     def _protocol(self) -> asyncio.Protocol:
-        return _Recorded(self._handle, self)
+        return _Recorded(Http2Protocol(self._handle) if self._http2 else HttpProtocol(self._handle), self)
 
     def _handle(self, request: Request) -> Answer:
         self.count += 1
@@ -122,19 +127,24 @@ class Upstream:
         self._open.discard(transport)
 
 
-class _Recorded(HttpProtocol):
-    def __init__(self, respond: Responder, upstream: Upstream) -> None:
-        super().__init__(respond)
+class _Recorded(asyncio.Protocol):
+    """Tells an upstream of its connections, and leaves the rest to another protocol."""
+
+    def __init__(self, inner: asyncio.Protocol, upstream: Upstream) -> None:
+        self._inner = inner
         self._upstream = upstream
         self._own: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        # A cast, for uvloop's transports are no asyncio.Transport.
+        # uvloop's transports are no subclass of asyncio's.
         self._own = cast("asyncio.Transport", transport)
         self._upstream.opened(self._own)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        self._inner.connection_lost(exc)
         if self._own is not None:
             self._upstream.closed(self._own)

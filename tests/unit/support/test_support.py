@@ -28,8 +28,10 @@ StartUpstream = Callable[..., Awaitable[Upstream]]
 NETWORK = "type.googleapis.com/envoy.extensions.filters.network"
 
 
-def proxy(port: int, upstream: Upstream) -> dict[str, object]:
+def proxy(port: int, upstream: Upstream, *, http2: bool = False) -> dict[str, object]:
     """A bootstrap that proxies everything on `port` to one upstream."""
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    explicit = {"http2_protocol_options": {}} if http2 else {"http_protocol_options": {}}
     endpoint = {"endpoint": {"address": upstream.endpoint}}
     manager = {
         "@type": f"{NETWORK}.http_connection_manager.v3.HttpConnectionManager",
@@ -59,6 +61,9 @@ def proxy(port: int, upstream: Upstream) -> dict[str, object]:
     }
     cluster = {
         "name": "backend",
+        "typed_extension_protocol_options": {
+            options: {"@type": f"type.googleapis.com/{options}", "explicit_http_config": explicit}
+        },
         "load_assignment": {"cluster_name": "backend", "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
@@ -74,6 +79,23 @@ async def test_a_request_through_envoy_comes_back_described(start_envoy: StartEn
     assert told["headers"]["host"] == "api.example.com"
     assert (await envoy.stats("http.edge."))["http.edge.downstream_rq_2xx"] == 1
     assert (await envoy.config_dump())["configs"]
+
+
+async def test_an_upstream_speaks_http2_in_clear_text(start_envoy: StartEnvoy, start_upstream: StartUpstream) -> None:
+    upstream = await start_upstream("h2", http2=True)
+    port = free_port()
+    await start_envoy(proxy(port, upstream, http2=True))
+    response = await fetch(port, "/a?b", method="POST", host="api.example.com", body=b"x" * 100_000)
+    told = response.json()
+    assert (told["name"], told["method"], told["path"], len(told["body"])) == ("h2", "POST", "/a?b", 100_000)
+    assert told["headers"]["host"] == "api.example.com"
+    assert upstream.requests[-1].version == "HTTP/2"
+    upstream.fail(1, 503)
+    assert (await fetch(port)).status == 503
+    upstream.reset(1)
+    assert (await fetch(port)).status == 503
+    upstream.be_slow(0.01)
+    assert (await fetch(port)).status == 200
 
 
 def test_envoy_says_why_it_refuses_a_bootstrap() -> None:
