@@ -50,6 +50,9 @@ format: $(DEV_STAMP) ## Format the code
 bench: $(DEV_STAMP) ## Measure against the performance budget; writes benchmarks/latest.json
 	@$(BIN)/python -m benchmarks
 
+docs: $(RUN_STAMP) ## Write docs/resources/ from the models
+	@$(BIN)/python tools/generate_docs.py
+
 lock: $(DEV_STAMP) ## Pin the dependencies anew, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements-dev.in -o requirements-dev.txt

@@ -16,9 +16,11 @@ class ExtractFrom(Model):
     """One kind of place that a key may be in; the first that holds one counts."""
 
     headers: Annotated[tuple[HeaderName, ...], Field(max_length=16)] = ()
+    """Names of headers."""
     params: _Names = ()
     """Query parameters."""
     cookies: _Names = ()
+    """Names of cookies."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> ExtractFrom:
@@ -33,6 +35,7 @@ class APIKeyAuth(Model):
     credential_refs: Annotated[tuple[SecretObjectReference, ...], Field(min_length=1, max_length=64)]
     """Secrets whose keys are client identities and whose values are API keys."""
     extract_from: Annotated[tuple[ExtractFrom, ...], Field(min_length=1, max_length=8)]
+    """Places that a key may be in, in this order."""
     forward_client_id_header: Annotated[HeaderName | None, Field(alias="forwardClientIDHeader")] = None
     """Header that tells the backend the client identity."""
     sanitize: Bool = False
@@ -45,6 +48,7 @@ class MetadataToHeader(Model):
     key: Annotated[str, Field(min_length=1, max_length=256)]
     """Name in the metadata that `dragoman key create` was given, such as `tenant` or `plan`."""
     header: HeaderName
+    """Name of the header."""
 
 
 DEFAULT_EXTRACT_FROM = (ExtractFrom(headers=("x-api-key",)),)

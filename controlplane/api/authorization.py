@@ -21,7 +21,9 @@ class PathMatch(Model):
     """Paths of requests."""
 
     type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
+    """How the value is compared."""
     value: Annotated[str, Field(max_length=1024)] = "/"
+    """The path, or a regular expression (RE2) that must match all of it."""
     invert: Bool = False
     """Match all other paths."""
 
@@ -36,6 +38,7 @@ class Operation(Model):
     """What a request wants to do."""
 
     methods: Annotated[tuple[HTTPMethod, ...], Field(max_length=16)] = ()
+    """Methods, one of which the request must have."""
     path: Annotated[PathMatch | None, NotSupported()] = None
 
     @model_validator(mode="after")
@@ -51,6 +54,7 @@ class JWTClaim(Model):
     name: ObjectName
     """Name of the claim; dots lead into nested ones, as in `organization.name`."""
     value_type: Literal["String", "StringArray"] = "String"
+    """What the claim is."""
     values: Annotated[tuple[_Value, ...], Field(min_length=1, max_length=128)]
     """The claim must be one of these (String) or hold one of these (StringArray)."""
 
@@ -59,6 +63,7 @@ class JWTPrincipal(Model):
     """A client by its token, which `jwt` of the same policy must verify."""
 
     provider: ObjectName
+    """Name of the provider in `jwt`."""
     claims: Annotated[tuple[JWTClaim, ...], Field(max_length=16)] = ()
     """All of them must match."""
     scopes: Annotated[tuple[ObjectName, ...], Field(max_length=16)] = ()
@@ -75,7 +80,9 @@ class AuthorizationHeaderMatch(Model):
     """A header and the values that it may have."""
 
     name: HeaderName
+    """Name of the header."""
     values: Annotated[tuple[_Value, ...], Field(min_length=1, max_length=256)]
+    """Values, one of which it must have."""
 
 
 class Principal(Model):
@@ -98,7 +105,9 @@ class AuthorizationRule(Model):
     """What to do with some clients' requests."""
 
     name: ObjectName | None = None
+    """Name of the rule, for people."""
     action: Action
+    """What happens to requests that the rule matches."""
     operation: Operation | None = None
     """Requests that the rule is about; all when absent."""
     principal: Principal

@@ -25,20 +25,25 @@ class FQDNEndpoint(Model):
     """A DNS name and port."""
 
     hostname: PreciseHostname
+    """The DNS name, which the control plane resolves."""
     port: Port
+    """The port."""
 
 
 class IPEndpoint(Model):
     """An IP address and port."""
 
     address: Annotated[str, Field(min_length=2, max_length=45), AfterValidator(_check_address)]
+    """The address, IPv4 or IPv6."""
     port: Port
+    """The port."""
 
 
 class UnixSocket(Model):
     """A Unix domain socket."""
 
     path: Annotated[str, Field(min_length=1, max_length=107)]
+    """Path of the socket, as Envoy sees it."""
 
 
 class BackendEndpoint(Model):
@@ -110,6 +115,7 @@ class BackendSpec(Model):
     """Where the backend is and what it speaks."""
 
     type: Literal["Endpoints", "DynamicResolver"] = "Endpoints"
+    """Endpoints that are given here, or (not supported yet) resolved from the Host of each request."""
     endpoints: Annotated[tuple[BackendEndpoint, ...], Field(max_length=64), AfterValidator(_check_endpoints)] = ()
     app_protocols: Annotated[tuple[AppProtocol, ...], Field(max_length=8)] = ()
     """HTTP/1.1 when empty."""

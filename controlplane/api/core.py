@@ -33,8 +33,11 @@ class ServicePort(Part):
     """A port of a Service."""
 
     name: str = ""
+    """Name of the port; needed if there are several."""
     port: Port
+    """Number of the port, which routes refer to."""
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    """Transport protocol."""
     app_protocol: str | None = None
     """Protocol of the application, such as `kubernetes.io/h2c`."""
     target_port: Annotated[int, Field(strict=True)] | str | None = None
@@ -45,11 +48,14 @@ class ServiceSpec(Part):
     """Ports of a Service, and its type."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
+    """ExternalName stands for a DNS name; the others for endpoints."""
     ports: tuple[ServicePort, ...] = ()
     external_name: str | None = None
     """DNS name that stands for the Service; with type ExternalName."""
     cluster_ip: str | None = None
+    """Address of the Service in the cluster."""
     selector: dict[str, str] = Field(default={})
+    """Labels of its pods."""
     session_affinity: Literal["None", "ClientIP"] = "None"
     publish_not_ready_addresses: Bool = False
 
@@ -99,6 +105,7 @@ class Secret(Resource):
 
     kind: Literal["Secret"] = "Secret"
     type: str = "Opaque"
+    """`kubernetes.io/tls` for certificates."""
     data: Annotated[dict[str, Base64], Field(repr=False)] = Field(default={})
     """Values by key, base64 in manifests and bytes here; `stringData` is merged into it."""
     string_data: Annotated[dict[str, str], Field(repr=False, exclude=True)] = Field(default={})
@@ -119,7 +126,9 @@ class ConfigMap(Resource):
 
     kind: Literal["ConfigMap"] = "ConfigMap"
     data: dict[str, str] = Field(default={})
+    """Texts by key."""
     binary_data: dict[str, Base64] = Field(default={})
+    """Bytes by key, base64 in manifests."""
     immutable: Bool | None = None
 
 

@@ -35,6 +35,7 @@ class Endpoint(Part):
     """One endpoint; its addresses are interchangeable, the first is used."""
 
     addresses: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)]
+    """Its addresses."""
     conditions: EndpointConditions = EndpointConditions()
     hostname: str | None = None
     node_name: str | None = None
@@ -56,6 +57,7 @@ class EndpointSlice(Resource):
 
     kind: Literal["EndpointSlice"] = "EndpointSlice"
     address_type: Literal["IPv4", "IPv6", "FQDN"]
+    """What the addresses are."""
     endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=1000)] = ()
     ports: Annotated[tuple[EndpointPort, ...], Field(max_length=100)] = ()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ def suggest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
     if close:
         # Of similar names the one that begins alike is meant: `retry` rather than `targetRefs` for `retries`.
-        best = max(close, key=lambda each: (len(os.path.commonprefix([name.lower(), each])) > 2, -close.index(each)))
+        best = next((each for each in close if each.startswith(name.lower()[:3])), close[0])
         return f"; did you mean `{lower[best]}`?"
     return f"; expected one of {', '.join(known)}" if known else ""
 

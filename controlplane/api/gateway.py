@@ -39,13 +39,16 @@ class RouteGroupKind(Model):
     """A kind of route."""
 
     group: Group = GATEWAY_GROUP
+    """API group of the route."""
     kind: Kind
+    """Kind of the route."""
 
 
 class RouteNamespaces(Model):
     """Namespaces that routes may come from."""
 
     from_: FromNamespaces = Field(default="Same", alias="from")
+    """All namespaces, those that the selector selects, or that of the Gateway."""
     selector: LabelSelector | None = None
     """Labels of the namespaces; used with `from: Selector`."""
 
@@ -62,6 +65,7 @@ class ListenerTLSConfig(Model):
     """How a listener ends or passes on TLS."""
 
     mode: Literal["Terminate", "Passthrough"] = "Terminate"
+    """Whether TLS ends here or goes through to the backend."""
     certificate_refs: Annotated[tuple[SecretObjectReference, ...], Field(max_length=64)] = ()
     """Secrets of type kubernetes.io/tls that hold certificate and private key."""
     options: Annotated[dict[QualifiedName, Annotated[str, Field(max_length=4096)]], Field(max_length=16)] = Field(
@@ -80,9 +84,11 @@ class Listener(Model):
     """One port, protocol and hostname that a Gateway accepts connections for."""
 
     name: SectionName
+    """Name of the listener, which routes and policies can refer to as `sectionName`."""
     hostname: Hostname | None = None
     """The host to match, exact or `*.example.com`; every host when absent."""
     port: Port
+    """Port that clients connect to."""
     protocol: Annotated[str, Field(min_length=1, max_length=255, pattern=PROTOCOL_PATTERN)]
     """HTTP, HTTPS, TLS, TCP or UDP, in any case."""
     tls: ListenerTLSConfig | None = None
@@ -122,7 +128,9 @@ class GatewaySpecAddress(Model):
     """An address that the Gateway should have."""
 
     type: Annotated[str, Field(min_length=1, max_length=253, pattern=ADDRESS_TYPE_PATTERN)] = "IPAddress"
+    """What the value is."""
     value: Annotated[str, Field(max_length=253)] = ""
+    """The address; any of this type when empty."""
 
     @model_validator(mode="after")
     def _hostname_is_one(self) -> GatewaySpecAddress:
@@ -152,6 +160,7 @@ class ListenerNamespaces(Model):
     """Namespaces that ListenerSets may come from."""
 
     from_: Literal["All", "Selector", "Same", "None"] = Field(default="None", alias="from")
+    """All namespaces, those that the selector selects, that of the Gateway, or none."""
     selector: LabelSelector | None = None
 
 
@@ -167,6 +176,7 @@ class FrontendTLSValidation(Model):
     ca_certificate_refs: Annotated[tuple[ObjectReference, ...], Field(min_length=1, max_length=8)]
     """ConfigMaps (or Secrets) with the trusted authorities in the key `ca.crt`."""
     mode: Literal["AllowValidOnly", "AllowInsecureFallback"] = "AllowValidOnly"
+    """Whether clients without a valid certificate may connect all the same."""
 
 
 class TLSConfig(Model):
@@ -179,6 +189,7 @@ class TLSPortConfig(Model):
     """TLS towards clients on one port."""
 
     port: Port
+    """Port of the listeners."""
     tls: TLSConfig
 
 
@@ -212,6 +223,7 @@ class GatewaySpec(Model):
     """What a Gateway listens on."""
 
     gateway_class_name: ObjectName
+    """Name of the GatewayClass."""
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=64), AfterValidator(check_listeners)]
     addresses: Annotated[tuple[GatewaySpecAddress, ...], Field(max_length=16), AfterValidator(_check_addresses)] = ()
     infrastructure: GatewayInfrastructure | None = None

@@ -29,6 +29,7 @@ class GatewayClassSpec(Model):
     parameters_ref: Annotated[ParametersReference | None, NotSupported()] = None
     """A ProxyConfig that configures the class."""
     description: Annotated[str, Field(max_length=64)] | None = None
+    """What the class is for."""
 
 
 class GatewayClass(Resource):

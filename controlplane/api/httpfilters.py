@@ -32,7 +32,9 @@ class HTTPHeader(Model):
     """A header and its value."""
 
     name: HeaderName
+    """Name of the header."""
     value: HeaderValue
+    """Its value."""
 
 
 def _check_headers(headers: tuple[HTTPHeader, ...]) -> tuple[HTTPHeader, ...]:
@@ -58,8 +60,11 @@ class HTTPPathModifier(Model):
     """A new path, or a new start of the path."""
 
     type: Literal["ReplaceFullPath", "ReplacePrefixMatch"]
+    """Which of the two."""
     replace_full_path: Annotated[str, Field(max_length=1024)] | None = None
+    """The new path."""
     replace_prefix_match: Annotated[str, Field(max_length=1024)] | None = None
+    """What takes the place of the prefix that the rule matched."""
 
     @model_validator(mode="after")
     def _type_has_value(self) -> HTTPPathModifier:
@@ -79,17 +84,21 @@ class HTTPRequestRedirectFilter(Model):
     """Answers with a redirect."""
 
     scheme: Literal["http", "https"] | None = None
+    """Scheme in the Location header; that of the request when absent."""
     hostname: PreciseHostname | None = None
+    """Host in the Location header; that of the request when absent."""
     path: HTTPPathModifier | None = None
     port: Port | None = None
     """Port in the Location header; that of the scheme, else of the listener, when absent."""
     status_code: Literal[301, 302, 303, 307, 308] = 302
+    """Status of the response."""
 
 
 class HTTPURLRewriteFilter(Model):
     """Changes host or path on the way to the backend."""
 
     hostname: PreciseHostname | None = None
+    """Host header for the backend."""
     path: HTTPPathModifier | None = None
 
 
@@ -97,7 +106,9 @@ class Fraction(Model):
     """A share of requests."""
 
     numerator: NonNegative
+    """Requests that are meant ..."""
     denominator: Positive = 100
+    """... of so many."""
 
     @model_validator(mode="after")
     def _at_most_one(self) -> Fraction:
@@ -134,9 +145,13 @@ class HTTPCORSFilter(Model):
     allow_origins: Annotated[tuple[Origin, ...], Field(max_length=64), AfterValidator(check_wildcard_alone)] = ()
     """Origins as `https://HOST[:PORT]`; the host may hold `*`, and `*` alone allows every origin."""
     allow_credentials: Bool = False
+    """Whether requests may carry cookies and authorization."""
     allow_methods: Annotated[tuple[CORSMethod, ...], Field(max_length=9), AfterValidator(check_wildcard_alone)] = ()
+    """Methods that may be used; `*` allows all."""
     allow_headers: Annotated[HeaderNames, AfterValidator(check_wildcard_alone)] = ()
+    """Request headers that may be sent; `*` allows all."""
     expose_headers: HeaderNames = ()
+    """Response headers that scripts may read."""
     max_age: Positive = 5
     """Seconds for which a browser may keep the answer to a preflight request."""
 
@@ -170,6 +185,7 @@ class HTTPExternalAuthFilter(Model):
     """Asks an authorization server about each request."""
 
     protocol: Literal["HTTP", "GRPC"]
+    """What the server speaks."""
     backend_ref: BackendObjectReference
     grpc: GRPCAuthConfig | None = None
     http: HTTPAuthConfig | None = None
@@ -197,6 +213,7 @@ class HTTPRouteFilter(Model):
         "CORS",
         "ExternalAuth",
     ]
+    """Which field is set."""
     request_header_modifier: HTTPHeaderFilter | None = None
     response_header_modifier: HTTPHeaderFilter | None = None
     request_mirror: HTTPRequestMirrorFilter | None = None

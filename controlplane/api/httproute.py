@@ -31,7 +31,9 @@ class HTTPPathMatch(Model):
     """How the path of a request must look; PathPrefix compares whole elements between slashes."""
 
     type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
+    """How the value is compared."""
     value: Annotated[str, Field(max_length=1024)] = "/"
+    """The path, or a regular expression (RE2) that must match all of it."""
 
     @model_validator(mode="after")
     def _value_is_path(self) -> HTTPPathMatch:
@@ -44,16 +46,22 @@ class HTTPHeaderMatch(Model):
     """A request header to match; names are case-insensitive."""
 
     type: MatchType = "Exact"
+    """How the value is compared."""
     name: HeaderName
+    """Name of the header, in any case."""
     value: HeaderValue
+    """The value, or a regular expression (RE2) that must match all of it."""
 
 
 class HTTPQueryParamMatch(Model):
     """A query parameter to match; names are case-sensitive."""
 
     type: MatchType = "Exact"
+    """How the value is compared."""
     name: HeaderName
+    """Name of the parameter."""
     value: Annotated[str, Field(min_length=1, max_length=1024)]
+    """The value, or a regular expression (RE2) that must match all of it."""
 
 
 def check_headers(headers: tuple[HTTPHeaderMatch, ...]) -> tuple[HTTPHeaderMatch, ...]:
@@ -76,6 +84,7 @@ class HTTPRouteMatch(Model):
     headers: Annotated[tuple[HTTPHeaderMatch, ...], Field(max_length=16), AfterValidator(check_headers)] = ()
     query_params: Annotated[tuple[HTTPQueryParamMatch, ...], Field(max_length=16), AfterValidator(_check_params)] = ()
     method: HTTPMethod | None = None
+    """Method of the request; any when absent."""
 
 
 EVERY_REQUEST: Final = (HTTPRouteMatch(),)
@@ -149,6 +158,7 @@ class HTTPRouteRule(Model):
     """What happens to requests that satisfy any of the matches."""
 
     name: SectionName | None = None
+    """Name of the rule, which policies can refer to as `sectionName`."""
     matches: Annotated[tuple[HTTPRouteMatch, ...], Field(max_length=64), AfterValidator(_every_request_if_empty)] = (
         EVERY_REQUEST
     )

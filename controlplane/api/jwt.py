@@ -19,6 +19,7 @@ class RemoteJWKS(BackendCluster):
     """Keys that are fetched over HTTP."""
 
     uri: Annotated[str, Field(min_length=1, max_length=1024, pattern=URL_PATTERN)]
+    """Where the JSON Web Key Set is."""
     cache_duration: Duration = "300s"
     """How long fetched keys are used before they are fetched again."""
     failed_refetch_duration: Annotated[Duration | None, NotSupported()] = None
@@ -28,6 +29,7 @@ class LocalJWKS(Model):
     """Keys that are written here or kept in a ConfigMap."""
 
     type: Literal["Inline", "ValueRef"] = "Inline"
+    """Which field is set."""
     inline: Annotated[str, Field(max_length=262_144)] | None = None
     """The JSON Web Key Set as text."""
     value_ref: LocalObjectReference | None = None
@@ -46,6 +48,7 @@ class ClaimToHeader(Model):
     """A claim that becomes a request header."""
 
     header: HeaderName
+    """Name of the header."""
     claim: Name
     """Name of the claim; dots lead into nested ones, as in `organization.name`."""
 
@@ -54,6 +57,7 @@ class JWTHeaderExtractor(Model):
     """A header that holds a token."""
 
     name: HeaderName
+    """Name of the header."""
     value_prefix: Annotated[str, Field(max_length=253)] | None = None
     """Text before the token, such as `Bearer ` with its space."""
 
@@ -63,6 +67,7 @@ class JWTExtractor(Model):
 
     headers: Annotated[tuple[JWTHeaderExtractor, ...], Field(max_length=16)] = ()
     cookies: Names = ()
+    """Cookies."""
     params: Names = ()
     """Query parameters."""
 
@@ -71,6 +76,7 @@ class JWTProvider(Model):
     """An issuer of tokens."""
 
     name: ObjectName
+    """Name of the provider, which authorization rules refer to."""
     issuer: Annotated[str, Field(max_length=253)] | None = None
     """What the claim `iss` must be; not checked when absent."""
     audiences: Annotated[tuple[Name, ...], Field(max_length=8)] = ()

@@ -145,16 +145,22 @@ class LocalObjectReference(Model):
     """An object of the same namespace."""
 
     group: Group
+    """API group of the object; empty for the core group."""
     kind: Kind
+    """Kind of the object."""
     name: ObjectName
+    """Name of the object."""
 
 
 class ObjectReference(Model):
     """An object, perhaps of another namespace (which then needs a ReferenceGrant)."""
 
     group: Group
+    """API group of the object; empty for the core group."""
     kind: Kind
+    """Kind of the object."""
     name: ObjectName
+    """Name of the object."""
     namespace: NamespaceName | None = None
     """Namespace of the object; that of the referring object when absent."""
 
@@ -163,8 +169,11 @@ class SecretObjectReference(Model):
     """A Secret, perhaps of another namespace (which then needs a ReferenceGrant)."""
 
     name: ObjectName
+    """Name of the object."""
     group: Group = ""
+    """API group of the object; empty for the core group."""
     kind: Kind = "Secret"
+    """Kind of the object."""
     namespace: NamespaceName | None = None
     """Namespace of the object; that of the referring object when absent."""
 
@@ -173,8 +182,11 @@ class BackendObjectReference(Model):
     """Where requests go: a Service, or another kind that stands for endpoints, such as Backend."""
 
     name: ObjectName
+    """Name of the backend."""
     group: Group = ""
+    """API group of the backend; empty for a Service."""
     kind: Kind = "Service"
+    """Service, or Backend with group `dragoman.dev` (or `gateway.envoyproxy.io`)."""
     namespace: NamespaceName | None = None
     """Namespace of the backend; that of the referring object when absent."""
     port: Port | None = None
@@ -198,8 +210,11 @@ class ParentReference(Model):
     """What a route attaches to: a Gateway or ListenerSet, or one of its listeners."""
 
     name: ObjectName
+    """Name of the parent."""
     group: Group = GATEWAY_GROUP
+    """API group of the parent."""
     kind: Kind = "Gateway"
+    """Gateway or ListenerSet."""
     namespace: NamespaceName | None = None
     """Namespace of the parent; that of the route when absent."""
     section_name: SectionName | None = None
@@ -212,8 +227,11 @@ class PolicyTargetReference(Model):
     """What a policy applies to: an object of its own namespace, or one section of it."""
 
     group: Group
+    """API group of the target."""
     kind: Kind
+    """Kind of the target."""
     name: ObjectName
+    """Name of the target."""
     section_name: SectionName | None = None
     """Name of a listener (Gateway, ListenerSet), rule (routes) or port (Service); the whole object when absent."""
 
@@ -222,8 +240,11 @@ class LabelSelectorRequirement(Model):
     """One condition on the labels of an object."""
 
     key: QualifiedName
+    """Name of the label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    """How the label is compared."""
     values: tuple[str, ...] = ()
+    """Values for In and NotIn."""
 
     @model_validator(mode="after")
     def _values_fit(self) -> LabelSelectorRequirement:
@@ -245,7 +266,9 @@ class LabelSelector(Model):
     """Objects by their labels; an empty selector selects everything."""
 
     match_labels: dict[str, str] = Field(default={})
+    """Labels that an object must have, with these values."""
     match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+    """Further conditions on its labels; all must hold."""
 
     def matches(self, labels: dict[str, str]) -> bool:
         """Whether an object with these labels is selected."""
@@ -258,9 +281,13 @@ class PolicyTargetSelector(Model):
     """What a policy applies to, by label, in its own namespace."""
 
     group: Group = GATEWAY_GROUP
+    """API group of the targets."""
     kind: Kind
+    """Kind of the targets."""
     match_labels: dict[str, str] = Field(default={})
+    """Labels that a target must have, with these values."""
     match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+    """Further conditions on its labels; all must hold."""
 
     def matches(self, labels: dict[str, str]) -> bool:
         """Whether an object with these labels is selected."""

@@ -40,18 +40,21 @@ class HeaderMatch(_ValueMatch):
     """A request header."""
 
     name: HeaderName
+    """Name of the header."""
 
 
 class QueryParamMatch(_ValueMatch):
     """A query parameter."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
+    """Name of the parameter."""
 
 
 class MethodMatch(Model):
     """A method."""
 
     value: HTTPMethod
+    """The method."""
     invert: Bool = False
     """Match all other methods."""
 
@@ -62,6 +65,7 @@ class SourceMatch(Model):
     type: Literal["Exact", "Distinct"] = "Exact"
     """Exact counts the whole range together, Distinct counts each address for itself."""
     value: CIDR
+    """A range of addresses."""
     invert: Annotated[Bool | None, NotSupported()] = None
     """Match all other addresses."""
 
@@ -89,6 +93,7 @@ class RateLimitValue(Model):
     requests: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
     """0 refuses every request."""
     unit: Literal["Second", "Minute", "Hour", "Day", "Month", "Year"]
+    """The time."""
     from_metadata: LaterMapping = None
 
 
@@ -103,6 +108,7 @@ class RateLimitCostSpecifier(Model):
     """How much a request counts."""
 
     from_: Annotated[Literal["Number", "Metadata"], Field(alias="from")]
+    """Where the number comes from."""
     number: NonNegative | None = None
     """A fixed number; 0 only looks whether the limit is reached."""
     metadata: Annotated[RateLimitCostMetadata | None, NotSupported("use from: Number")] = None

@@ -14,15 +14,20 @@ class ReferenceGrantFrom(Model):
     """Objects that may refer."""
 
     group: Group
+    """API group of the objects."""
     kind: Kind
+    """Kind of the objects, such as HTTPRoute or Gateway."""
     namespace: NamespaceName
+    """Namespace of the objects."""
 
 
 class ReferenceGrantTo(Model):
     """Objects that may be referred to."""
 
     group: Group
+    """API group of the objects; empty for the core group."""
     kind: Kind
+    """Kind of the objects, such as Service or Secret."""
     name: ObjectName | None = None
     """One object; all of the kind when absent."""
 

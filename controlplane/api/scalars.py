@@ -40,7 +40,7 @@ PATTERN_MEANINGS: Final[dict[str, str]] = {
     KIND_PATTERN: "a kind, such as `Service`",
     CONTROLLER_PATTERN: "a controller name: a domain and a path, such as `dragoman.dev/gateway-controller`",
     QUALIFIED_PATTERN: "a qualified name, such as `example.com/name`",
-    HEADER_NAME_PATTERN: "a header name (letters, digits and !#$%&'*+-.^_`|~)",
+    HEADER_NAME_PATTERN: "a header name, such as `x-tenant`",
     HEADER_VALUE_PATTERN: "a header value without control characters",
     DURATION_PATTERN: "a duration, such as `10s`, `500ms` or `1h30m`",
     PROTOCOL_PATTERN: "a protocol: HTTP, HTTPS, TLS, TCP, UDP or `example.com/name`",

@@ -22,11 +22,15 @@ class CORS(Model):
     allow_origins: Annotated[tuple[Origin, ...], Field(max_length=64)] = ()
     """Origins as `https://HOST[:PORT]`; the host may begin with `*.`, and `*` alone allows every origin."""
     allow_methods: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=16)] = ()
+    """Methods that may be used; `*` allows all."""
     allow_headers: Annotated[tuple[HeaderName, ...], Field(max_length=64)] = ()
+    """Request headers that may be sent; `*` allows all."""
     expose_headers: Annotated[tuple[HeaderName, ...], Field(max_length=64)] = ()
+    """Response headers that scripts may read."""
     max_age: Duration | None = None
     """How long a browser may keep the answer to a preflight request."""
     allow_credentials: Bool = False
+    """Whether requests may carry cookies and authorization."""
 
 
 class BasicAuth(Model):
