@@ -10,47 +10,47 @@ from pathlib import Path
 
 from controlplane.provision.address import Address, UnixAddress, parse_address
 from controlplane.provision.bootstrap import bootstrap, bootstrap_yaml
-from controlplane.provision.keeper import BackOff, Keeper
+from dragoman.processes import BackOff, ChildSpec, Supervisor
+
+_ASK_WITHIN_S = 1.0
+_STOP_GRACE_S = 5.0
 
 
 class LocalEnvoys:
     """`await envoys.apply({"demo/edge"})` makes the running Envoys those of these Gateways; `stop` ends them all.
 
-    `xds` gives where the control plane serves a Gateway's Envoys; `folder` (a short path: it holds Unix sockets) takes,
-    for each Envoy, its bootstrap, its admin socket and its log. `on_line(gateway, line)` gets what an Envoy logs,
-    `on_exit(gateway, code, wait_s)` hears that one ended and when it is started again.
+    They are children of `supervisor`, under the names that `child_name` gives, and started again when they end. `xds`
+    tells where the control plane serves a Gateway's Envoys. `folder` (a short path: it holds Unix sockets) takes, for
+    each Envoy, its bootstrap and its admin socket.
     """
 
     def __init__(
         self,
+        supervisor: Supervisor,
         *,
         envoy: Path,
         xds: Callable[[str], Address],
         folder: Path,
         concurrency: int = 2,
         log_level: str = "warning",
-        on_line: Callable[[str, str], None] = lambda gateway, line: None,
-        on_exit: Callable[[str, int, float], None] = lambda gateway, code, wait_s: None,
         back_off: BackOff | None = None,
     ) -> None:
+        self._supervisor = supervisor
         self._envoy = envoy
         self._xds = xds
         self._folder = folder
         self._options = ("--concurrency", str(concurrency), "--log-level", log_level)
-        self._on_line = on_line
-        self._on_exit = on_exit
-        self._back_off = back_off
-        self._keepers: dict[str, Keeper] = {}
+        self._back_off = back_off or BackOff()
+        self._running: set[str] = set()
 
     @property
     def running(self) -> frozenset[str]:
         """The Gateways that have an Envoy."""
-        return frozenset(self._keepers)
+        return frozenset(self._running)
 
     def pid(self, gateway: str) -> int | None:
         """The process id of a Gateway's Envoy; None where it has none at the moment."""
-        keeper = self._keepers.get(gateway)
-        return None if keeper is None else keeper.pid
+        return self._supervisor.pid(child_name(gateway)) if gateway in self._running else None
 
     def admin(self, gateway: str) -> UnixAddress:
         """Where the admin endpoint of a Gateway's Envoy is."""
@@ -58,23 +58,19 @@ class LocalEnvoys:
         assert isinstance(address, UnixAddress)
         return address
 
-    def log(self, gateway: str) -> Path:
-        """The file that a Gateway's Envoy logs to."""
-        return self._home(gateway) / "envoy.log"
-
     async def apply(self, gateways: Collection[str]) -> None:
-        """Starts the Envoys of Gateways that are new and stops those of Gateways that are gone; raises OSError."""
+        """Starts the Envoys of Gateways that are new and stops those of Gateways that are gone.
+
+        Returns when they run, which is before they have their configuration: see `ready`. Raises ChildError where an
+        Envoy does not even start.
+        """
         gone = self.running - set(gateways)
         await asyncio.gather(*(self._end(gateway) for gateway in gone))
-        for gateway in sorted(set(gateways) - self.running):
-            await self._begin(gateway)
+        await asyncio.gather(*(self._begin(gateway) for gateway in sorted(set(gateways) - self.running)))
 
     async def ready(self, gateway: str) -> bool:
         """Says whether the Envoy has its first configuration and serves."""
-        try:
-            return await asyncio.wait_for(_get_status(self.admin(gateway).path, "/ready"), 1.0) == 200
-        except (OSError, TimeoutError):
-            return False
+        return await self._asks(gateway, "/ready")
 
     async def stop(self) -> None:
         """Stops every Envoy."""
@@ -86,32 +82,49 @@ class LocalEnvoys:
         path = home / "envoy.yaml"
         document = bootstrap(gateway, xds=self._xds(gateway), node_id=f"{gateway}/local", admin=self.admin(gateway))
         path.write_text(bootstrap_yaml(document), "utf-8")
+
+        # Not Envoy's own readiness: that waits for the control plane, and must not keep an Envoy from being kept.
+        async def runs() -> bool:
+            return await self._asks(gateway, "/server_info")
+
         # Without hot restart any number of Envoys run side by side, with no shared memory to tell apart.
-        keeper = Keeper(
+        spec = ChildSpec(
+            child_name(gateway),
             (str(self._envoy), "-c", str(path), "--disable-hot-restart", *self._options),
-            log=self.log(gateway),
-            on_line=lambda line: self._on_line(gateway, line),
-            on_exit=lambda code, wait_s: self._on_exit(gateway, code, wait_s),
+            ready=runs,
+            stop_grace_s=_STOP_GRACE_S,
             back_off=self._back_off,
         )
-        await keeper.start()
-        self._keepers[gateway] = keeper
+        await self._supervisor.start(spec)
+        self._running.add(gateway)
 
     async def _end(self, gateway: str) -> None:
-        keeper = self._keepers.pop(gateway)
-        await keeper.stop()
+        self._running.discard(gateway)
+        await self._supervisor.stop(child_name(gateway))
         await asyncio.to_thread(shutil.rmtree, self._home(gateway), ignore_errors=True)
+
+    async def _asks(self, gateway: str, path: str) -> bool:
+        try:
+            return await asyncio.wait_for(_status(self.admin(gateway).path, path), _ASK_WITHIN_S) == 200
+        except (OSError, TimeoutError):
+            return False
 
     def _home(self, gateway: str) -> Path:
         # Names of Gateways are longer than the path of a Unix socket may be.
         return self._folder / hashlib.blake2b(gateway.encode(), digest_size=5).hexdigest()
 
 
-async def _get_status(socket_path: str, path: str) -> int:
+def child_name(gateway: str) -> str:
+    """The name of a Gateway's Envoy among the supervisor's children."""
+    return f"envoy {gateway}"
+
+
+async def _status(socket_path: str, path: str) -> int:
     reader, writer = await asyncio.open_unix_connection(socket_path)
     try:
+        # Envoy's admin endpoint refuses HTTP/1.0.
         writer.write(f"GET {path} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n".encode())
-        line = (await reader.readline()).split(b" ")
-        return int(line[1]) if len(line) > 1 else 0
+        words = (await reader.readline()).split(b" ")
+        return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
     finally:
         writer.close()
