@@ -33,7 +33,10 @@ from controlplane.translate.wire import duration
 
 # The name of no cluster: requests that a weight sends there are answered with 500.
 INVALID_BACKEND = "invalid-backend"
-_RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+# What has not reached a backend may be sent again unasked; a route that asks for retries has them on every loss of a
+# connection and every try that takes too long (Gateway API: HTTPRouteRetry).
+_RETRY_UNASKED = "connect-failure,refused-stream,reset-before-request"
+_RETRY_ON = "connect-failure,refused-stream,reset"
 _REDIRECT_CODES = {
     301: RedirectAction.MOVED_PERMANENTLY,
     302: RedirectAction.FOUND,
@@ -66,7 +69,7 @@ def edit_headers(request: HeaderEdit, response: HeaderEdit, target: Route | Weig
 
 def default_retry_policy() -> RetryPolicy:
     """Returns the retries that are safe for every request: none of them has reached a backend."""
-    return RetryPolicy(retry_on=_RETRY_ON, num_retries={"value": 1})
+    return RetryPolicy(retry_on=_RETRY_UNASKED, num_retries={"value": 1})
 
 
 def _values(edit: HeaderEdit) -> list[HeaderValueOption]:

@@ -91,6 +91,10 @@ class Upstream:
         """Cuts the connection at the next requests."""
         self._failures += [Answer(reset=True)] * times
 
+    def stall(self, times: int, delay_s: float) -> None:
+        """Answers the next requests this much later."""
+        self._failures += [Answer(200, b"late\n", delay_s=delay_s)] * times
+
     def answer(self, status: int = 200, body: bytes | str = b"", headers: Headers = ()) -> None:
         """From now on gives this fixed answer; `echo` brings the description back."""
         fixed = Answer(status, body.encode() if isinstance(body, str) else body, headers)
