@@ -139,7 +139,7 @@ class JwksCache:
         self._refresh_s: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._flights: dict[str, asyncio.Task[bool]] = {}
-        self._attempted: dict[str, float] = {}
+        self._refetched: dict[str, float] = {}
         self._slots = asyncio.Semaphore(CONCURRENT_FETCHES)
 
     def want(self, uris: Mapping[str, float]) -> None:
@@ -148,7 +148,7 @@ class JwksCache:
             self._tasks.pop(uri).cancel()
         for uri in set(self._states) - uris.keys():
             del self._states[uri]
-        self._attempted = {uri: at for uri, at in self._attempted.items() if uri in uris}
+        self._refetched = {uri: at for uri, at in self._refetched.items() if uri in uris}
         self._refresh_s = dict(uris)
         for uri in uris:
             if uri not in self._tasks:
@@ -167,8 +167,12 @@ class JwksCache:
         flight = self._flights.get(uri)
         if flight is not None:
             return flight
-        due = self._attempted.get(uri, float("-inf")) + self._refetch_s <= time.monotonic()
-        return self._start(uri) if due and uri in self._refresh_s else None
+        now = time.monotonic()
+        # Only these are counted, so that the first token of a rotation is not made to wait for the second.
+        if uri not in self._refresh_s or now < self._refetched.get(uri, float("-inf")) + self._refetch_s:
+            return None
+        self._refetched[uri] = now
+        return self._start(uri)
 
     async def close(self) -> None:
         """Ends all fetching."""
@@ -201,7 +205,6 @@ class JwksCache:
         before = self.status(uri)
         try:
             async with self._slots:
-                self._attempted[uri] = time.monotonic()
                 document = canonicalise(await self._fetch(uri))
         except JwksError as error:
             if uri in self._refresh_s:

@@ -4,7 +4,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from google.protobuf.message import DecodeError
@@ -32,7 +32,9 @@ _FLEETING = frozenset((Reason.NOT_YET, Reason.STORE_UNAVAILABLE, Reason.INTERNAL
 _NEVER = float("inf")
 log = logging.getLogger("ext_authz")
 
-Refetch = Callable[[Policy], "asyncio.Future[bool] | None"]
+MAX_WAITING = 1024
+"""Requests that wait for the store or for an issuer's keys, at the most."""
+Refetch = Callable[[Policy], Awaitable[bool] | None]
 """Starts to fetch a policy's keys anew, for a token that names an unknown one; None when that is not due."""
 
 
@@ -98,6 +100,10 @@ class Checker:
         waiting = isinstance(decision, NeedKeys) or self._refetchable(policy, decision)
         if not waiting:
             self._conclude(decision, policy, key, headers, call, started)
+            return
+        if len(self._tasks) >= MAX_WAITING:
+            overfull = _NO_STORE if isinstance(decision, NeedKeys) else decision
+            self._conclude(overfull, policy, key, headers, call, started, keep=False)
             return
         task = asyncio.ensure_future(self._decide_later(decision, policy, found, key, headers, call, started))
         self._tasks.add(task)

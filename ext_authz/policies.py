@@ -23,6 +23,7 @@ class Policies:
         self._kept_s = kept_s
         self._clock = clock
         self._leaves_at: dict[str, float] = {}
+        self._bodies: dict[str, bytes] = {}
         self._fetching: dict[str, pb.Policy] = {}
         """Those with keys that the service fetches itself, to be read anew when the keys change."""
 
@@ -30,27 +31,33 @@ class Policies:
         """Puts the sound ones in force and returns the others; an id that has a sound content keeps it."""
         invalid: list[InvalidPolicy] = []
         for name, body in changed.items():
+            if self._bodies.get(name) == body:
+                # Verdicts that were reached by it still hold.
+                self._leaves_at.pop(name, None)
+                continue
             read = self._read(name, body)
             if isinstance(read, InvalidPolicy):
                 invalid.append(read)
             else:
                 self._put(*read)
+                self._bodies[name] = body
         for name in removed:
             if name in self.by_id:
                 self._leaves_at.setdefault(name, self._clock() + self._kept_s)
         return tuple(invalid)
 
-    def replace(self, policies: Iterable[tuple[str, bytes]]) -> tuple[InvalidPolicy, ...]:
+    def replace(self, wanted: Mapping[str, bytes]) -> tuple[InvalidPolicy, ...]:
         """Puts exactly these in force, as a config file names them; others leave after the usual while."""
-        wanted = dict(policies)
         return self.update(wanted, set(self.by_id) - wanted.keys())
 
-    def sweep(self) -> None:
-        """Lets go of what was removed long enough ago."""
+    def sweep(self) -> bool:
+        """Lets go of what was removed long enough ago; returns whether there was any."""
         now = self._clock()
-        for name in [name for name, leaves_at in self._leaves_at.items() if now >= leaves_at]:
-            del self._leaves_at[name], self.by_id[name]
+        gone = [name for name, leaves_at in self._leaves_at.items() if now >= leaves_at]
+        for name in gone:
+            del self._leaves_at[name], self._bodies[name], self.by_id[name]
             self._fetching.pop(name, None)
+        return bool(gone)
 
     def refetched(self, uri: str) -> None:
         """Reads the policies anew whose keys come from this URI; verdicts of the old keys are then never found."""

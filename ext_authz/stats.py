@@ -1,10 +1,13 @@
 """Counts verdicts in plain integers, for the request path; the metrics endpoint reads them when it is asked."""
 
-from bisect import bisect_left
+from collections.abc import Callable, Iterable
 
+from prometheus_client.core import Metric
+
+from dragoman.metrics import Distribution, counter, gauge, histogram
 from ext_authz.identity import Reason
+from ext_authz.verdicts import VerdictCache
 
-BUCKETS_S = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 MAX_POLICIES = 1000
 OTHER = "(other)"
 
@@ -14,8 +17,7 @@ class Stats:
 
     def __init__(self) -> None:
         self.verdicts: dict[tuple[str, str], int] = {}
-        self.latency = [0] * (len(BUCKETS_S) + 1)
-        self.latency_sum_s = 0.0
+        self.seconds = Distribution()
         self.cached = 0
         self.decided = 0
         self.malformed = 0
@@ -34,10 +36,9 @@ class Stats:
         self._count(policy, reason.value, seconds)
 
     def _count(self, policy: str, reason: str, seconds: float) -> None:
-        self.latency[bisect_left(BUCKETS_S, seconds)] += 1
-        self.latency_sum_s += seconds
+        self.seconds.observe(seconds)
         try:
-            self.verdicts[(policy, reason)] += 1
+            self.verdicts[policy, reason] += 1
         except KeyError:
             self._first(policy, reason)
 
@@ -46,4 +47,33 @@ class Stats:
             if not policy or len(self._policies) >= MAX_POLICIES:
                 policy = OTHER
             self._policies.add(policy)
-        self.verdicts[(policy, reason)] = self.verdicts.get((policy, reason), 0) + 1
+        self.verdicts[policy, reason] = self.verdicts.get((policy, reason), 0) + 1
+
+
+def collect(
+    stats: Stats, verdicts: VerdictCache, policies: Callable[[], int], store_up: Callable[[], bool] | None
+) -> Iterable[Metric]:
+    """Yields the service's metrics."""
+    yield counter(
+        "dragoman_authz_verdicts",
+        "Verdicts by policy (NAMESPACE/NAME) and reason; `ok` passed, every other one was refused.",
+        ("policy", "reason"),
+        stats.verdicts.items(),
+    )
+    yield counter(
+        "dragoman_authz_passes",
+        "Requests that passed, by where the verdict came from.",
+        ("source",),
+        ((("cache",), stats.cached), (("decision",), stats.decided)),
+    )
+    yield counter("dragoman_authz_malformed_requests", "Calls that were no CheckRequest.", (), (((), stats.malformed),))
+    yield histogram(
+        "dragoman_authz_verdict_seconds",
+        "Seconds from a whole CheckRequest until its answer was handed to the connection.",
+        (),
+        (((), stats.seconds),),
+    )
+    yield gauge("dragoman_authz_cached_verdicts", "Verdicts in the cache.", (), (((), len(verdicts.passes)),))
+    yield gauge("dragoman_authz_policies", "Policies in force.", (), (((), policies()),))
+    if store_up is not None:
+        yield gauge("dragoman_authz_store_up", "Whether the key store answers.", (), (((), float(store_up())),))

@@ -91,6 +91,7 @@ class SqliteKeyStore:
     def _open(self) -> sqlite3.Connection:
         # Only the first opening makes the file: one that vanished later is an outage, not a store without keys.
         if not self._opened_once:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, FILE_MODE))
             os.chmod(self._path, FILE_MODE)
         uri = f"{self._path.absolute().as_uri()}?mode=rw"

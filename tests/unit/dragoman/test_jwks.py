@@ -195,9 +195,12 @@ async def test_a_refetch_is_shared_and_not_repeated_at_once(make_cache: MakeCach
     assert first is second
     release.set()
     assert await first is True
+    third = cache.refetch("http://issuer/")
+    assert third is not None
+    assert await third is True
     assert cache.refetch("http://issuer/") is None, "too soon"
     assert await until(lambda: cache.refetch("http://issuer/"), what="the next refetch to be due") is True
-    assert count == 2
+    assert count == 3
 
 
 async def test_documents_from_before_stand_until_fresh_ones_come(issuer: JwksServer, make_cache: MakeCache) -> None:

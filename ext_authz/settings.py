@@ -1,0 +1,66 @@
+"""What the service can be told, checked before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from dragoman.grpc_worker import Address, Engine
+
+DEFAULT_KEYS_FILE = Path(".dragoman/keys.db")
+
+
+class AuthzSettings(BaseModel):
+    """The settings of `dragoman authz`; times are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listen: str
+    """HOST:PORT or unix:PATH."""
+    workers: PositiveInt = 1
+    xds: str | None = None
+    """The control plane's address; this or `config`."""
+    config: Path | None = None
+    """A YAML file of policies."""
+    redis: str | None = Field(default=None, repr=False)
+    """redis://, rediss:// or unix:// URL of the key store; without it keys are in `keys`."""
+    keys: Path = DEFAULT_KEYS_FILE
+    """The SQLite file of the key store."""
+    http: str | None = None
+    """HOST:PORT or unix:PATH of health and metrics; a host that is not loopback must be asked for by name."""
+    engine: Engine = "ngh2"
+    state: Path | None = None
+    """The folder that the last good policies and signing keys are kept in."""
+    node_id: str = Field(default="", max_length=256)
+    """Empty: made of the host's name and the process' id."""
+    max_verdicts: PositiveInt = 65_536
+    """Verdicts that are remembered, at the most."""
+    policy_kept_s: float = Field(default=60.0, ge=0)
+    """How long a policy is still in force after its removal, for Envoys that still name it."""
+    store_timeout_s: PositiveFloat = 0.15
+    """How long the store may take to answer for a key that is not cached."""
+    drain_s: float = Field(default=10.0, ge=0)
+    log_level: str = "INFO"
+
+    @field_validator("listen", "http")
+    @classmethod
+    def _is_address(cls, text: str | None) -> str | None:
+        if text is not None:
+            Address.parse(text)
+        return text
+
+    @field_validator("redis")
+    @classmethod
+    def _is_redis_url(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.xds is None) == (self.config is None):
+            raise ValueError("give either xds or config")
+        return self
