@@ -28,6 +28,7 @@ class Fault:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
+MAX_FAULTS: Final = 50
 _SHOWN: Final = 60
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_\-]+")
 
@@ -79,7 +80,10 @@ def to_faults(error: ValidationError, document: Mapping[str, object], model: typ
         messages = found.setdefault(path, [])
         if message not in messages:
             messages.append(message)
-    return tuple(Fault(path, _merge(messages)) for path, messages in found.items())
+    faults = [Fault(path, _merge(messages)) for path, messages in found.items()]
+    if len(faults) > MAX_FAULTS:
+        faults[MAX_FAULTS:] = [Fault("", f"and {len(faults) - MAX_FAULTS} more faults")]
+    return tuple(faults)
 
 
 def _has_deeper(errors: Sequence[ErrorDetails], location: tuple[int | str, ...]) -> bool:

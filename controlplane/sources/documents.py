@@ -85,6 +85,8 @@ def parse_json(data: bytes) -> object:
         raise DocumentError("not UTF-8", data.count(b"\n", 0, error.start) + 1) from None
     except RecursionError:
         raise DocumentError("nested too deeply") from None
+    except ValueError as error:  # A number of thousands of digits.
+        raise DocumentError(str(error)) from None
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

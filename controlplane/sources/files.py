@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from controlplane.api.meta import ObjectKey
@@ -24,16 +27,26 @@ class FileSource:
     """The manifests (`*.yaml`, `*.yml`, `*.json`) below a folder.
 
     Only documents whose text changed are parsed, and none are kept. What a file gave stays while the file cannot be
-    read; of an object that is written in two files, the first in path order counts.
+    read; of an object that is written in two files, the first in path order counts. A file that vanishes has `grace_s`
+    to come back: editors and git remove a file before they write it anew.
     """
 
     def __init__(
-        self, folder: Path | str, *, max_file_bytes: int = MAX_FILE_BYTES, notifier: Notifier = "auto"
+        self,
+        folder: Path | str,
+        *,
+        max_file_bytes: int = MAX_FILE_BYTES,
+        notifier: Notifier = "auto",
+        grace_s: float = 0.05,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = os.path.normpath(folder)
         self._max_file_bytes = max_file_bytes
         self._notifier: Notifier = notifier
+        self._grace_s = grace_s
+        self._clock = clock
         self._manifests: dict[str, Manifest] = {}
+        self._leaving: dict[str, float] = {}
         self._places = Places()
         self._faulty: dict[str, tuple[SourceFault, ...]] = {}
         self._unreadable: tuple[str, ...] = ()
@@ -42,6 +55,7 @@ class FileSource:
     def read(self) -> Changes:
         """All objects. What a file gave at an earlier call and what cannot be read now is not reported as removed."""
         before = set(self._places.keys())
+        self._leaving.clear()
         listing = list_folder(self._folder)
         parsed: _Parsed = {}
         for _ in self._update(self._differences(listing, None), parsed, reparse=True):
@@ -52,7 +66,8 @@ class FileSource:
 
     async def watch(self, stop: asyncio.Event) -> AsyncGenerator[Changes, None]:
         """What changes from the last `read` on, until `stop` is set; what changed before this call is not missed."""
-        async with contextlib.aclosing(hints(self._folder, stop, by=self._notifier)) as found:
+        due = hints(self._folder, stop, by=self._notifier, due_s=self._due_s)
+        async with contextlib.aclosing(due) as found:
             async for hint in found:
                 changes = self._look(hint)
                 if changes is not None:
@@ -63,9 +78,10 @@ class FileSource:
         files = {path: sign(path) for path in hint.paths}
         if hint.scope is not Scope.PATHS:
             files |= self._differences(list_folder(self._folder), hint.scope)
+        self._spare(files)
         parsed: _Parsed = {}
         before: dict[ObjectKey, Origin | None] = {}
-        for key, place in self._update(files, parsed, reparse=False):
+        for key, place in chain(self._update(files, parsed, reparse=False), self._release()):
             before.setdefault(key, place)
         upserted: list[RawObject] = []
         removed: list[ObjectKey] = []
@@ -117,6 +133,37 @@ class FileSource:
             for key in _changed(old, new):
                 yield key, self._places.winner(key)
                 self._places.put(key, path, new.objects.get(key))
+
+    def _due_s(self) -> float | None:
+        """How long until a file that vanished counts as gone."""
+        return max(0.0, min(self._leaving.values()) - self._clock()) if self._leaving else None
+
+    def _spare(self, files: dict[str, Signature | None]) -> None:
+        """Leaves out the files that vanished just now, and adds those that have not come back in time."""
+        now = self._clock()
+        for path, signature in list(files.items()):
+            if signature is not None:
+                self._leaving.pop(path, None)
+            elif path in self._manifests and self._leaving.setdefault(path, now + self._grace_s) > now:
+                del files[path]
+        for path, deadline in list(self._leaving.items()):
+            if deadline <= now:
+                del self._leaving[path]
+                # One that is there again but not looked at is being written.
+                if sign(path) is None:
+                    files[path] = None
+
+    def _release(self) -> Iterator[tuple[ObjectKey, Origin | None]]:
+        """What a vanished file gave and another file gives now has moved there, without any grace."""
+        for path in self._leaving:
+            old = self._manifests[path]
+            moved = [key for key in old.objects if self._places.is_contested(key)]
+            for key in moved:
+                yield key, self._places.winner(key)
+                self._places.put(key, path, None)
+            if moved:
+                kept = {key: place for key, place in old.objects.items() if key not in moved}
+                self._manifests[path] = replace(old, objects=kept)
 
     def _raw(self, key: ObjectKey, parsed: _Parsed) -> RawObject | None:
         origin = self._places.winner(key)

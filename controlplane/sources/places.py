@@ -21,6 +21,10 @@ class Places:
         places = self._places.get(key)
         return places[0] if places else None
 
+    def is_contested(self, key: ObjectKey) -> bool:
+        """Whether several files define an object."""
+        return key in self._contested
+
     def keys(self) -> Iterator[ObjectKey]:
         """All objects."""
         return iter(self._places)

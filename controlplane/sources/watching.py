@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
@@ -46,18 +46,23 @@ for network file systems that tell nobody of changes."""
 # While the folder itself is gone there is nothing to watch.
 _RETRY_S: Final = 1.0
 _POLL_S: Final = 0.25
-_LOOK_ANYWAY_MS: Final = 5_000
+_LOOK_ANYWAY_S: Final = 5.0
 # Where finished writes cannot be told from those under way, a file must have been left alone for so long.
 _SETTLE_S: Final = 0.05
 
 
-async def hints(folder: str, stop: asyncio.Event, *, by: Notifier = "auto") -> AsyncGenerator[Hint, None]:
-    """Yields EVERYTHING once watching has begun, then a hint for each change, until `stop` is set."""
+async def hints(
+    folder: str, stop: asyncio.Event, *, by: Notifier = "auto", due_s: Callable[[], float | None] = lambda: None
+) -> AsyncGenerator[Hint, None]:
+    """Yields EVERYTHING once watching has begun, then a hint for each change, until `stop` is set.
+
+    `due_s` says in how many seconds a hint is wanted in any case (None: never).
+    """
     if by == "auto":
         by = "inotify" if sys.platform == "linux" else "watchfiles"
     if by == "inotify":
         try:
-            async with contextlib.aclosing(_by_inotify(folder, stop)) as found:
+            async with contextlib.aclosing(_by_inotify(folder, stop, due_s)) as found:
                 async for hint in found:
                     yield hint
         except OSError as error:
@@ -65,13 +70,16 @@ async def hints(folder: str, stop: asyncio.Event, *, by: Notifier = "auto") -> A
             by = "polling"
     while not stop.is_set():
         yield EVERYTHING
+        due = due_s()
         if by == "watchfiles" and _is_there(folder):
-            await _next_by_watchfiles(folder, stop)
+            await _next_by_watchfiles(folder, stop, _LOOK_ANYWAY_S if due is None else due)
         else:
-            await _wait(stop, _POLL_S)
+            await _wait(stop, _POLL_S if due is None else min(due, _POLL_S))
 
 
-async def _by_inotify(folder: str, stop: asyncio.Event) -> AsyncGenerator[Hint, None]:
+async def _by_inotify(
+    folder: str, stop: asyncio.Event, due_s: Callable[[], float | None]
+) -> AsyncGenerator[Hint, None]:
     loop = asyncio.get_running_loop()
     notify, wake = Inotify(), asyncio.Event()
     stopping = asyncio.create_task(_set_after(stop, wake))
@@ -82,11 +90,11 @@ async def _by_inotify(folder: str, stop: asyncio.Event) -> AsyncGenerator[Hint, 
             if hint.scope is not Scope.PATHS:
                 listing = list_folder(folder)
                 notify.watch(listing.directories, listing.linked)
-            if hint.scope is not Scope.PATHS or hint.paths:
+            if hint.scope is not Scope.PATHS or hint.paths or due_s() == 0:
                 yield hint
             gone = not _is_there(folder)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), _RETRY_S if gone else None)
+                await asyncio.wait_for(wake.wait(), _RETRY_S if gone else due_s())
             wake.clear()
             hint = EVERYTHING if gone else _hint(_drain(notify))
     finally:
@@ -137,7 +145,7 @@ async def _set_after(first: asyncio.Event, second: asyncio.Event) -> None:
     second.set()
 
 
-async def _next_by_watchfiles(folder: str, stop: asyncio.Event) -> None:
+async def _next_by_watchfiles(folder: str, stop: asyncio.Event, longest_s: float) -> None:
     """Waits for a change, but not for ever: one that came before watching began would be missed."""
     watching = awatch(
         folder,
@@ -145,7 +153,7 @@ async def _next_by_watchfiles(folder: str, stop: asyncio.Event) -> None:
         step=10,
         debounce=200,
         stop_event=stop,
-        rust_timeout=_LOOK_ANYWAY_MS,
+        rust_timeout=max(1, int(longest_s * 1000)),
         yield_on_timeout=True,
         force_polling=False,
         ignore_permission_denied=True,

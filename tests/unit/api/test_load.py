@@ -310,3 +310,9 @@ def test_the_key_of_an_object_can_be_told_without_reading_it_whole() -> None:
     )
     for text in ("{}", "{kind: A}", "{apiVersion: v1, kind: A}", "{apiVersion: v1, kind: A, metadata: {name: 5}}"):
         assert key_of(read(text)) is None
+
+
+def test_faults_without_end_are_cut_short() -> None:
+    loaded = load(route(hostnames=["A"] * 200))
+    assert len(loaded.faults) == 51
+    assert loaded.faults[-1].message == "and 150 more faults"

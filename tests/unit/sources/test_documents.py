@@ -129,6 +129,7 @@ def test_windows_line_ends_are_read_too() -> None:
         (b'{"a": NaN}', 1, "NaN"),
         (b"[" * 100_000, 1, "nested too deeply"),
         (b'{"a": "\xff"}', 1, "not UTF-8"),
+        (b'{"a": ' + b"1" * 5000 + b"}", 1, "digits"),
     ],
 )
 def test_json_is_held_to_the_same(text: bytes, line: int, message: str) -> None:

@@ -36,8 +36,8 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(folder: Path, *, notifier: Notifier = "auto") -> AsyncIterator[Watched]:
-    source, state, stop = FileSource(folder, notifier=notifier), Watched(), asyncio.Event()
+async def watched(folder: Path, *, notifier: Notifier = "auto", grace_s: float = 0.05) -> AsyncIterator[Watched]:
+    source, state, stop = FileSource(folder, notifier=notifier, grace_s=grace_s), Watched(), asyncio.Event()
     state.take(source.read())
 
     async def watch() -> None:
@@ -49,7 +49,7 @@ async def watched(folder: Path, *, notifier: Notifier = "auto") -> AsyncIterator
         # That watching has begun shows in a file that nothing else is about.
         probe = write(folder / "zz-probe.yaml", config_map("probe"))
         await state.until(lambda: "probe" in state.values, "watching to begin")
-        probe.unlink()
+        write(probe, "# empty now\n")
         await state.until(lambda: "probe" not in state.values, "the probe to go")
         del state.said[1:]
         yield state
@@ -143,6 +143,29 @@ async def test_a_folder_that_vanishes_takes_nothing_with_it(folder: Path) -> Non
         await state.until(lambda: state.said[-1].complete, "the folder's return")
         write(folder / "a.yaml", config_map("one", "back"))
         await state.until(lambda: state.values == {"one": "back"}, "a change in the folder that came back")
+
+
+async def test_a_file_that_is_removed_and_written_anew_takes_nothing_with_it(folder: Path) -> None:
+    async with watched(folder, grace_s=5) as state:
+        move(folder / "a.yaml", folder / "a.yaml~")
+        write(folder / "b.yaml", config_map("four"))
+        await state.until(lambda: "four" in state.values, "a look at the folder without the file")
+        assert set(state.values) == {"one", "two", "three", "four"}
+        with (folder / "a.yaml").open("w") as file:
+            file.write(config_map("one", "2") + "---\n" + config_map("two") + "---\n" + config_map("three"))
+        await state.until(lambda: state.values["one"] == "2", "the file that came back")
+    assert [key for changes in state.said for key in changes.removed] == []
+
+
+async def test_objects_move_with_a_file_that_is_renamed(folder: Path) -> None:
+    async with watched(folder, grace_s=5) as state:
+        move(folder / "a.yaml", folder / "z.yaml")
+        await state.until(lambda: len(state.said) > 1, "the rename")
+        moved = {raw.key.name: raw.origin.file for raw in state.said[1].upserted}
+        assert moved == dict.fromkeys(("one", "two", "three"), str(folder / "z.yaml"))
+        write(folder / "z.yaml", config_map("one", "2"))
+        await state.until(lambda: state.values == {"one": "2"}, "the change under the new name")
+    assert [changes.faults for changes in state.said] == [()] * len(state.said)
 
 
 async def test_a_config_map_that_kubernetes_mounts_is_seen_to_change(tmp_path: Path) -> None:
