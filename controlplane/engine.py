@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from controlplane.api.load import load
-from controlplane.api.meta import ObjectKey
+from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile.check import check
 from controlplane.conditions import ObjectStatus
 from controlplane.pipeline import Admitted, Pipeline
 from controlplane.provision.binding import Bindings, Clash
 from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
+from controlplane.xds.identity import GRPC_SUFFIX
 from controlplane.xds.resources import Snapshot
 
 Ports = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
@@ -68,6 +69,17 @@ class Engine:
             self.pipeline.objects.key_sets.set(uri, text)
         return self._step([], start)
 
+    def project_for_grpc(self, owner: str, *, wanted: bool) -> Step:
+        """Starts or ends the projection of a Gateway (`NAMESPACE/NAME`) for gRPC's own xDS clients."""
+        start = time.perf_counter()
+        namespace, _, name = owner.partition("/")
+        key = ObjectKey(GATEWAY_GROUP, "Gateway", namespace, name)
+        if wanted:
+            self.pipeline.grpc.wanted.set(key, None)
+        else:
+            self.pipeline.grpc.wanted.delete(key)
+        return self._step([], start)
+
     def line_of(self, key: ObjectKey) -> Origin | None:
         """Returns where an object stands in its source."""
         return self.origins.get(key)
@@ -98,6 +110,8 @@ class Engine:
             pipeline.graph.stabilise()
         self._accept(changed)
         snapshots = {f"{k.namespace}/{k.name}": s for k, s in pipeline.snapshots.take_changes().items()}
+        projected = pipeline.grpc.snapshots.take_changes()
+        snapshots |= {f"{k.namespace}/{k.name}{GRPC_SUFFIX}": s for k, s in projected.items()}
         statuses = dict(pipeline.statuses.take_changes())
         return Step(snapshots, statuses, tuple(changed), self.faults, time.perf_counter() - start)
 

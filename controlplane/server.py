@@ -14,8 +14,8 @@ from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
 from controlplane.status.report import Report, report
 from controlplane.xds.cache import Observers, SnapshotCache
-from controlplane.xds.events import Nack
-from controlplane.xds.identity import Principal
+from controlplane.xds.events import Nack, StreamEvent
+from controlplane.xds.identity import GRPC_SUFFIX, Principal
 from controlplane.xds.metrics import XdsMetrics
 from controlplane.xds.server import AdsServer, serve_ads
 
@@ -45,7 +45,9 @@ class ControlPlane:
         on_nack: Callable[[Nack], None] = lambda nack: None,
     ) -> None:
         self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
-        self.cache = SnapshotCache(observers=Observers(on_nack=self._nacked), metrics=metrics)
+        self.cache = SnapshotCache(
+            observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed), metrics=metrics
+        )
         self.nacks: dict[tuple[str, str], Nack] = {}
         self._source = source
         self._listen = listen
@@ -113,6 +115,15 @@ class ControlPlane:
             if snapshot is None:
                 self.cache.remove(owner)
         self._on_step(step)
+
+    def _stream_changed(self, event: StreamEvent) -> None:
+        if event.owner.endswith(GRPC_SUFFIX):
+            # Not from within the stream's own call: what it leads to is sent to that stream too.
+            asyncio.get_running_loop().call_soon(self._project, event.owner)
+
+    def _project(self, owner: str) -> None:
+        wanted = any(client.owner == owner for client in self.cache.clients())
+        self._publish(self.engine.project_for_grpc(owner.removesuffix(GRPC_SUFFIX), wanted=wanted))
 
     def _nacked(self, nack: Nack) -> None:
         self.nacks[nack.owner, nack.type_url] = nack

@@ -13,6 +13,7 @@ from controlplane.compile import attachment, backends, gateway, hosts, httproute
 from controlplane.conditions import ObjectStatus
 from controlplane.graph import Derived, Graph, Group, Table
 from controlplane.pipeline.objects import Admitted, Objects
+from controlplane.pipeline.projection import GrpcProjection
 from controlplane.pipeline.statuses import Statuses
 from controlplane.translate import clusters, listeners, routes, tree
 from controlplane.xds import resources as xds
@@ -35,6 +36,9 @@ class Entry(NamedTuple):
     rank: precedence.Rank
     route: ir.Route
 
+
+Ranked = tuple[int, Entry, tuple[Place, ObjectKey], int]
+"""How far the hostname is from the domain, the route, and where its bytes are to be read."""
 
 # From here on a virtual host's routes stand in a matcher tree: below, a list is as fast, and Envoy builds it sooner.
 TREE_FROM = 100
@@ -74,6 +78,12 @@ class Pipeline:
         self._typed = graph.derive("resources", self._compute_typed)
         self._snapshot = graph.derive("snapshot", self._compute_snapshot)
         self.snapshots = graph.root(self._our_gateways, self._snapshot)
+        self.grpc = GrpcProjection(
+            graph,
+            targets=self._grpc_targets,
+            cluster=lambda id_: backends.cluster(self.objects, id_),
+            endpoints=lambda id_: backends.endpoints(self.objects, id_),
+        )
         statuses = Statuses(
             self.objects,
             judged=self._judged.get,
@@ -235,16 +245,8 @@ class Pipeline:
 
     def _compute_host(self, key: tuple[Place, str]) -> Host:
         """Assembles a virtual host; routes of less specific hostnames come after those of more specific ones."""
-        place, domain = key
-        ranked: list[tuple[int, Entry, tuple[Place, ObjectKey], int]] = []
-        seen: set[ObjectKey] = set()
-        for distance, pattern in enumerate(hosts.candidates(domain)):
-            members = self._hosted.get((place, pattern)) - seen
-            seen |= members
-            for route in members:
-                here = (place, route)
-                ranked += [(distance, entry, here, i) for i, entry in enumerate(self._entries.get(here))]
-        ranked.sort(key=lambda item: (item[0], item[1].rank))
+        domain = key[1]
+        ranked = self._ranked(key)
         origins = tuple(dict.fromkeys(entry.route.origin for _, entry, _, _ in ranked))
         if len(ranked) < TREE_FROM or not tree.suits(entry.route.match for _, entry, _, _ in ranked):
             return Host(routes.virtual_host(domain, (self._bodies.get(at)[i] for _, _, at, i in ranked)), origins)
@@ -255,6 +257,27 @@ class Pipeline:
             )
             stages.setdefault(distance, []).append(branch)
         return Host(routes.virtual_host_of_tree(domain, list(stages.values())), origins)
+
+    def _ranked(self, key: tuple[Place, str]) -> list[Ranked]:
+        """Returns the routes of a host in the order of precedence."""
+        place, domain = key
+        ranked: list[Ranked] = []
+        seen: set[ObjectKey] = set()
+        for distance, pattern in enumerate(hosts.candidates(domain)):
+            members = self._hosted.get((place, pattern)) - seen
+            seen |= members
+            for route in members:
+                here = (place, route)
+                ranked += [(distance, entry, here, i) for i, entry in enumerate(self._entries.get(here))]
+        ranked.sort(key=lambda item: (item[0], item[1].rank))
+        return ranked
+
+    def _grpc_targets(self, key: ObjectKey) -> Iterable[tuple[str, list[ir.Route]]]:
+        for listener in self._judged.get(key) or ():
+            place = Place(key, listener.name)
+            for domain in sorted(self._domains.get(place)) if listener.serves else ():
+                if not domain.startswith("*"):
+                    yield domain, [entry.route for _, entry, _, _ in self._ranked((place, domain))]
 
     def _read_at(
         self, bodies: Derived[tuple[Place, ObjectKey], tuple[bytes, ...]], at: tuple[Place, ObjectKey], index: int

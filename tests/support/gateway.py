@@ -34,13 +34,27 @@ GATEWAY_CLASS: Mapping[str, Any] = {
 }
 
 
+def write_documents(path: Path, documents: Documents, *, beside: Path | None = None) -> None:
+    """Writes manifests (YAML text, or data) to a file that is renamed into place."""
+    text = documents if isinstance(documents, str) else yaml.safe_dump_all([dict(each) for each in documents])
+    beside = beside or path.with_suffix(".new")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
 class Gateway:
     """`async with Gateway({"routes.yaml": documents}) as gateway`; every listener's port gets a free one to bind."""
 
     def __init__(
-        self, files: Mapping[str, Documents], *, name: str = "demo/edge", nameservers: Sequence[tuple[str, int]] = ()
+        self,
+        files: Mapping[str, Documents],
+        *,
+        name: str = "demo/edge",
+        others: Sequence[str] = (),
+        nameservers: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.name = name
+        self._others = others
         self.home = Path(tempfile.mkdtemp(prefix="dgm-gw-"))
         self.folder = self.home / "config"
         self.folder.mkdir()
@@ -54,10 +68,7 @@ class Gateway:
 
     def write(self, file: str, documents: Documents) -> None:
         """Puts a file in place at once, as an editor or `kubectl` would: written beside, then renamed."""
-        text = documents if isinstance(documents, str) else yaml.safe_dump_all([dict(each) for each in documents])
-        beside = self.home / f"{file}.new"
-        beside.write_text(text)
-        os.replace(beside, self.folder / file)
+        write_documents(self.folder / file, documents, beside=self.home / f"{file}.new")
 
     def remove(self, file: str) -> None:
         """Removes a file."""
@@ -66,9 +77,10 @@ class Gateway:
     async def __aenter__(self) -> Gateway:
         try:
             await self.start_plane()
-            xds = parse_address(f"unix:{self.home}/xds.sock")
-            envoy = Envoy(bootstrap(self.name, xds=xds, admin=parse_address(f"unix:{self.home}/admin.sock")))
-            self.envoy = await self._stack.enter_async_context(envoy)
+            self.envoy, *_ = [
+                await self._stack.enter_async_context(Envoy(self._bootstrap(name, number)))
+                for number, name in enumerate((self.name, *self._others))
+            ]
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -88,7 +100,10 @@ class Gateway:
         self.plane = ControlPlane(
             FileSource(self.folder),
             bind=self._bind,
-            listen={f"unix:{self.home}/xds.sock": Principal("gateway", self.name)},
+            listen={
+                f"unix:{self.home}/xds-{number}.sock": Principal("gateway", name)
+                for number, name in enumerate((self.name, *self._others))
+            },
             nameservers=self._nameservers,
         )
         await self.plane.__aenter__()
@@ -99,15 +114,16 @@ class Gateway:
             plane, self.plane = self.plane, None
             await plane.__aexit__(None, None, None)
 
-    def port(self, listener_port: int) -> int:
+    def port(self, listener_port: int, gateway: str | None = None) -> int:
         """Returns where a listener's port is bound."""
-        return self.ports.setdefault((self.name, listener_port), free_port())
+        return self.ports.setdefault((gateway or self.name, listener_port), free_port())
 
     async def get(
         self,
         path: str = "/",
         *,
         port: int = 80,
+        gateway: str | None = None,
         host: str = "example.com",
         method: str = "GET",
         headers: HeaderInput = (),
@@ -115,7 +131,7 @@ class Gateway:
         **connect: Any,
     ) -> Response:
         """Sends one request on a connection of its own."""
-        async with await Connection.to(self.port(port), **connect) as connection:
+        async with await Connection.to(self.port(port, gateway), **connect) as connection:
             return await connection.request(path, method=method, host=host, headers=headers, body=body)
 
     async def answers(self, path: str, status: int = 200, *, within_s: float = 10.0, **request: Any) -> Response:
@@ -133,6 +149,13 @@ class Gateway:
         """Returns what is wrong now, in words."""
         assert self.plane is not None
         return [str(finding) for finding in self.plane.report().findings]
+
+    def _bootstrap(self, name: str, number: int) -> Mapping[str, Any]:
+        return bootstrap(
+            name,
+            xds=parse_address(f"unix:{self.home}/xds-{number}.sock"),
+            admin=parse_address(f"unix:{self.home}/admin-{number}.sock"),
+        )
 
     def _bind(self, gateways: Ports) -> Bindings:
         wanted = [(gateway, port) for gateway, (_, ports) in gateways.items() for port in ports]
