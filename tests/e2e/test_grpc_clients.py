@@ -57,7 +57,6 @@ async def _call(xds: str, target: str) -> str:
         "-c",
         _CALL,
         target,
-        *(["wait"] if wait else []),
         env=environment,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -145,6 +145,28 @@ class Gateway:
         assert found is not None
         return found
 
+    async def refuses(self, port: int, *, gateway: str | None = None, within_s: float = 10.0) -> None:
+        """Waits until nobody listens on a listener's port."""
+
+        async def refused() -> bool:
+            try:
+                (await Connection.to(self.port(port, gateway))).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        await until(refused, within_s=within_s, what=f"port {port} to be closed")
+
+    async def found(self, *parts: str, within_s: float = 10.0) -> str:
+        """Waits for a finding that has all these parts, and returns it."""
+
+        def found() -> str | None:
+            return next((each for each in self.findings() if all(part in each for part in parts)), None)
+
+        text = await until(found, within_s=within_s, what=f"a finding of {parts}", detail=lambda: str(self.findings()))
+        assert text is not None
+        return text
+
     def findings(self) -> list[str]:
         """Returns what is wrong now, in words."""
         assert self.plane is not None
