@@ -20,7 +20,7 @@ from benchmarks.scene import scene
 
 PARTS = ("engine", "control-plane", "swarm", "envoy", "services")
 # Measurements that stand in modules of their own: each has `async def rows() -> list[Row]`.
-SERVICES = ("benchmarks.grpc_load",)
+SERVICES = ("benchmarks.services",)
 FEW_ROUTES = 10
 
 
