@@ -14,6 +14,7 @@ import grpc.aio
 from dragoman.grpc_worker import sockets
 from dragoman.grpc_worker.api import Address, CallObserver, Handler, Limits, StatusCode, TlsFiles
 from dragoman.grpc_worker.health import CHECK_METHOD, HealthCheck
+from dragoman.grpc_worker.tls import Watched
 
 log = logging.getLogger("dragoman.grpc_worker")
 
@@ -181,6 +182,24 @@ def _creating_files_with(mode: int | None) -> Iterator[None]:
 
 
 def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    watched = Watched(files)
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        # Called for each handshake; None keeps the certificate in use.
+        try:
+            return _certificate(files) if watched.changed() else None
+        except OSError as error:
+            log.error("the new certificate %s is not used: %s", files.certificate, error)
+            return None
+
+    return grpc.dynamic_ssl_server_credentials(
+        _certificate(files),
+        fetch,  # pyright: ignore[reportArgumentType]  (the stubs forget None, which its documentation has)
+        require_client_authentication=files.client_ca is not None,
+    )
+
+
+def _certificate(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     pair = (files.private_key.read_bytes(), files.certificate.read_bytes())
     client_ca = files.client_ca.read_bytes() if files.client_ca is not None else None
-    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
+    return grpc.ssl_server_certificate_configuration([pair], client_ca)

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import socket
-import ssl
 from collections.abc import Mapping
 
 from dragoman.grpc_worker import sockets
@@ -13,6 +12,7 @@ from dragoman.grpc_worker.api import Address, CallObserver, Handler, Limits, Tls
 from dragoman.grpc_worker.deadlines import Deadlines
 from dragoman.grpc_worker.health import CHECK_METHOD, HealthCheck
 from dragoman.grpc_worker.ngh2_connection import Connection, Method, Shared
+from dragoman.grpc_worker.tls import ServerTls
 
 log = logging.getLogger("dragoman.grpc_worker")
 
@@ -58,6 +58,7 @@ class Ngh2Server:
         self._listener: asyncio.Server | None = None
         self._address = Address()
         self._inode = 0
+        self._tls: ServerTls | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._sweep_s = _sweep_interval_s(limits)
         self._complained_at = 0.0
@@ -71,13 +72,15 @@ class Ngh2Server:
         self._health.serving = serving
 
     async def listen(self, address: Address, *, tls: TlsFiles | None, unix_mode: int) -> None:
-        context = _tls_context(tls) if tls is not None else None
+        self._tls = ServerTls(tls) if tls is not None else None
         listener = sockets.bind(address, unix_mode=unix_mode)
         self._address = sockets.bound_address(listener, address)
         if address.is_unix:
             self._inode = os.lstat(address.path).st_ino
         create = self._loop.create_unix_server if listener.family == socket.AF_UNIX else self._loop.create_server
-        self._listener = await create(lambda: Connection(self._shared), sock=listener, ssl=context)
+        self._listener = await create(
+            lambda: Connection(self._shared), sock=listener, ssl=self._tls and self._tls.context
+        )
         self._sweep()
 
     async def drain(self, grace_s: float) -> None:
@@ -131,6 +134,8 @@ class Ngh2Server:
         now = self._loop.time()
         for connection in list(self._connections):
             connection.sweep(now)
+        if self._tls is not None:
+            self._tls.refresh()
         self._sweeping = self._loop.call_later(self._sweep_s, self._sweep)
 
 
@@ -139,14 +144,3 @@ def _sweep_interval_s(limits: Limits) -> float:
     times = (limits.connection_idle_s, limits.handshake_s, limits.request_s)
     shortest = min(*times, limits.keepalive_time_s, limits.keepalive_timeout_s)
     return min(MAX_SWEEP_S, max(MIN_SWEEP_S, shortest / 4))
-
-
-def _tls_context(files: TlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    context.load_cert_chain(files.certificate, files.private_key)
-    if files.client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(files.client_ca)
-    return context

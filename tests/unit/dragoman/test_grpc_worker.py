@@ -5,6 +5,7 @@ import asyncio
 import os
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -340,3 +341,48 @@ async def test_with_a_client_ca_only_its_clients_are_served(
     for stranger in (None, Authority("somebody else").leaf("spiffe://mesh/envoy")):
         error = await failure_of(ask_with_tls(server, authority, stranger))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_new_certificate_on_disk_is_taken_in(serving: Serve, authority: Authority, tmp_path: Path) -> None:
+    files = TlsFiles(*authority.leaf("127.0.0.1").write(tmp_path))
+    # Short times make the worker look often.
+    server = await serving(echo, tls=files, limits=Limits(request_s=0.1))
+    successor = Authority("the next authority")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await ask_with_tls(server, successor, None)
+    successor.leaf("127.0.0.1").write(tmp_path)
+
+    async def served() -> bool:
+        try:
+            return await ask_with_tls(server, successor, None) == b"private"
+        except grpc.aio.AioRpcError:
+            return False
+
+    await until(served, what="the new certificate")
+
+
+async def test_a_tls_client_that_does_not_agree_on_http2_is_cut(authority: Authority, tmp_path: Path) -> None:
+    files = TlsFiles(*authority.leaf("127.0.0.1").write(tmp_path))
+    server = await serve({METHOD: echo}, listen=Address.parse("127.0.0.1:0"), tls=files)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", server.address.port, ssl=authority.client_context(), server_hostname="127.0.0.1"
+    )
+    try:
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+    except ConnectionError:
+        pass  # Cut so early that the system tells it as an error.
+    finally:
+        writer.close()
+        await server.close()
+
+
+async def test_without_ngh2_grpcio_serves_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "ngh2", None)
+    for name in ("ngh2_engine", "ngh2_connection"):
+        monkeypatch.delitem(sys.modules, f"dragoman.grpc_worker.{name}", raising=False)
+    server = await serve({METHOD: echo}, listen=Address.parse("127.0.0.1:0"), engine="ngh2")
+    assert await ask(server) == b"hello"
+    await server.close()
+    assert [record.levelname for record in caplog.records if "grpcio" in record.message] == ["WARNING"]

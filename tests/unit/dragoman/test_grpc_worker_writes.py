@@ -1,13 +1,14 @@
-"""How often the ngh2 engine writes: a system call for all replies of a loop tick, not one for each."""
+"""What a call costs the ngh2 engine: one write for all replies of a loop tick, no task, and few timers."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import ngh2
 import pytest
 
 from dragoman.grpc_worker import Call, Handler, Limits
-from dragoman.grpc_worker.deadlines import Deadlines
+from dragoman.grpc_worker.deadlines import Deadlines, Expiring
 from dragoman.grpc_worker.ngh2_connection import Connection, Method, Shared
 from tests.unit.dragoman.raw_grpc import METHOD, message
 
@@ -110,3 +111,72 @@ async def test_nothing_is_read_or_written_while_the_peer_does_not_read() -> None
     connection.resume_writing()
     assert not transport.paused
     assert replies(client, transport.written) == 5
+
+
+class Timers:
+    """Stands in for a loop: keeps what was asked of it, and its clock moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.due: list[tuple[float, Callable[[int], None], int]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[int], None], slot: int) -> None:
+        self.due.append((when, callback, slot))
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        ready = [each for each in self.due if each[0] <= self.now]
+        self.due = [each for each in self.due if each[0] > self.now]
+        for _, callback, slot in ready:
+            callback(slot)
+
+
+class Waiting:
+    """A call with a deadline."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline: float | None = deadline
+        self.slot: set[Expiring] | None = None
+        self.expired = False
+
+    def expire(self) -> None:
+        self.expired = True
+
+
+def test_calls_with_deadlines_close_together_share_a_timer() -> None:
+    timers = Timers()
+    deadlines = Deadlines(cast("asyncio.AbstractEventLoop", timers))
+    calls = [Waiting(1000.2 + number / 1e6) for number in range(1000)]
+    for call in calls:
+        assert call.deadline is not None
+        deadlines.watch(call, call.deadline)
+    assert len(timers.due) <= 2
+    timers.advance(0.19)
+    assert not any(call.expired for call in calls)
+    timers.advance(0.02)
+    assert all(call.expired for call in calls)
+
+
+def test_a_far_deadline_costs_a_timer_a_minute_and_holds() -> None:
+    timers = Timers()
+    deadlines = Deadlines(cast("asyncio.AbstractEventLoop", timers))
+    call = Waiting(1000.0 + 100)
+    deadlines.watch(call, 1100.0)
+    timers.advance(61)
+    assert (call.expired, len(timers.due)) == (False, 1)
+    timers.advance(40)
+    assert call.expired
+
+
+def test_a_call_that_ended_is_not_kept_until_its_deadline() -> None:
+    timers = Timers()
+    deadlines = Deadlines(cast("asyncio.AbstractEventLoop", timers))
+    call = Waiting(1000.2)
+    deadlines.watch(call, 1000.2)
+    assert call.slot is not None
+    call.slot.discard(call)
+    timers.advance(1)
+    assert not call.expired

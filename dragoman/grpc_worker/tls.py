@@ -1,0 +1,66 @@
+"""Certificates that are replaced on disk while a server runs, as cert-manager and SPIFFE helpers do."""
+
+import logging
+import ssl
+
+from dragoman.grpc_worker.api import TlsFiles
+
+log = logging.getLogger("dragoman.grpc_worker")
+
+
+class Watched:
+    """Says whether the files have changed since it was last asked."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self.files = files
+        self._seen = self._state()
+
+    def changed(self) -> bool:
+        now = self._state()
+        if now is None or now == self._seen:
+            return False
+        self._seen = now
+        return True
+
+    def _state(self) -> tuple[tuple[int, int, int], ...] | None:
+        paths = [self.files.certificate, self.files.private_key, self.files.client_ca]
+        try:
+            found = [path.stat() for path in paths if path is not None]
+        except OSError:
+            return None  # Between two versions, perhaps.
+        return tuple((each.st_mtime_ns, each.st_size, each.st_ino) for each in found)
+
+
+class ServerTls:
+    """An SSL context for HTTP/2 whose certificate follows its files; a client CA that is taken away needs a restart."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Raises OSError (also as ssl.SSLError) when the files cannot be used."""
+        self._watched = Watched(files)
+        self.context = _context(files)
+
+    def refresh(self) -> None:
+        """Takes new files in, for connections from now on; keeps what it has when they do not fit together."""
+        if not self._watched.changed():
+            return
+        files = self._watched.files
+        try:
+            _context(files)
+            self.context.load_cert_chain(files.certificate, files.private_key)
+            if files.client_ca is not None:
+                self.context.load_verify_locations(files.client_ca)
+        except OSError as error:
+            log.error("the new certificate %s is not used: %s", files.certificate, error)
+        else:
+            log.info("took the new certificate %s", files.certificate)
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(files.certificate, files.private_key)
+    if files.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(files.client_ca)
+    return context
