@@ -75,6 +75,12 @@ class Connection:
         """What the server's certificate says (as `ssl.getpeercert` has it), None without TLS."""
         return self._writer.get_extra_info("peercert")
 
+    @property
+    def protocol(self) -> str | None:
+        """What ALPN chose, None without TLS or where nothing was offered."""
+        tls = self._writer.get_extra_info("ssl_object")
+        return tls.selected_alpn_protocol() if tls is not None else None
+
     async def request(
         self,
         path: str = "/",
