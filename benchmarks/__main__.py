@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import control_plane, engine, swarm
 from benchmarks.request_cost import cpu_us_per_request
-from benchmarks.rows import Row, print_table, write_json
+from benchmarks.rows import Row, print_table, write_json, write_markdown
 from benchmarks.scene import scene
 
 PARTS = ("engine", "control-plane", "swarm", "envoy", "services")
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--changes", type=int, default=15, help="changes that are timed, for each number of routes")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="what to measure")
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "latest.json", help="where to write")
+    parser.add_argument("--docs", action="store_true", help="put the table into docs/benchmarks.md too")
     parser.add_argument("--strict", action="store_true", help="fail where a budget is not kept")
     options = parser.parse_args(argv)
     console = Console()
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_table(rows, console)
     write_json(rows, options.json)
     console.print(f"written to {options.json}")
+    if options.docs:
+        write_markdown(rows, Path(__file__).parent.parent / "docs" / "benchmarks.md")
     return 1 if options.strict and any(row.kept is False for row in rows) else 0
 
 

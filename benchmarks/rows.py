@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,3 +45,17 @@ def write_json(rows: Iterable[Row], path: Path) -> None:
     """Writes `{"rows": [{"name", "value", "unit"}, …]}`; a row with a budget also has `at_most`."""
     documents = [{key: value for key, value in asdict(row).items() if value is not None} for row in rows]
     path.write_text(json.dumps({"rows": documents}, indent=2) + "\n", "utf-8")
+
+
+def write_markdown(rows: Iterable[Row], path: Path) -> None:
+    """Puts the table between the marks `<!-- figures -->` and `<!-- /figures -->` of a page."""
+    lines = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}.", ""]
+    lines += ["| what | value | unit | must be | kept |", "| --- | ---: | --- | ---: | --- |"]
+    for row in rows:
+        budget = "" if row.at_most is None else f"≤ {row.at_most:g}"
+        kept = {None: "", True: "yes", False: "**no**"}[row.kept]
+        lines.append(f"| {row.name} | {row.value:,.2f} | {row.unit} | {budget} | {kept} |")
+    table = "\n".join(lines)
+    begin, end = "<!-- figures -->", "<!-- /figures -->"
+    page = path.read_text("utf-8")
+    path.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n{end}", page, flags=re.DOTALL), "utf-8")
