@@ -41,6 +41,8 @@ class ControlPlane:
         nameservers: Sequence[tuple[str, int]] = (),
         insecure_off_loopback: bool = False,
         metrics: XdsMetrics | None = None,
+        authz: Sequence[str] = (),
+        ratelimit: Sequence[str] = (),
         on_step: Callable[[Step], None] = lambda step: None,
         on_nack: Callable[[Nack], None] = lambda nack: None,
     ) -> None:
@@ -77,6 +79,13 @@ class ControlPlane:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def listen(self, address: str, principal: Principal) -> None:
+        """Serves xDS on one more address, to who comes by it."""
+        server = await serve_ads(
+            self.cache, listen={address: principal}, insecure_off_loopback=self._insecure_off_loopback
+        )
+        self._stack.push_async_callback(server.stop, 0.0)
 
     def report(self) -> Report:
         """Returns what is to be said about every object, and how far each client is."""

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from dragoman.cli.app import main
+import os
+
+# gRPC's own notes (forks, peers that went away) are not for users; it reads these when it is first imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+from dragoman.cli.app import main  # noqa: E402
 
 __all__ = ["main"]

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import typer
 
 from dragoman import __version__
-from dragoman.cli import key, offline, serve, services
+from dragoman.cli import key, offline, serve, services, up
 from dragoman.cli.errors import CommandError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("up")(up.up)
 app.command("serve")(serve.serve)
 app.command("authz")(services.authz)
 app.command("ratelimit")(services.ratelimit)

@@ -13,7 +13,7 @@ from dragoman import logs
 from dragoman import settings as layers
 from dragoman.cli.errors import CommandError
 from dragoman.grpc_worker import Address
-from ext_authz.settings import AuthzSettings
+from ext_authz.settings import DEFAULT_KEYS_FILE, AuthzSettings
 from ratelimit_service.settings import RateLimitSettings
 
 M = TypeVar("M", bound=BaseModel)
@@ -58,19 +58,55 @@ class ServeSettings(BaseModel):
     @field_validator("config")
     @classmethod
     def _is_folder(cls, path: Path) -> Path:
-        if not path.is_dir():
-            raise ValueError(f"{path} is not a folder")
-        return path
+        return _folder(path)
 
     @field_validator("xds", "http")
     @classmethod
     def _is_address(cls, text: str | None) -> str | None:
-        if text is not None:
-            Address.parse(text)
-        return text
+        return _address(text)
 
 
-_MODELS: tuple[type[BaseModel], ...] = (ServeSettings, AuthzSettings, RateLimitSettings)
+class UpSettings(BaseModel):
+    """The settings of `dragoman up`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: Path
+    """The folder of manifests."""
+    http: str | None = "127.0.0.1:18001"
+    """Where health, metrics and status are served: HOST:PORT or unix:PATH."""
+    redis: str | None = Field(default=None, repr=False)
+    """The store of counters and keys; without it counters are in memory and keys in a file."""
+    keys: Path = DEFAULT_KEYS_FILE
+    """The SQLite file of API keys."""
+    dns: tuple[str, ...] = ()
+    """DNS servers (HOST:PORT) instead of the system's."""
+    log_level: str = "WARNING"
+
+    @field_validator("config")
+    @classmethod
+    def _is_folder(cls, path: Path) -> Path:
+        return _folder(path)
+
+    @field_validator("http")
+    @classmethod
+    def _is_address(cls, text: str | None) -> str | None:
+        return _address(text)
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError(f"{path} is not a folder")
+    return path
+
+
+def _address(text: str | None) -> str | None:
+    if text is not None:
+        Address.parse(text)
+    return text
+
+
+_MODELS: tuple[type[BaseModel], ...] = (ServeSettings, UpSettings, AuthzSettings, RateLimitSettings)
 
 
 def load(model: type[M], file: Path | None, **flags: object) -> M:

@@ -1,0 +1,75 @@
+"""What `dragoman up` prints: progress, addresses, lines to try, and what every change did."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from controlplane.api.meta import ObjectKey
+from controlplane.provision.binding import Endpoint, PortOf
+from controlplane.provision.tries import Try
+from controlplane.status.report import Finding
+
+_MOST_NAMES = 4
+
+
+class Screen:
+    """Prints to the terminal; one that is no terminal gets the same lines without colours."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._known: frozenset[Finding] = frozenset()
+
+    def step(self, text: str) -> None:
+        """Says what is being started."""
+        self._console.print(f"  [dim]{escape(text)}[/dim]", highlight=False)
+
+    def ready(self, bound: Mapping[PortOf, tuple[Endpoint, ...]], lines: Sequence[Try], status: str | None) -> None:
+        """Says where everything is, and how to try it."""
+        out = self._console
+        out.print("\n[bold green]Dragoman is up.[/bold green] Ctrl-C stops everything.\n")
+        for (gateway, port), endpoints in sorted(bound.items()):
+            places = ", ".join(_endpoint(endpoint) for endpoint in endpoints)
+            out.print(f"  Gateway [bold]{escape(gateway)}[/bold] port {port}: {places}", highlight=False)
+        if status is not None:
+            out.print(f"  status: http://{status}/status", highlight=False)
+        if lines:
+            out.print("\nTry:\n")
+        route: ObjectKey | None = None
+        for each in lines:
+            if each.route != route:
+                route = each.route
+                out.print(f"  [dim]# {escape(str(route))}[/dim]", highlight=False)
+            # In one piece, however narrow the terminal is: it is there to be copied.
+            expect = f"  [dim]# {escape(each.expect)}[/dim]" if each.expect else ""
+            out.print(f"  {escape(each.command)}{expect}", soft_wrap=True, highlight=False)
+        out.print("\nEdit a file of the folder: it takes effect at once.\n")
+
+    def changed(self, keys: Collection[ObjectKey], milliseconds: float, *, acknowledged: bool) -> None:
+        """Says what a change was about, and when it was in force."""
+        names = [str(key) for key in sorted(keys)]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        shown = ", ".join(names[:_MOST_NAMES]) + more
+        verdict = "[green]in force[/green]" if acknowledged else "[yellow]sent, not yet acknowledged[/yellow]"
+        self._console.print(f"{escape(shown)}: {verdict} after {milliseconds:.1f} ms", highlight=False)
+
+    def findings(self, found: Collection[Finding]) -> None:
+        """Says what has become wrong, and what is right again."""
+        now = frozenset(found)
+        for finding in sorted(now - self._known, key=lambda each: (each.file, each.line)):
+            self._console.print(f"[red]✗[/red] {escape(str(finding))}", soft_wrap=True, highlight=False)
+        for finding in sorted(self._known - now, key=lambda each: (each.file, each.line)):
+            what = " ".join(part for part in (finding.object, finding.field) if part) or finding.file
+            self._console.print(f"[green]✓[/green] {escape(what)} is mended", soft_wrap=True, highlight=False)
+        self._known = now
+
+    def line(self, name: str, text: str) -> None:
+        """Passes on a line of one of the processes."""
+        self._console.print(f"[dim]{escape(name)}:[/dim] {escape(text)}", soft_wrap=True, highlight=False)
+
+
+def _endpoint(endpoint: Endpoint) -> str:
+    host, port = endpoint
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
