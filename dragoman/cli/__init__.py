@@ -8,6 +8,6 @@ import os
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from dragoman.cli.app import main  # noqa: E402
+from dragoman.cli.app import main
 
 __all__ = ["main"]
