@@ -65,23 +65,22 @@ class Checker:
         try:
             attributes = CheckRequest.FromString(body).attributes
         except DecodeError:
-            self._stats.malformed += 1
             call.fail(StatusCode.INVALID_ARGUMENT, "not a CheckRequest")
             return
         policy = self._policies.get(attributes.context_extensions.get(EXTENSION, ""))
         http = attributes.request.http
-        headers = http.headers
         if policy is None:
-            self._refuse(_UNKNOWN_POLICY, None, headers, call, started)
+            self._refuse(_UNKNOWN_POLICY, None, http.headers, call, started)
             return
-        found = look(policy, headers, http.path)
+        found = look(policy.places, http)
         key = fingerprint(policy, found)
         now = self._clock()
         verdict = self._verdicts.get(key, now)
         if verdict is not None:
-            call.done(self._body(verdict, policy, headers))
+            call.done(verdict.body if not policy.remove_cookies else self._body(verdict, policy, http.headers))
             self._stats.passed(policy.label, True, time.perf_counter() - started)
             return
+        headers = http.headers
         refusal = self._verdicts.refusal(key, now)
         if refusal is not None:
             self._refuse(refusal, policy, headers, call, started)
@@ -188,7 +187,8 @@ class Checker:
         self, refusal: Refusal, policy: Policy | None, headers: Mapping[str, str], call: Call, started: float
     ) -> None:
         call.done(responses.refuse(refusal, policy, headers.get("x-request-id", "")))
-        self._stats.refused(policy.label if policy is not None else "", refusal.reason, time.perf_counter() - started)
+        label = policy.label if policy is not None else ""
+        self._stats.count(label, refusal.reason.value, time.perf_counter() - started)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "refused",

@@ -1,33 +1,53 @@
 """Finds in a request what may be credentials: in headers, query parameters and cookies."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Protocol
 from urllib.parse import unquote_plus
 
-from ext_authz.policy import Place, Policy, Source
+from ext_authz.policy import Places, Policy, Source
 
-MAX_PLACE_BYTES = 16 * 1024
-"""What one place may hold, before anything looks into it: a token with its prefix, twice over."""
 MAX_CREDENTIALS = 4
 """How many tokens, and how many keys, of one request are looked at."""
 
-Found = tuple[str | None, ...]
-"""What each place of the policy holds, None where it is absent."""
+Found = Sequence[str]
+"""What each place of the policy holds, nothing where it is absent."""
 
 
-def look(policy: Policy, headers: Mapping[str, str], path: str) -> Found:
-    """Returns what the request has in the policy's places."""
-    return tuple([_at(place, headers, path) for place in policy.places])
+class Http(Protocol):
+    """What is read of `AttributeContext.HttpRequest`."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def path(self) -> str: ...
+
+
+def look(places: Places, http: Http) -> Found:
+    """Returns what the request has in the places. On the path of every request: no more steps than it takes."""
+    headers = http.headers
+    names = places.headers
+    found = [headers.get(names[0], "")] if len(names) == 1 else [headers.get(name, "") for name in names]
+    if places.params:
+        path = http.path
+        for name in places.params:
+            found.append(_param(path, name) if name in path else "")
+    if places.cookies:
+        cookie = headers.get("cookie", "")
+        found += [_cookie(cookie, name) for name in places.cookies]
+    return found
 
 
 def fingerprint(policy: Policy, found: Found) -> bytes:
     """Returns the key of a verdict: it depends on the policy and on what its places hold, and on nothing else."""
     if len(found) == 1:
-        text = found[0] or ""
-    else:
+        text = found[0]
+    elif len(found) == 2:
         # With lengths, so that no two requests with different values look alike.
-        text = "".join(["-" if value is None else f"{len(value)}:{value}" for value in found])
-    return policy.serial + hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        text = f"{len(found[0])}:{found[0]}{found[1]}"
+    else:
+        text = "".join([f"{len(value)}:{value}" for value in found])
+    return policy.serial + sha256(text.encode()).digest()
 
 
 def credentials(sources: Sequence[Source], found: Found) -> list[str]:
@@ -35,8 +55,6 @@ def credentials(sources: Sequence[Source], found: Found) -> list[str]:
     values: dict[str, None] = {}
     for source in sources:
         value = found[source.place]
-        if value is None:
-            continue
         if source.prefix:
             if value[: len(source.prefix)].lower() != source.prefix:
                 continue
@@ -52,30 +70,21 @@ def without_cookies(header: str, names: frozenset[str]) -> str:
     return "; ".join(pair for pair in pairs if pair and pair.partition("=")[0].strip() not in names)
 
 
-def _at(place: Place, headers: Mapping[str, str], path: str) -> str | None:
-    if place.kind == "header":
-        return headers.get(place.name)
-    if place.kind == "param":
-        return _param(path, place.name)
-    return _cookie(headers.get("cookie"), place.name)
-
-
-def _param(path: str, name: str) -> str | None:
-    _, mark, query = path.partition("?")
-    if not mark or len(query) > MAX_PLACE_BYTES * 2:
-        return None
-    for pair in query.partition("#")[0].split("&"):
+def _param(path: str, name: str) -> str:
+    query = path.partition("?")[2].partition("#")[0]
+    for pair in query.split("&"):
+        # A name that is written in another way (%61...) is another one to Envoy, which could not take it out.
         key, _, value = pair.partition("=")
-        if key == name or (("%" in key or "+" in key) and unquote_plus(key) == name):
+        if key == name:
             return unquote_plus(value)
-    return None
+    return ""
 
 
-def _cookie(header: str | None, name: str) -> str | None:
-    if header is None:
-        return None
+def _cookie(header: str, name: str) -> str:
+    if name not in header:
+        return ""
     for pair in header.split(";"):
         key, mark, value = pair.partition("=")
         if mark and key.strip() == name:
             return value.strip().strip('"')
-    return None
+    return ""

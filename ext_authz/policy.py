@@ -12,13 +12,13 @@ _serials = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One place in a request that may hold a credential."""
+class Places:
+    """The places in a request that may hold a credential, numbered in this order."""
 
-    kind: str
-    """`header`, `param` or `cookie`."""
-    name: str
-    """In lower case for a header."""
+    headers: tuple[str, ...] = ()
+    """In lower case."""
+    params: tuple[str, ...] = ()
+    cookies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Source:
     """A place, and what stands before the credential in it (in lower case)."""
 
     place: int
-    """Index into `Policy.places`."""
+    """Its number among `Policy.places`."""
     prefix: str = ""
 
 
@@ -114,7 +114,7 @@ class Policy:
     id: str
     label: str
     """NAMESPACE/NAME, which stays the same when the content changes."""
-    places: tuple[Place, ...]
+    places: Places
     providers: tuple[JwtProvider, ...]
     api_keys: ApiKeyRules | None
     require_all: bool

@@ -15,7 +15,7 @@ from ext_authz.policy import (
     InlineKey,
     InvalidPolicy,
     JwtProvider,
-    Place,
+    Places,
     Policy,
     Rule,
     Source,
@@ -24,9 +24,14 @@ from ext_authz.policy import (
 MAX_ID = 512
 MAX_PROVIDERS = 32
 MAX_SKEW_S = 3600
+MAX_PLACES = 64
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 # Headers that frame or route a request: an identity is never written into one.
 _RESERVED = frozenset(("host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "cookie"))
+_DEFAULT_JWT_SOURCES = pb.CredentialSources(
+    headers=[pb.CredentialSources.Header(name="authorization", value_prefix="Bearer ")], params=["access_token"]
+)
+_DEFAULT_KEY_SOURCES = pb.CredentialSources(headers=[pb.CredentialSources.Header(name="x-api-key")])
 
 JwksOf = Callable[[str], str | None]
 """Gives the JWKS that was fetched from a URI, None while there is none."""
@@ -43,10 +48,11 @@ class _Reader:
     def __init__(self, jwks_of: JwksOf) -> None:
         self.faults: list[str] = []
         self._jwks_of = jwks_of
-        self._places: dict[Place, int] = {}
+        self._numbers: dict[tuple[str, str], int] = {}
 
     def policy(self, message: pb.Policy) -> Policy:
         self._expect(0 < len(message.id) <= MAX_ID, "id", f"must have 1 to {MAX_ID} characters")
+        places = self._number_places(message)
         self._expect(len(message.jwt_providers) <= MAX_PROVIDERS, "jwt_providers", f"more than {MAX_PROVIDERS}")
         providers = tuple(self._provider(n, item) for n, item in enumerate(message.jwt_providers))
         names = [provider.name for provider in providers]
@@ -55,22 +61,20 @@ class _Reader:
         self._expect(bool(providers) or api_keys is not None, "", "names neither jwt_providers nor api_keys")
         require_all = message.combination == pb.Policy.ALL_OF
         remove = [self._header(name, "remove_headers") for name in message.remove_headers]
-        cleaned = self._sanitised(message, providers, api_keys)
+        cleaned = _places(*_sources_to_sanitise(message))
         return Policy(
             id=message.id,
             label=message.id.rpartition("/")[0] if message.id.count("/") == 2 else message.id,
-            places=tuple(self._places),
+            places=places,
             providers=providers,
             api_keys=api_keys,
             require_all=require_all and bool(providers) and api_keys is not None,
             allow_anonymous=message.allow_anonymous,
             authorization=self._authorization(message, names) if message.HasField("authorization") else None,
-            remove_headers=tuple(
-                dict.fromkeys([*remove, *(place.name for place in cleaned if place.kind == "header")])
-            ),
+            remove_headers=tuple(dict.fromkeys([*remove, *cleaned.headers])),
             identity_headers=_identity_headers(providers, api_keys),
-            remove_params=tuple(place.name for place in cleaned if place.kind == "param"),
-            remove_cookies=frozenset(place.name for place in cleaned if place.kind == "cookie"),
+            remove_params=cleaned.params,
+            remove_cookies=frozenset(cleaned.cookies),
         )
 
     def _provider(self, number: int, message: pb.JwtProvider) -> JwtProvider:
@@ -89,7 +93,7 @@ class _Reader:
             keys=self._keys(at, message),
             jwks_uri=message.remote_jwks.uri,
             jwks_refresh_s=message.remote_jwks.refresh_seconds or DEFAULT_JWKS_REFRESH_S,
-            sources=self._sources(f"{at}.extract_from", message.extract_from) or self._default_jwt_sources(),
+            sources=self._sources(_jwt_sources(message)),
             claim_headers=tuple(
                 (item.claim, self._identity_header(item.header, f"{at}.claim_to_headers"))
                 for item in message.claim_to_headers
@@ -130,7 +134,7 @@ class _Reader:
         self._expect(message.use_store or bool(message.inline_keys), at, "has neither inline_keys nor use_store")
         client_header = message.forward_client_id_header
         return ApiKeyRules(
-            sources=self._sources(f"{at}.extract_from", message.extract_from) or (self._source("header", "x-api-key"),),
+            sources=self._sources(_key_sources(message)),
             inline={key.sha256: InlineKey(key.id, key.client) for key in message.inline_keys},
             use_store=message.use_store,
             consumers=frozenset(message.consumers),
@@ -145,36 +149,28 @@ class _Reader:
             else "",
         )
 
-    def _sources(self, at: str, message: pb.CredentialSources) -> tuple[Source, ...]:
-        headers = [
-            self._source("header", self._header(item.name, f"{at}.headers"), item.value_prefix)
-            for item in message.headers
-        ]
-        params = [self._source("param", name) for name in message.params]
-        cookies = [self._source("cookie", name) for name in message.cookies]
-        self._expect(all((*message.params, *message.cookies)), at, "names an empty parameter or cookie")
-        return (*headers, *params, *cookies)
+    def _number_places(self, message: pb.Policy) -> Places:
+        """Numbers what the sources name, headers first, and looks at their names."""
+        sources = [_jwt_sources(provider) for provider in message.jwt_providers]
+        if message.HasField("api_keys"):
+            sources.append(_key_sources(message.api_keys))
+        for source in sources:
+            for header in source.headers:
+                self._header(header.name, "extract_from.headers")
+            self._expect(all((*source.params, *source.cookies)), "extract_from", "names an empty parameter or cookie")
+        places = _places(*sources)
+        named = (("header", places.headers), ("param", places.params), ("cookie", places.cookies))
+        every = [(kind, name) for kind, names in named for name in names]
+        self._expect(len(every) <= MAX_PLACES, "extract_from", f"more than {MAX_PLACES} places")
+        self._numbers = {place: number for number, place in enumerate(every)}
+        return places
 
-    def _default_jwt_sources(self) -> tuple[Source, ...]:
-        return self._source("header", "authorization", "Bearer "), self._source("param", "access_token")
-
-    def _source(self, kind: str, name: str, prefix: str = "") -> Source:
-        return Source(self._places.setdefault(Place(kind, name), len(self._places)), prefix.lower())
-
-    def _sanitised(
-        self, message: pb.Policy, providers: Iterable[JwtProvider], api_keys: ApiKeyRules | None
-    ) -> list[Place]:
-        """Every place of the credentials that must not go upstream, whichever of them held one."""
-        sources = [
-            source
-            for wanted, provider in zip(message.jwt_providers, providers, strict=True)
-            if wanted.sanitize
-            for source in provider.sources
-        ]
-        if api_keys is not None and message.api_keys.sanitize:
-            sources += api_keys.sources
-        places = tuple(self._places)
-        return list(dict.fromkeys(places[source.place] for source in sources))
+    def _sources(self, message: pb.CredentialSources) -> tuple[Source, ...]:
+        return (
+            *(Source(self._numbers["header", e.name.lower()], e.value_prefix.lower()) for e in message.headers),
+            *(Source(self._numbers["param", name]) for name in message.params),
+            *(Source(self._numbers["cookie", name]) for name in message.cookies),
+        )
 
     def _authorization(self, message: pb.Policy, providers: Sequence[str]) -> Authorization:
         rules = message.authorization.rules
@@ -212,6 +208,32 @@ class _Reader:
     def _expect(self, holds: bool, at: str, fault: str) -> None:
         if not holds:
             self.faults.append(f"{at}: {fault}" if at else fault)
+
+
+def _jwt_sources(message: pb.JwtProvider) -> pb.CredentialSources:
+    return message.extract_from if _names_any(message.extract_from) else _DEFAULT_JWT_SOURCES
+
+
+def _key_sources(message: pb.ApiKeyAuth) -> pb.CredentialSources:
+    return message.extract_from if _names_any(message.extract_from) else _DEFAULT_KEY_SOURCES
+
+
+def _names_any(message: pb.CredentialSources) -> bool:
+    return bool(message.headers or message.params or message.cookies)
+
+
+def _sources_to_sanitise(message: pb.Policy) -> list[pb.CredentialSources]:
+    """Where the credentials are that must not go upstream: every such place is cleaned, whichever held one."""
+    sources = [_jwt_sources(provider) for provider in message.jwt_providers if provider.sanitize]
+    return [*sources, _key_sources(message.api_keys)] if message.api_keys.sanitize else sources
+
+
+def _places(*sources: pb.CredentialSources) -> Places:
+    return Places(
+        headers=tuple(dict.fromkeys(header.name.lower() for source in sources for header in source.headers)),
+        params=tuple(dict.fromkeys(name for source in sources for name in source.params)),
+        cookies=tuple(dict.fromkeys(name for source in sources for name in source.cookies)),
+    )
 
 
 def _identity_headers(providers: Iterable[JwtProvider], api_keys: ApiKeyRules | None) -> frozenset[str]:

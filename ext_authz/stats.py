@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client.core import Metric
 
+from dragoman.grpc_worker import StatusCode
 from dragoman.metrics import Distribution, counter, gauge, histogram
-from ext_authz.identity import Reason
 from ext_authz.verdicts import VerdictCache
 
 MAX_POLICIES = 1000
@@ -20,8 +20,14 @@ class Stats:
         self.seconds = Distribution()
         self.cached = 0
         self.decided = 0
-        self.malformed = 0
+        self.unanswered: dict[StatusCode, int] = {}
+        """Calls that ended with another gRPC status than OK: malformed, past their deadline, given up by Envoy."""
         self._policies: set[str] = set()
+
+    def ended(self, method: str, code: StatusCode, seconds: float) -> None:
+        """Counts a call that the gRPC worker saw end (a `CallObserver`); verdicts are counted where they are made."""
+        if code is not StatusCode.OK:
+            self.unanswered[code] = self.unanswered.get(code, 0) + 1
 
     def passed(self, policy: str, cached: bool, seconds: float) -> None:
         """Counts a verdict that lets pass."""
@@ -29,13 +35,10 @@ class Stats:
             self.cached += 1
         else:
             self.decided += 1
-        self._count(policy, "ok", seconds)
+        self.count(policy, "ok", seconds)
 
-    def refused(self, policy: str, reason: Reason, seconds: float) -> None:
-        """Counts a refusal."""
-        self._count(policy, reason.value, seconds)
-
-    def _count(self, policy: str, reason: str, seconds: float) -> None:
+    def count(self, policy: str, reason: str, seconds: float) -> None:
+        """Counts a verdict."""
         self.seconds.observe(seconds)
         try:
             self.verdicts[policy, reason] += 1
@@ -66,7 +69,12 @@ def collect(
         ("source",),
         ((("cache",), stats.cached), (("decision",), stats.decided)),
     )
-    yield counter("dragoman_authz_malformed_requests", "Calls that were no CheckRequest.", (), (((), stats.malformed),))
+    yield counter(
+        "dragoman_authz_calls_unanswered",
+        "Calls that got no verdict, by gRPC status: malformed, past their deadline, or given up by Envoy.",
+        ("code",),
+        (((code.name,), count) for code, count in stats.unanswered.items()),
+    )
     yield histogram(
         "dragoman_authz_verdict_seconds",
         "Seconds from a whole CheckRequest until its answer was handed to the connection.",

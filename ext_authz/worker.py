@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from dragoman.grpc_worker import Address, GrpcServer, Limits
 from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, json_response, serve_http
 from dragoman.jwks import JwksCache
-from dragoman.metrics import CallMetrics, Collected, new_registry
+from dragoman.metrics import Collected, new_registry
 from dragoman.xds_client import XdsClient, write_privately
 from ext_authz.check import METHOD, Checker
 from ext_authz.file_source import FileSource
@@ -62,25 +63,27 @@ async def worker(settings: AuthzSettings) -> AsyncGenerator[Worker]:
         stack.push_async_callback(parts.close)
         await stack.enter_async_context(_background(parts.source()))
         await stack.enter_async_context(_background(parts.sweep()))
-        calls = CallMetrics()
         server = await serve_grpc(
             {METHOD: parts.checker},
             listen=Address.parse(settings.listen),
             engine=settings.engine,
             limits=Limits(max_message_bytes=MAX_MESSAGE_BYTES),
-            observe=calls,
+            observe=parts.stats.ended,
         )
         http: Address | None = None
         if settings.http is not None:
             served = await serve_http(
                 health=parts.health,
-                registry=parts.registry(calls),
+                registry=parts.registry(),
                 listen=Address.parse(settings.http),
                 routes=[Route("/health/ready", parts.ready)],
             )
             stack.push_async_callback(served.close)
             http = served.address
         stack.push_async_callback(_stop, server, parts, settings.drain_s)
+        # What is there now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         parts.health.started()
         log.info("serving on %s", server.address)
         yield Worker(server.address, http, parts.health)
@@ -92,7 +95,7 @@ class _Parts:
     def __init__(self, settings: AuthzSettings) -> None:
         self._settings = settings
         self._verdicts = VerdictCache(max_passes=settings.max_verdicts)
-        self._stats = Stats()
+        self.stats = Stats()
         self._jwks_file = settings.state / "authz-jwks.json" if settings.state else None
         self._jwks = JwksCache(on_change=self._on_jwks, known=_known_jwks(self._jwks_file))
         self._policies = Policies(jwks_of=self._jwks.document, kept_s=settings.policy_kept_s)
@@ -103,7 +106,7 @@ class _Parts:
         self.checker = Checker(
             self._policies.by_id,
             verdicts=self._verdicts,
-            stats=self._stats,
+            stats=self.stats,
             keys=self._lookup,
             refetch=self._refetch,
         )
@@ -138,14 +141,13 @@ class _Parts:
         self._config_note = lambda: client.status.rejected or client.status.error or ""
         return client.run()
 
-    def registry(self, calls: CallMetrics) -> CollectorRegistry:
+    def registry(self) -> CollectorRegistry:
         """Returns what `/metrics` tells."""
         registry = new_registry()
-        registry.register(calls)
         registry.register(
             Collected(
                 lambda: collect(
-                    self._stats,
+                    self.stats,
                     self._verdicts,
                     lambda: len(self._policies.by_id),
                     (lambda: self._lookup.reachable) if self._following is not None else None,
