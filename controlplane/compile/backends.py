@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from controlplane.api.backend import Backend
 from controlplane.api.core import Service
 from controlplane.api.meta import ENVOY_GATEWAY_GROUP, POLICY_GROUP, BackendObjectReference, ObjectKey
+from controlplane.compile import trust
 from controlplane.compile.grants import permitted
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
@@ -39,6 +40,8 @@ def resolve(view: View, ref: BackendObjectReference, *, source: ObjectKey, field
         return _fault("BackendNotFound", f"{target} does not exist", f"{field}.name")
     if isinstance(backend, Service):
         return _resolve_service(backend, target, ref.port, field)
+    for untrusted in trust.faults(view, backend):
+        return _fault(untrusted.reason, f"{target} cannot be trusted: {untrusted.message}", f"{field}.name")
     return Resolved(ClusterId(target.namespace, "Backend", target.name, ref.port or 0))
 
 
@@ -65,6 +68,12 @@ def endpoints(view: View, id_: ClusterId) -> Endpoints:
     if isinstance(backend, Backend):
         return Endpoints(id_, _backend_endpoints(view, backend, id_.port), origin=str(backend.key))
     return Endpoints(id_, ())
+
+
+def authorities(view: View, id_: ClusterId) -> trust.Authorities | None:
+    """Returns whom a cluster trusts, where that is not the system's choice."""
+    backend = _backend_of(view, id_)
+    return trust.authorities(view, backend) if isinstance(backend, Backend) else None
 
 
 def unresolved_hosts(view: View, id_: ClusterId) -> tuple[str, ...]:
@@ -121,8 +130,8 @@ def _tls_of(backend: Backend) -> UpstreamTls | None:
     tls = backend.spec.tls
     if tls is None:
         return None
-    host = next((e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None), None)
-    return UpstreamTls(sni=tls.sni or host, verify=not tls.insecure_skip_verify)
+    ca_secret = trust.secret_name(backend) if trust.names_any(backend) else None
+    return UpstreamTls(sni=tls.sni, ca_secret=ca_secret, verify=not tls.insecure_skip_verify)
 
 
 def _backend_of(view: View, id_: ClusterId) -> Service | Backend | None:

@@ -8,10 +8,11 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from controlplane.api.core import Secret
+from controlplane.api.core import ConfigMap, Secret
 from controlplane.api.faults import Fault
 from controlplane.api.httproute import HTTPRoute, HTTPRouteMatch
 from controlplane.compile.regex import fault_of
+from controlplane.compile.trust import CA_KEY, ca_of, is_certificate
 
 
 def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
@@ -19,7 +20,9 @@ def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
     if isinstance(object_, HTTPRoute):
         return tuple(_route(object_))
     if isinstance(object_, Secret) and object_.type == "kubernetes.io/tls":
-        return tuple(_certificate(object_, now))
+        return (*_certificate(object_, now), *_authorities(object_))
+    if isinstance(object_, (ConfigMap, Secret)):
+        return tuple(_authorities(object_))
     return ()
 
 
@@ -44,6 +47,12 @@ def _regex(pattern: str, field: str) -> Iterator[Fault]:
     reason = fault_of(pattern)
     if reason is not None:
         yield Fault(field, f"expected a regular expression of RE2's syntax; got {pattern!r}: {reason}")
+
+
+def _authorities(source: ConfigMap | Secret) -> Iterator[Fault]:
+    pem = ca_of(source)
+    if pem is not None and not is_certificate(pem):
+        yield Fault(f"data['{CA_KEY}']", "expected certificates in PEM")
 
 
 def _certificate(secret: Secret, now: datetime) -> Iterator[Fault]:

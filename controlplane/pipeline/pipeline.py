@@ -75,6 +75,7 @@ class Pipeline:
         self._cluster = graph.derive("cluster", self._compute_cluster)
         self._endpoints = graph.derive("endpoints", self._compute_endpoints)
         self._secret = graph.derive("secret", self._compute_secret)
+        self._authorities = graph.derive("authorities", self._compute_authorities)
         self._typed = graph.derive("resources", self._compute_typed)
         self._snapshot = graph.derive("snapshot", self._compute_snapshot)
         self.snapshots = graph.root(self._our_gateways, self._snapshot)
@@ -335,6 +336,12 @@ class Pipeline:
             return None
         return Resource.of(xds.SECRET, name, listeners.secret(source), (source.origin,))
 
+    def _compute_authorities(self, id_: ir.ClusterId) -> Resource | None:
+        source = backends.authorities(self.objects, id_)
+        if source is None:
+            return None
+        return Resource.of(xds.SECRET, source.name, clusters.authorities(source.name, source.pem), (source.origin,))
+
     def _compute_typed(self, key: tuple[ObjectKey, str]) -> Mapping[str, Resource]:
         found = self._resources_of_type[key[1]](self, key[0])
         return MappingProxyType({each.name: each for each in found if each is not None})
@@ -352,7 +359,9 @@ class Pipeline:
 
     def _all_secrets(self, key: ObjectKey) -> Iterable[Resource | None]:
         chains = (chain for port in self._ports.get(key) for chain in port.chains)
-        return (self._secret.get(name) for name in sorted({n for chain in chains for n in chain.certificates}))
+        yield from (self._secret.get(name) for name in sorted({n for chain in chains for n in chain.certificates}))
+        backends_used = (id_ for id_ in self._used_clusters.get(key) if id_.kind == "Backend")
+        yield from (self._authorities.get(id_) for id_ in sorted(backends_used, key=str))
 
     def _all_listeners(self, key: ObjectKey) -> Iterable[Resource | None]:
         return (self._listener.get((key, each.port)) for each in self._ports.get(key))

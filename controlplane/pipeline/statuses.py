@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from controlplane.api.backend import Backend
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.compile import trust
 from controlplane.compile.attachment import Attachment
 from controlplane.compile.gateway import CONTROLLER_NAME, GatewayListener
 from controlplane.compile.httproute import CompiledRoute
@@ -49,7 +51,8 @@ class Statuses:
         if key.kind in _NOT_SUPPORTED_YET:
             message = f"{key.kind} is not supported yet; the object has no effect"
             return ObjectStatus(conditions=(false("Accepted", "NotSupported", message, "kind"),))
-        return ObjectStatus(conditions=(true("Accepted"),))
+        untrusted = trust.faults(self._objects, admitted.object) if isinstance(admitted.object, Backend) else ()
+        return ObjectStatus(conditions=(true("Accepted"), *untrusted))
 
     def _refused(self, key: ObjectKey, admitted: Admitted) -> tuple[Condition, ...]:
         stands_in = "; the last good version stays in force" if self._objects.get(key) is not None else ""

@@ -7,12 +7,18 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.address_pb2 import Address, Pipe, SocketAddress
 from envoy.config.core.v3.base_pb2 import TransportSocket
 from envoy.config.core.v3.config_source_pb2 import AggregatedConfigSource, ApiVersion, ConfigSource
-from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions, Http2ProtocolOptions
+from envoy.config.core.v3.protocol_pb2 import (
+    Http1ProtocolOptions,
+    Http2ProtocolOptions,
+    UpstreamHttpProtocolOptions,
+)
 from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
-from envoy.extensions.transport_sockets.tls.v3.common_pb2 import CertificateValidationContext
+from envoy.extensions.transport_sockets.tls.v3.common_pb2 import CertificateValidationContext, SubjectAltNameMatcher
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig, Secret
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from controlplane import ir
 from controlplane.translate.wire import duration, encode, packed
@@ -53,13 +59,22 @@ def endpoints(source: ir.Endpoints) -> bytes:
     return encode(message)
 
 
+def authorities(name: str, pem: bytes) -> bytes:
+    """Encodes the roots that clusters trust, for SDS."""
+    return encode(Secret(name=name, validation_context=CertificateValidationContext(trusted_ca={"inline_bytes": pem})))
+
+
 def _http_options(source: ir.Cluster) -> HttpProtocolOptions:
     explicit = HttpProtocolOptions.ExplicitHttpConfig()
     if source.protocol is ir.Protocol.HTTP2:
         explicit.http2_protocol_options.CopyFrom(Http2ProtocolOptions())
     else:
         explicit.http_protocol_options.CopyFrom(Http1ProtocolOptions())
-    return HttpProtocolOptions(explicit_http_config=explicit)
+    options = HttpProtocolOptions(explicit_http_config=explicit)
+    if source.tls is not None and source.tls.sni is None:
+        by_host = UpstreamHttpProtocolOptions(auto_sni=True, auto_san_validation=source.tls.verify)
+        options.upstream_http_protocol_options.CopyFrom(by_host)
+    return options
 
 
 def _address(endpoint: ir.Endpoint) -> Address:
@@ -71,11 +86,22 @@ def _address(endpoint: ir.Endpoint) -> Address:
 def _tls(tls: ir.UpstreamTls, protocol: ir.Protocol) -> TransportSocket:
     common = CommonTlsContext(alpn_protocols=["h2" if protocol is ir.Protocol.HTTP2 else "http/1.1"])
     if tls.verify:
-        context = CertificateValidationContext(trusted_ca={"filename": _SYSTEM_ROOTS})
-        if tls.sni:
-            name = context.match_typed_subject_alt_names.add()
-            name.san_type = name.DNS
-            name.matcher.exact = tls.sni
-        common.validation_context.CopyFrom(context)
+        _verify(common, tls)
     upstream = UpstreamTlsContext(common_tls_context=common, sni=tls.sni or "")
     return TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(upstream))
+
+
+def _verify(common: CommonTlsContext, tls: ir.UpstreamTls) -> None:
+    context = CertificateValidationContext()
+    if tls.sni is not None:
+        context.match_typed_subject_alt_names.add(
+            san_type=SubjectAltNameMatcher.DNS, matcher=StringMatcher(exact=tls.sni)
+        )
+    if tls.ca_secret is None:
+        context.trusted_ca.filename = _SYSTEM_ROOTS
+        common.validation_context.CopyFrom(context)
+        return
+    common.combined_validation_context.default_validation_context.CopyFrom(context)
+    common.combined_validation_context.validation_context_sds_secret_config.CopyFrom(
+        SdsSecretConfig(name=tls.ca_secret, sds_config=ads())
+    )
