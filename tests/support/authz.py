@@ -60,6 +60,10 @@ class Answer:
 
     raw: CheckResponse
 
+    @staticmethod
+    def read(body: bytes) -> Answer:
+        return Answer(CheckResponse.FromString(body))
+
     @property
     def status(self) -> int:
         return int(self.raw.denied_response.status.code) if self.raw.HasField("denied_response") else 200
@@ -129,7 +133,7 @@ class Service:
         await asyncio.wait_for(call.ended.wait(), 10)
         assert not call.failures, call.failures
         assert len(call.bodies) == 1, "a call is answered once"
-        return Answer(CheckResponse.FromString(call.bodies[0]))
+        return Answer.read(call.bodies[0])
 
 
 def service(*messages: Policy, store: KeyStore | None = None) -> Service:
