@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -13,14 +14,17 @@ import pytest
 from dragoman.grpc_worker import Address, Engine, serve
 from ext_authz.check import METHOD
 from ext_authz.keys import NewKey, add_key
+from ext_authz.stores.redis import RedisKeyStore
 from ext_authz.stores.sqlite import SqliteKeyStore
 from tests.support.authz import Service, following, jwt_provider, message, service
 from tests.support.authz_envoy import bootstrap
 from tests.support.envoy import Envoy
-from tests.support.http import fetch
+from tests.support.http import Response, fetch
 from tests.support.ports import free_port
+from tests.support.redis import RedisServer
 from tests.support.tokens import SigningKey, bearer
 from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 StartEnvoy = Callable[..., Awaitable[Envoy]]
 
@@ -129,3 +133,66 @@ async def test_keys_of_the_store_pass_by_header_query_and_cookie_until_they_are_
     for where, headers in ways:
         assert (await fetch(port, where, headers=headers)).status == 401
     await store.close()
+
+
+def told(response: Response) -> dict[str, Any]:
+    """The dynamic metadata of ext_authz, without what Envoy adds to it."""
+    metadata = json.loads(response.header("x-metadata") or "{}")
+    metadata.pop("ext_authz_duration", None)
+    return metadata
+
+
+async def test_the_limiter_and_the_access_log_can_read_who_calls(
+    stack: AsyncExitStack, start_envoy: StartEnvoy, upstream: Upstream, signing_key: SigningKey, tmp_path: Path
+) -> None:
+    provider = jwt_provider(
+        signing_key,
+        claim_to_metadata=[{"claim": "plan", "key": "plan"}],
+        claim_to_headers=[{"claim": "name", "header": "x-name"}],
+    )
+    asked = service(message(jwt_providers=[provider], allow_anonymous=True))
+    port = await start(stack, start_envoy, upstream, asked, tmp_path, "ngh2")
+    token = signing_key.token({"plan": "gold", "scope": "read", "name": "Zoë ✓"})
+    passed = await fetch(port, "/shop/orders/h1/x", headers=bearer(token))
+    assert told(passed) == {
+        "kind": "jwt",
+        "consumer": "alice",
+        "scopes": ["read"],
+        "metadata": {"plan": "gold"},
+    }
+    assert (upstream.requests[-1].header("x-name") or "").encode("latin-1").decode() == "Zoë ✓"
+    anonymous = await fetch(port, "/shop/orders/h1/x", headers={"x-name": "mallory"})
+    assert (anonymous.status, told(anonymous)) == (200, {"kind": "anonymous"})
+    assert upstream.requests[-1].header("x-name") is None
+
+
+async def test_with_redis_gone_cached_keys_pass_others_get_503_and_it_recovers_by_itself(
+    stack: AsyncExitStack, start_envoy: StartEnvoy, upstream: Upstream, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    store = RedisKeyStore(redis_server.url)
+    stack.push_async_callback(store.close)
+    known, other = [await add_key(store, NewKey(name), time.time()) for name in ("known", "other")]
+    asked = service(message(api_keys={"use_store": True}), store=RedisKeyStore(redis_server.url))
+    await stack.enter_async_context(following(asked))
+    port = await start(stack, start_envoy, upstream, asked, tmp_path, "ngh2")
+
+    async def ask(key: str) -> Response:
+        return await fetch(port, "/shop/orders/h1/x", headers={"x-api-key": key})
+
+    assert (await ask(known.key)).status == 200
+    redis_server.pause()
+    refused = await ask(other.key)
+    assert (refused.status, refused.json()["error"]) == (503, "unavailable")
+    assert (await ask(known.key)).status == 200
+    redis_server.resume()
+
+    async def recovered() -> bool:
+        return (await ask(other.key)).status == 200
+
+    await until(recovered, what="the other key to pass")
+    await redis_server.restart()
+
+    async def forgotten() -> bool:
+        return (await ask(known.key)).status == 401
+
+    await until(forgotten, what="an empty Redis to count")

@@ -32,6 +32,8 @@ def _hcm(policies: Sequence[str], timeout_s: float) -> dict[str, Any]:
     check = {
         "@type": _CHECK,
         "transport_api_version": "V3",
+        "validate_mutations": True,
+        "status_on_error": {"code": "ServiceUnavailable"},
         "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": f"{timeout_s}s"},
     }
     return {
@@ -59,7 +61,9 @@ def _host(policies: Sequence[str]) -> dict[str, Any]:
         }
         for policy in policies
     ]
-    return {"name": "all", "domains": ["*"], "routes": routes}
+    seen = "%DYNAMIC_METADATA(envoy.filters.http.ext_authz)%"
+    told = {"header": {"key": "x-metadata", "value": seen}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return {"name": "all", "domains": ["*"], "routes": routes, "response_headers_to_add": [told]}
 
 
 def _authz_cluster(endpoints: list[dict[str, Any]]) -> dict[str, Any]:
