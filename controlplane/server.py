@@ -17,6 +17,7 @@ from controlplane.xds.cache import Observers, SnapshotCache
 from controlplane.xds.events import Nack, StreamEvent
 from controlplane.xds.identity import GRPC_SUFFIX, Principal
 from controlplane.xds.metrics import XdsMetrics
+from controlplane.xds.resources import Snapshot
 from controlplane.xds.server import AdsServer, serve_ads
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class ControlPlane:
         self._stop = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self.ads: AdsServer | None = None
+        self._held: dict[str, Snapshot | None] = {}
+        self._read_whole = False
 
     @property
     def ready(self) -> bool:
@@ -98,32 +101,33 @@ class ControlPlane:
     def _take(self, changes: Changes) -> None:
         step = self.engine.apply(changes)
         self._dns.watch(self.engine.pipeline.wanted_hosts())
+        self._read_whole = self._read_whole or changes.complete
         self._publish(step)
-        if changes.complete and not self._waiting_for_names():
-            self._complete()
 
     def _resolved(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
         self._publish(self.engine.resolve(addresses))
-        if not self._waiting_for_names():
-            self._complete()
-
-    def _waiting_for_names(self) -> bool:
-        """Until the first answers of the DNS nothing is complete; afterwards each object waits for itself."""
-        if self._built:
-            return False
-        objects = self.engine.pipeline.objects
-        return any(objects.resolved.peek(host) is None for host in self.engine.pipeline.wanted_hosts())
-
-    def _complete(self) -> None:
-        self._built = True
-        self.cache.complete()
 
     def _publish(self, step: Step) -> None:
-        self.cache.publish({owner: snapshot for owner, snapshot in step.snapshots.items() if snapshot is not None})
-        for owner, snapshot in step.snapshots.items():
-            if snapshot is None:
-                self.cache.remove(owner)
+        self._held.update(step.snapshots)
+        if self._built or self._is_complete():
+            self.cache.publish({owner: snapshot for owner, snapshot in self._held.items() if snapshot is not None})
+            for owner, snapshot in self._held.items():
+                if snapshot is None:
+                    self.cache.remove(owner)
+            self._held.clear()
+            if not self._built:
+                self._built = True
+                self.cache.complete()
         self._on_step(step)
+
+    def _is_complete(self) -> bool:
+        """Whether the first snapshots hold all that there is.
+
+        Envoys that outlived a control plane have more than what could be said before every object was read and every
+        name has its first answer: told that, they would drop the rest. Afterwards each object waits for itself.
+        """
+        objects, wanted = self.engine.pipeline.objects, self.engine.pipeline.wanted_hosts()
+        return self._read_whole and all(objects.resolved.peek(host) is not None for host in wanted)
 
     def _stream_changed(self, event: StreamEvent) -> None:
         if event.owner.endswith(GRPC_SUFFIX):

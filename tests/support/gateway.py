@@ -157,6 +157,32 @@ class Gateway:
 
         await until(refused, within_s=within_s, what=f"port {port} to be closed")
 
+    async def cannot_connect(self, port: int, *, within_s: float = 10.0, **connect: Any) -> None:
+        """Waits until new connections are cut, such as those for a name that no listener has."""
+
+        async def cut() -> bool:
+            try:
+                (await Connection.to(self.port(port), **connect)).close()
+            except OSError:
+                return True
+            return False
+
+        await until(cut, within_s=within_s, what=f"connections to port {port} to be cut")
+
+    async def found_pending(self, subject: str, words: str, *, within_s: float = 10.0) -> None:
+        """Waits until an object (`KIND NS/NAME`) says of itself that it waits."""
+
+        def said() -> bool:
+            assert self.plane is not None
+            return any(
+                words in condition.message
+                for key, status in self.plane.report().statuses
+                for condition in status.conditions
+                if str(key) == subject and condition.status == "Unknown"
+            )
+
+        await until(said, within_s=within_s, what=f"{subject} to say {words!r}")
+
     async def found(self, *parts: str, within_s: float = 10.0) -> str:
         """Waits for a finding that has all these parts, and returns it."""
 
