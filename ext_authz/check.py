@@ -95,7 +95,11 @@ class Checker:
     def _decide(
         self, policy: Policy, found: Found, key: bytes, headers: Mapping[str, str], call: Call, started: float
     ) -> None:
-        decision = decide(policy, found, self._clock())
+        try:
+            decision = decide(policy, found, self._clock())
+        except Exception:
+            log.exception("deciding failed", extra={"request_id": headers.get("x-request-id", "")})
+            decision = _INTERNAL
         waiting = isinstance(decision, NeedKeys) or self._refetchable(policy, decision)
         if not waiting:
             self._conclude(decision, policy, key, headers, call, started)

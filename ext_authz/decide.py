@@ -40,7 +40,7 @@ def _combine(policy: Policy, token: Outcome | None, key: Outcome | None) -> Deci
     presented = tuple(outcome for outcome in (token, key) if outcome is not None)
     passed = tuple(outcome for outcome in presented if isinstance(outcome, Identity))
     if not presented:
-        return () if policy.allow_anonymous else MISSING
+        return _authorize(policy.authorization, ()) if policy.allow_anonymous else MISSING
     if passed and (len(passed) == 2 or not policy.require_all):
         return _authorize(policy.authorization, passed)
     refused = [outcome for outcome in presented if isinstance(outcome, Refusal)]
@@ -93,11 +93,13 @@ def _authorize(authorization: Authorization | None, identities: tuple[Identity, 
     rule = next((rule for rule in authorization.rules if _applies(rule, identities)), None)
     if rule.allow if rule is not None else authorization.default_allow:
         return identities
-    return Refusal(Reason.FORBIDDEN, "Access is not allowed", about=identities[0].kind)
+    return Refusal(Reason.FORBIDDEN, "Access is not allowed")
 
 
 def _applies(rule: Rule, identities: tuple[Identity, ...]) -> bool:
-    """Whether one identity has everything that the rule names."""
+    """Whether one identity has all that the rule names; one that names nothing applies to anybody, also without one."""
+    if not (rule.provider or rule.clients or rule.scopes or rule.claims):
+        return True
     return any(
         (not rule.provider or identity.provider == rule.provider)
         and (not rule.clients or identity.client in rule.clients)

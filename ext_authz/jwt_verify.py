@@ -57,6 +57,9 @@ def _unverified(token: str) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]
         return None, None
     decoded = _jws.decode_complete(token, options={"verify_signature": False})
     header, claims = decoded["header"], json.loads(decoded["payload"])
+    if b"\\u" in decoded["payload"]:
+        # Half a surrogate pair is no text: nothing that is made of it could be sent on (raises UnicodeEncodeError).
+        json.dumps(claims, ensure_ascii=False).encode()
     # Extensions that must be understood (RFC 7515 §4.1.11): none is.
     if "crit" in header or header.get("b64", True) is not True or not isinstance(claims, dict):
         return None, None

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from dragoman.grpc_worker import Address, Engine
+from dragoman.grpc_worker import Address, Engine, TlsFiles
 
 DEFAULT_KEYS_FILE = Path(".dragoman/keys.db")
 
@@ -20,6 +20,10 @@ class AuthzSettings(BaseModel):
 
     listen: str
     """HOST:PORT or unix:PATH."""
+    tls_certificate: Path | None = None
+    """PEM files to serve TLS with; the clients must then show a certificate that `tls_client_ca` signed, if given."""
+    tls_private_key: Path | None = None
+    tls_client_ca: Path | None = None
     workers: PositiveInt = 1
     xds: str | None = None
     """The control plane's address; this or `config`."""
@@ -45,6 +49,13 @@ class AuthzSettings(BaseModel):
     drain_s: float = Field(default=10.0, ge=0)
     log_level: str = "INFO"
 
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files to serve TLS with; None for plaintext."""
+        if self.tls_certificate is None or self.tls_private_key is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_private_key, self.tls_client_ca)
+
     @field_validator("listen", "http")
     @classmethod
     def _is_address(cls, text: str | None) -> str | None:
@@ -63,4 +74,8 @@ class AuthzSettings(BaseModel):
     def _fits_together(self) -> Self:
         if (self.xds is None) == (self.config is None):
             raise ValueError("give either xds or config")
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("tls_certificate and tls_private_key go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_private_key")
         return self

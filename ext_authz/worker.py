@@ -68,6 +68,7 @@ async def worker(settings: AuthzSettings) -> AsyncGenerator[Worker]:
             listen=Address.parse(settings.listen),
             engine=settings.engine,
             limits=Limits(max_message_bytes=MAX_MESSAGE_BYTES),
+            tls=settings.tls,
             observe=parts.stats.ended,
         )
         http: Address | None = None
@@ -86,6 +87,8 @@ async def worker(settings: AuthzSettings) -> AsyncGenerator[Worker]:
         gc.freeze()
         parts.health.started()
         log.info("serving on %s", server.address)
+        if settings.tls is None and not server.address.is_loopback:
+            log.warning("credentials come to %s in plaintext: give tls_certificate and tls_private_key", server.address)
         yield Worker(server.address, http, parts.health)
 
 

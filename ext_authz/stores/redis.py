@@ -86,7 +86,7 @@ class RedisKeyStore:
         pipeline.set(_STORE, secrets.token_hex(16), nx=True)
         pipeline.get(_STORE)
         pipeline.get(_GENERATION)
-        pipeline.zrangebyscore(_CHANGES, "-inf" if since is None else f"({since}", "+inf", start=0, num=10_001)
+        pipeline.zrangebyscore(_CHANGES, "+inf" if since is None else f"({since}", "+inf", start=0, num=10_001)
         rows: list[Any] = await _asking(pipeline.execute())
         _, store, generation, ids = rows
         same, self._store = store == self._store, store

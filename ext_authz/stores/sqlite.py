@@ -97,9 +97,11 @@ class SqliteKeyStore:
         uri = f"{self._path.absolute().as_uri()}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, timeout=self._busy_s, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'keys_by_generation'").fetchone() is None:
+                # Only then, for it takes the lock for writing.
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_SCHEMA)
         except sqlite3.Error:
             connection.close()
             raise

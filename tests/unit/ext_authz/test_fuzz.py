@@ -99,6 +99,8 @@ async def test_any_claims_that_are_signed_harm_nothing(claims: dict[str, Any], s
 @example(payload=b"[" * 5000)
 @example(payload=b'{"exp":' + b"9" * 5000 + b"}")
 @example(payload=b'{"exp": NaN}')
+@example(payload=rb'{"exp": 4102444800, "scope": "read \udc00", "sub": "\ud800"}')
+@example(payload=rb'{"exp": 4102444800, "scope": "read", "org": {"id": "\ud800"}}')
 @example(payload=b'{"exp": Infinity}')
 @settings(max_examples=200, deadline=None)
 async def test_any_payload_that_is_signed_harms_nothing(payload: bytes) -> None:

@@ -297,6 +297,27 @@ async def test_authorization_by_claims_scopes_and_subject(key: SigningKey) -> No
     assert (await open_by_default.check(bearer(key.token()))).status == 200
 
 
+async def test_anonymous_requests_are_subject_to_authorization(key: SigningKey) -> None:
+    def policy(**authorization: Any) -> Any:
+        return message(
+            jwt_providers=[jwt_provider(key)],
+            allow_anonymous=True,
+            authorization={"rules": [{"action": "ALLOW", "clients": ["alice"]}], **authorization},
+        )
+
+    closed, opened = service(policy()), service(policy(default_action="ALLOW"))
+    assert (await closed.check()).status == 403
+    assert (await closed.check(bearer(key.token()))).status == 200
+    assert (await opened.check()).status == 200
+    assert (await service(policy(rules=[{"action": "ALLOW"}])).check()).status == 200
+
+
+async def test_text_that_is_escaped_in_the_token_arrives_whole(key: SigningKey) -> None:
+    provider = jwt_provider(key, claim_to_headers=[{"claim": "name", "header": "x-name"}])
+    asked = service(message(jwt_providers=[provider]))
+    assert (await asked.check(bearer(key.token({"name": "Zoë 🎉"})))).headers == {"x-name": "Zoë 🎉"}
+
+
 async def test_a_verified_token_is_not_verified_again_until_it_expires(key: SigningKey) -> None:
     asked = service(message(jwt_providers=[jwt_provider(key)]))
     token = key.token(expires_in_s=100)
