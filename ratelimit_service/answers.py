@@ -24,7 +24,8 @@ def answer_one(plan: Plan, check: Check, verdict: Verdict | None, *, headers: bo
         over = False
     body = (wire.OVERALL_OVER if over else wire.OVERALL_OK) + parts.status(over, remaining, reset_s)
     if headers:
-        body += plan.limit_headers[0] + wire.remaining_header(remaining) + wire.reset_header(reset_s)
+        numbers = wire.remaining_header(remaining), wire.reset_header(reset_s)
+        body = b"%b%b%b%b" % (body, plan.limit_headers[0], *numbers)
     return body + parts.refusal(reset_s) if over else body
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ratelimit_service.model import Domain, Node, OnStoreError, Rule
 
 MAX_DEPTH = 32
-MAX_DESCRIPTORS = 200_000
+MAX_DESCRIPTORS = 100_000
 
 Report = Callable[[str, str], None]
 """Takes the field, relative to what it is called for, and the message."""

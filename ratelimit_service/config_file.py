@@ -61,11 +61,17 @@ def parse(content: bytes, *, source: str) -> tuple[list[tuple[Domain, int]], lis
         mark = getattr(error, "problem_mark", None)
         message = getattr(error, "problem", None) or str(error).splitlines()[0]
         file.faults.append(Fault(source, mark.line + 1 if mark else 0, "", f"is not YAML: {message}"))
+    except _TooLargeError as error:
+        file.faults.append(Fault(source, 0, "", str(error)))
     except (ValueError, RecursionError) as error:
         file.faults.append(Fault(source, 0, "", f"is not YAML: {error}"))
     if not domains and not file.faults:
         file.faults.append(Fault(source, 0, "", "holds no domain"))
     return domains, file.faults
+
+
+class _TooLargeError(Exception):
+    """The file unfolds to more than anybody wants to limit."""
 
 
 @dataclass(slots=True)
@@ -95,7 +101,10 @@ class _Map:
         return f"{self.path}.{name}" if self.path else name
 
     def report(self, name: str, message: str) -> None:
-        node = self.fields.get(name.partition(".")[0], self.node)
+        node = self.node
+        for part in name.split("."):
+            below = node.value if isinstance(node, yaml.MappingNode) else ()
+            node = next((value for key, value in below if key.value == part), node)
         self.file.fault(node, self.at(name), message)
 
     def text(self, name: str) -> str:
@@ -119,13 +128,13 @@ class _Map:
     def number(self, name: str, *, least: int = 0) -> int:
         node = self.fields.get(name)
         if node is None:
-            return least
+            return 0
         if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:int" and node.value.isdigit():
             value = int(node.value[:20])
             if least <= value <= MAX_LIMIT:
                 return value
         self.report(name, f"must be a whole number from {least} to {MAX_LIMIT}")
-        return least
+        return 0
 
     def choice(self, name: str, choices: Mapping[str, T], default: T) -> T:
         if name not in self.fields:
@@ -191,14 +200,15 @@ def _domain(file: _File, document: yaml.Node) -> Domain | None:
 def _descriptor(given: _Map, on_store_error: OnStoreError, depth: int) -> DraftDescriptor:
     given.file.descriptors += 1
     if depth > MAX_DEPTH or given.file.descriptors > MAX_DESCRIPTORS:
-        raise ValueError(f"more than {MAX_DEPTH} levels or {MAX_DESCRIPTORS} descriptors")
-    rule = _rule(given, on_store_error) if "rate_limit" in given.fields else None
+        raise _TooLargeError(f"has more than {MAX_DEPTH} levels or {MAX_DESCRIPTORS} descriptors")
+    flags = {name: given.flag(name) for name in ("shadow_mode", "detailed_metric")}
+    rule = _rule(given, flags, on_store_error) if "rate_limit" in given.fields else None
     below = [_descriptor(item, on_store_error, depth + 1) for item in given.maps("descriptors", _DESCRIPTOR)]
     report: Report = given.report
     return DraftDescriptor(given.text("key"), given.text("value"), rule, below, report)
 
 
-def _rule(descriptor: _Map, on_store_error: OnStoreError) -> Rule | None:
+def _rule(descriptor: _Map, flags: Mapping[str, bool], on_store_error: OnStoreError) -> Rule | None:
     path = descriptor.at("rate_limit")
     limit = _map(descriptor.file, descriptor.fields["rate_limit"], path, _RATE_LIMIT)
     if limit is None:
@@ -212,10 +222,10 @@ def _rule(descriptor: _Map, on_store_error: OnStoreError) -> Rule | None:
         unlimited=unlimited,
         name=limit.text("name"),
         replaces=_replaces(limit),
-        shadow_mode=descriptor.flag("shadow_mode"),
-        detailed_metric=descriptor.flag("detailed_metric"),
+        shadow_mode=flags["shadow_mode"],
+        detailed_metric=flags["detailed_metric"],
         algorithm=limit.choice("algorithm", _ALGORITHMS, Algorithm.FIXED_WINDOW),
-        burst=limit.number("burst", least=1) if "burst" in limit.fields else 0,
+        burst=limit.number("burst", least=1),
         on_store_error=limit.choice("on_store_error", _ON_STORE_ERROR, on_store_error),
     )
 

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
 
 from dragoman.xds_client import write_privately
-from ratelimit_service.config_file import files_of, parse
-from ratelimit_service.model import Config
+from ratelimit_service.config_file import files_of, parse, read_path
+from ratelimit_service.model import Config, Fault
 from ratelimit_service.service import ConfigRejectedError, Service
 
 _log = logging.getLogger(__name__)
@@ -26,23 +26,12 @@ class FileSource:
         self._path = path
         self._service = service
         self._last_good = last_good
-        self.from_last_good = False
         self._seen = self._state()
 
     def load(self) -> bool:
         """Loads the files, else the last good copy; returns whether a configuration is in force."""
         self._seen = self._state()
-        try:
-            started = time.perf_counter()
-            self._service.load_path(self._path)
-        except ConfigRejectedError:
-            return self._service.ready or self._load_last_good()
-        took_ms = (time.perf_counter() - started) * 1000
-        self.from_last_good = False
-        domains = len(self._service.config.domains)
-        _log.info("configuration in force: %d domains from %s, %.1f ms", domains, self._path, took_ms)
-        self._keep()
-        return True
+        return self._take(*read_path(self._path))
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -54,9 +43,21 @@ class FileSource:
                 async for _ in awatch(
                     folder, debounce=50, step=5, rust_timeout=1000, yield_on_timeout=True, recursive=False
                 ):
-                    if self._state() != self._seen:
-                        self.load()
+                    state = self._state()
+                    if state != self._seen:
+                        self._seen = state
+                        # Requests go on while a large file is read.
+                        self._take(*await asyncio.to_thread(read_path, self._path))
             await asyncio.sleep(1)
+
+    def _take(self, config: Config, faults: Sequence[Fault]) -> bool:
+        try:
+            self._service.take(config, faults)
+        except ConfigRejectedError:
+            return self._service.ready or self._load_last_good()
+        _log.info("configuration in force: %d domains from %s", len(config.domains), self._path)
+        self._keep()
+        return True
 
     def _state(self) -> tuple[tuple[str, int, int, int], ...]:
         found: list[tuple[str, int, int, int]] = []
@@ -90,6 +91,5 @@ class FileSource:
         rejected = self._service.rejected
         self._service.use(Config({domain.name: domain for domains, _ in parsed for domain, _ in domains}))
         self._service.rejected = rejected
-        self.from_last_good = True
         _log.warning("the last good configuration is in force, from %s", self._last_good)
         return True

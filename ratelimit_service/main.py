@@ -1,27 +1,31 @@
-"""Runs the service: `run` for the command line; `serve` for one worker, until it is told to stop."""
+"""Runs the service: `run` for the command line, `worker` for one worker inside an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
+import tempfile
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import uvloop
 
+from dragoman import logs
 from dragoman.grpc_worker import Address, GrpcServer, Limits
 from dragoman.grpc_worker import serve as serve_grpc
-from dragoman.xds_client import XdsClient
-from ratelimit_service.config_xds import TYPE_URL
-from ratelimit_service.file_source import FileSource
+from dragoman.http_server import Health, HttpServer, serve_http
+from dragoman.metrics import CallMetrics, new_registry
+from dragoman.workers import WorkerPlace, run_workers, stop_on_signals
 from ratelimit_service.handler import METHOD, RateLimiter
+from ratelimit_service.health import ready_route
+from ratelimit_service.metrics import collector
 from ratelimit_service.service import PlanOptions, Service
 from ratelimit_service.settings import RateLimitSettings
+from ratelimit_service.sources import Source, file_source, xds_source
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
 from ratelimit_service.stores.memory import MemoryStore
@@ -34,58 +38,94 @@ MAX_MESSAGE_BYTES = 256 * 1024
 
 
 def run(settings: RateLimitSettings) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit code: 2 for settings that make no sense."""
-    faults = settings.faults()
-    if faults:
-        for fault in faults:
-            sys.stderr.write(f"dragoman ratelimit: {fault}\n")
-        return 2
+    """Serves until SIGTERM or SIGINT, then drains; returns the exit code."""
+    logs.configure(level=settings.log_level, format=settings.log_format, fields={"service": "ratelimit"})
     try:
-        uvloop.run(_until_told(settings))
-    except OSError as error:
+        return uvloop.run(_one(settings) if settings.workers == 1 else _several(settings))
+    except (OSError, ValueError) as error:
         sys.stderr.write(f"dragoman ratelimit: {error}\n")
         return 1
+
+
+async def _one(settings: RateLimitSettings) -> int:
+    stop = stop_on_signals()
+    async with worker(settings):
+        await stop.wait()
+        _log.info("draining")
     return 0
 
 
-async def _until_told(settings: RateLimitSettings) -> None:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    async with worker(settings):
-        await told.wait()
+async def _several(settings: RateLimitSettings) -> int:
+    # The settings go by files that we alone can read: arguments are seen by everybody, and the URL may have a password.
+    with tempfile.TemporaryDirectory(prefix="dragoman-ratelimit-") as folder:
+
+        def command(place: WorkerPlace) -> list[str]:
+            file = Path(folder) / f"{place.name}.json"
+            own = {"listen": str(place.listen), "http": str(place.http), "workers": 1}
+            given = settings.model_copy(update={**own, "node_id": f"{settings.node_id}/{place.name}"})
+            file.write_text(given.model_dump_json())
+            # -P: what lies in the present folder must not hide installed packages.
+            return ["-P", "-m", "ratelimit_service", str(file)]
+
+        return await run_workers(
+            command,
+            python=sys.executable,
+            listen=Address.parse(settings.listen),
+            count=settings.workers,
+            stop=stop_on_signals(),
+            http=Address.parse(settings.http) if settings.http else None,
+            grace_s=settings.drain_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker that serves, as tests and health checks see it."""
+    """A worker that serves: where, and the parts that tests look into."""
 
     address: Address
+    http: Address | None
     service: Service
     store: Store
 
 
 @contextlib.asynccontextmanager
 async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
-    """Serves on `settings.listen` while the context lasts, then drains."""
+    """Serves on `settings.listen` while the context lasts, then drains; raises OSError when it cannot listen."""
     stats = StatsRegistry()
     store = _store(settings)
     limiter = RateLimiter(store, stats, clock=time.time, headers=settings.response_headers)
-    options = PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain)
-    service = Service(limiter, stats, options)
+    service = Service(limiter, stats, PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain))
+    source = _source(settings, service)
+    calls = CallMetrics()
+    health = Health()
+    health.watch("config", lambda: service.ready or "no configuration has come yet")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
-        await stack.enter_async_context(_background(_source(settings, service)))
+        await stack.enter_async_context(_background(source))
         server = await serve_grpc(
             {METHOD: limiter},
             listen=Address.parse(settings.listen),
             engine=settings.engine,
             limits=Limits(max_message_bytes=MAX_MESSAGE_BYTES),
+            observe=calls,
         )
-        stack.push_async_callback(_stop, server, settings.drain_s)
-        _log.info("serving on %s", server.address)
-        yield Worker(server.address, service, store)
+        stack.push_async_callback(_drain, server, health, settings.drain_s)
+        http: HttpServer | None = None
+        if settings.http is not None:
+            registry = new_registry()
+            registry.register(calls)
+            registry.register(collector(stats, service, store))
+            without = {"store": lambda: None if store.available else "cannot be asked", "config": source.without}
+            http = await serve_http(
+                health=health,
+                registry=registry,
+                listen=Address.parse(settings.http),
+                routes=[ready_route(health, without)],
+            )
+            stack.push_async_callback(http.close)
+        health.started()
+        _log.info("serving rate limits on %s", server.address)
+        yield Worker(server.address, http.address if http else None, service, store)
 
 
 def _store(settings: RateLimitSettings) -> Store:
@@ -96,33 +136,23 @@ def _store(settings: RateLimitSettings) -> Store:
     return store
 
 
-def _source(settings: RateLimitSettings, service: Service) -> Coroutine[Any, Any, None]:
+def _source(settings: RateLimitSettings, service: Service) -> Source:
     state = settings.state
     if settings.config is not None:
-        source = FileSource(settings.config, service, last_good=state / "ratelimit-config.json" if state else None)
-        source.load()
-        return source.run()
+        return file_source(settings.config, service, last_good=state / "ratelimit-files.json" if state else None)
     assert settings.xds is not None
-    client = XdsClient(
-        settings.xds,
-        settings.node_id,
-        settings.node_id,
-        TYPE_URL,
-        service.update,
-        last_good=state / "ratelimit-xds.pb" if state else None,
-    )
-    client.load()
-    return client.run()
+    return xds_source(settings.xds, settings.node_id, service, last_good=state / "ratelimit-xds.pb" if state else None)
 
 
-async def _stop(server: GrpcServer, drain_s: float) -> None:
+async def _drain(server: GrpcServer, health: Health, drain_s: float) -> None:
+    health.drain()
     server.set_serving(False)
     await server.drain(drain_s)
 
 
 @contextlib.asynccontextmanager
-async def _background(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    task = asyncio.create_task(work)
+async def _background(source: Source) -> AsyncGenerator[None]:
+    task = asyncio.create_task(source.run())
     try:
         yield
     finally:

@@ -74,6 +74,8 @@ class Rule:
             return ("burst", "applies to algorithm token_bucket alone") if self.burst else None
         if self.unlimited:
             return "algorithm", "an unlimited descriptor has no algorithm"
+        if self.burst and not self.requests_per_unit:
+            return "burst", "tokens never come back with requests_per_unit: 0"
         largest = MAX_EXACT // (self.unit.seconds * self.unit.ticks_per_second)
         if self.bucket_size > largest:
             field_name = "burst" if self.burst else "requests_per_unit"

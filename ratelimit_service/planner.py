@@ -34,7 +34,9 @@ class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
 
 
 class Planner:
-    """Plans requests against one configuration; a new configuration gets a new planner."""
+    """Plans requests against one configuration. A new configuration gets a new planner, which takes over from `before`
+    what has not changed, so that one domain's change costs the others nothing.
+    """
 
     def __init__(
         self,
@@ -45,16 +47,21 @@ class Planner:
         near_ratio: float = 0.8,
         unknown_domain: OnStoreError = OnStoreError.ALLOW,
         memo_size: int = 16_384,
+        before: Planner | None = None,
     ) -> None:
         self._config = config
         self._stats = stats
         self._key_prefix = key_prefix
         self._near_ratio = near_ratio
         self._unknown_domain = unknown_domain
-        self._counters: Memo[tuple[Limit, bytes], Counter] = Memo(memo_size)
+        self._counters: Memo[tuple[Limit, bytes], Counter] = before._counters if before else Memo(memo_size)
         self._brought: Memo[tuple[str, str, int, int, OnStoreError], Limit] = Memo(1024)
         self._detailed: Memo[tuple[str, str], Limit] = Memo(4096)
-        self._limits = {id(rule): self._limit(rule, rule.path) for rule in config.rules()}
+        # By domain, and by the rule's identity: made when a request first asks for it.
+        self._limits: dict[str, dict[int, Limit]] = {
+            name: before._limits[name] if before and before._config.domains.get(name) is domain else {}
+            for name, domain in config.domains.items()
+        }
 
     def plan(self, body: bytes) -> Plan:
         """Returns what to do for a request; raises Refusal for one that makes no sense."""
@@ -104,7 +111,10 @@ class Planner:
             node, value = child, entry.value
         if node.rule is None or node is domain.root:
             return None
-        limit = self._limits[id(node.rule)]
+        limits = self._limits[domain.name]
+        limit = limits.get(id(node.rule))
+        if limit is None:
+            limit = limits[id(node.rule)] = self._limit(node.rule, node.rule.path)
         return self._detailed_limit(limit, value) if node.rule.detailed_metric and value else limit
 
     def _brought_limit(self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Limit:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from ratelimit_service.config_file import read_path
 from ratelimit_service.config_xds import parse_resource
 from ratelimit_service.handler import RateLimiter
 from ratelimit_service.model import Config, Domain, Fault, OnStoreError
@@ -43,6 +41,7 @@ class Service:
         self._stats = stats
         self._options = options
         self._resources: dict[str, Domain] = {}
+        self._planner: Planner | None = None
         self.config = Config()
         self.loads = 0
         self.rejections = 0
@@ -64,15 +63,16 @@ class Service:
             key_prefix=options.key_prefix,
             near_ratio=options.near_ratio,
             unknown_domain=options.unknown_domain,
+            before=self._planner,
         )
         self._limiter.use(planner)
+        self._planner = planner
         self.config = config
         self.loads += 1
         self.rejected = None
 
-    def load_path(self, path: Path) -> None:
-        """Reads a file or folder and puts it in force; raises ConfigRejectedError, and then what was in force stays."""
-        config, faults = read_path(path)
+    def take(self, config: Config, faults: Sequence[Fault]) -> None:
+        """Puts what was read in force; raises ConfigRejectedError for faults, and what was in force stays."""
         if faults:
             raise self._reject(faults)
         self.use(config)

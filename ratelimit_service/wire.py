@@ -18,6 +18,12 @@ _CODE_OK, _CODE_OVER = b"\x08\x01", b"\x08\x02"
 
 def varint(value: int) -> bytes:
     """Encodes a non-negative integer."""
+    if value < 0x80:
+        return b"%c" % value
+    if value < 0x4000:
+        return b"%c%c" % (value & 0x7F | 0x80, value >> 7)
+    if value < 0x200000:
+        return b"%c%c%c" % (value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14)
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -48,19 +54,18 @@ JSON_CONTENT = header(b"content-type", b"application/json")
 
 
 @lru_cache(maxsize=8192)
-def _remaining(value: int) -> bytes:
-    return b"\x18" + varint(value)
-
-
-@lru_cache(maxsize=8192)
 def _until_reset(seconds: int) -> bytes:
     return field(4, b"\x08" + varint(seconds))
 
 
-@lru_cache(maxsize=8192)
+# By how many digits the number has: all of the header that comes before them.
+_REMAINING = tuple(header(b"x-ratelimit-remaining", b"0" * digits).removesuffix(b"0" * digits) for digits in range(24))
+
+
 def remaining_header(value: int) -> bytes:
     """The header x-ratelimit-remaining, encoded."""
-    return header(b"x-ratelimit-remaining", b"%d" % value)
+    digits = b"%d" % value
+    return _REMAINING[len(digits)] + digits
 
 
 @lru_cache(maxsize=8192)
@@ -89,12 +94,14 @@ def unavailable(retry_after_s: int) -> bytes:
 class RuleParts:
     """The parts of a response that one rule determines."""
 
-    __slots__ = ("_body", "_current_limit", "policy")
+    __slots__ = ("_body", "_ok", "_over", "policy")
 
     def __init__(self, rule: Rule) -> None:
         per = rule.unit.name.lower()
         limit = b"\x08" + varint(rule.requests_per_unit) + b"\x10" + varint(rule.unit.wire)
-        self._current_limit = field(2, limit + (field(3, rule.name.encode()) if rule.name else b""))
+        current_limit = field(2, limit + (field(3, rule.name.encode()) if rule.name else b""))
+        self._ok = _CODE_OK + current_limit
+        self._over = _CODE_OVER + current_limit
         message = f"Too many requests: the limit is {rule.requests_per_unit} per {per}."
         error = {"error": "rate_limited", "message": message, "retry_after": 0}
         self._body = json.dumps(error, separators=(",", ":")).encode().removesuffix(b"0}")
@@ -102,11 +109,8 @@ class RuleParts:
 
     def status(self, over: bool, remaining: int, reset_s: int) -> bytes:
         """The DescriptorStatus, encoded as an entry of `statuses`."""
-        content = (
-            (_CODE_OVER if over else _CODE_OK) + self._current_limit + _remaining(remaining) + _until_reset(reset_s)
-        )
-        size = len(content)
-        return (b"\x12%c" % size if size < 128 else b"\x12" + varint(size)) + content
+        content = b"%b\x18%b%b" % (self._over if over else self._ok, varint(remaining), _until_reset(reset_s))
+        return b"\x12%b%b" % (varint(len(content)), content)
 
     def refusal(self, retry_after_s: int) -> bytes:
         """What goes with a refusal: retry-after, content type and JSON body, encoded."""

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -51,7 +51,9 @@ class RedisConnection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether a question would be answered, as far as one knows."""
-        return not (self.stalled.is_set() or self._paused or len(self._pending) >= self._max_pending)
+        return not (
+            self._transport is None or self._paused or len(self._pending) >= self._max_pending or self.stalled.is_set()
+        )
 
     def ask(self, data: bytes, question: Question) -> None:
         """Sends a command whose reply is an integer."""
@@ -78,12 +80,13 @@ class RedisConnection(asyncio.Protocol):
             self.closed.set_result(reason)
         if self._transport is not None:
             self._transport.abort()
+            self._transport = None
         self._give_up()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
-        self._transport = transport
+        # uvloop's transports are not instances of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import hiredis
 
+from dragoman.metrics import Distribution
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
 from ratelimit_service.stores.redis_commands import LOAD_TOKEN_BUCKET, command, eval_whole, evalsha, expire, incrby
@@ -56,7 +57,7 @@ class RedisStore:
         """How many checks were not answered, for whatever reason."""
         self.errors: Tally[str] = Tally()
         """What went wrong, by kind: an error code of Redis, or `timeout`, `unreachable`."""
-        self.latency = Latency()
+        self.latency = Distribution()
 
     @property
     def available(self) -> bool:
@@ -238,23 +239,3 @@ class RedisStore:
 
 class _RefusedError(Exception):
     """The server does not let us in, or not now."""
-
-
-class Latency:
-    """How long Redis takes to reply: a histogram, fed once for each batch of replies."""
-
-    BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(self.BOUNDS_S) + 1)
-        self.sum_s = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Counts one batch."""
-        self.sum_s += seconds
-        index = 0
-        for bound in self.BOUNDS_S:
-            if seconds <= bound:
-                break
-            index += 1
-        self.counts[index] += 1

@@ -150,3 +150,8 @@ class Reference:
         self.buckets[who] = tokens, max(at, then)
         wait = (min(Fraction(hits), Fraction(burst)) - tokens if over else burst - tokens) / rate
         return over, int(tokens), -(-wait.numerator // wait.denominator)
+
+
+def response_of(body: bytes) -> Any:
+    """Decodes a RateLimitResponse."""
+    return rls_pb2.RateLimitResponse.FromString(body)

@@ -1,0 +1,63 @@
+"""Where the configuration comes from, files or the control plane, as one thing to run and to ask how it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dragoman.xds_client import XdsClient
+from ratelimit_service.config_xds import TYPE_URL
+from ratelimit_service.file_source import FileSource
+from ratelimit_service.model import Config
+from ratelimit_service.service import Service
+
+CLUSTER = "dragoman/ratelimit"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`run` keeps the configuration up to date until cancelled; `without` says what is amiss, None for nothing."""
+
+    run: Callable[[], Coroutine[Any, Any, None]]
+    without: Callable[[], str | None]
+
+
+def file_source(path: Path, service: Service, *, last_good: Path | None) -> Source:
+    """Loads the files (or the last good copy of them) now, and again whenever they change."""
+    source = FileSource(path, service, last_good=last_good)
+    source.load()
+
+    def without() -> str | None:
+        return None if service.rejected is None else f"the last change was rejected: {service.rejected}"
+
+    return Source(source.run, without)
+
+
+def xds_source(address: str, node_id: str, service: Service, *, last_good: Path | None) -> Source:
+    """Loads the last good state now, and subscribes to the control plane."""
+    client = XdsClient(address, node_id, CLUSTER, TYPE_URL, service.update, last_good=last_good)
+    client.load()
+
+    def without() -> str | None:
+        status = client.status
+        if not status.connected:
+            return f"the control plane cannot be reached: {status.error or 'not connected yet'}"
+        return None if status.rejected is None else f"the last update was rejected: {status.rejected}"
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(client.run())
+            tasks.create_task(_begin_empty(client, service))
+
+    return Source(run, without)
+
+
+async def _begin_empty(client: XdsClient, service: Service) -> None:
+    # A control plane that has no limits sends nothing, and that is a configuration too.
+    while client.status.last_sync is None:  # noqa: ASYNC110  (the client has nothing to wait for)
+        await asyncio.sleep(0.05)
+    if not service.ready:
+        service.use(Config())
