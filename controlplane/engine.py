@@ -10,8 +10,12 @@ from datetime import datetime
 from controlplane.api.load import load
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile.check import check
+from controlplane.compile.targets import of_document
 from controlplane.conditions import ObjectStatus
+from controlplane.ir import Jwt
 from controlplane.pipeline import Admitted, Pipeline
+from controlplane.pipeline.guards import Lingering
+from controlplane.pipeline.policies import is_policy
 from controlplane.provision.binding import Bindings, Clash
 from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
 from controlplane.xds.identity import GRPC_SUFFIX
@@ -20,6 +24,9 @@ from controlplane.xds.resources import Snapshot
 Ports = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
 """`NAMESPACE/GATEWAY` → the addresses that it asks for, the ports of its listeners; the oldest Gateway first."""
 Bind = Callable[[Ports], Bindings]
+
+LINGER_S = 60.0
+"""How long a JWT requirement outlives the last route that names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,10 @@ class Engine:
     origins: dict[ObjectKey, Origin] = field(default_factory=dict[ObjectKey, "Origin"])
     faults: tuple[SourceFault, ...] = ()
     clashes: tuple[Clash, ...] = ()
+    clock: Callable[[], float] = time.monotonic
     _unsettled: set[ObjectKey] = field(default_factory=set[ObjectKey])
+    _required: dict[ObjectKey, frozenset[Jwt]] = field(default_factory=dict[ObjectKey, "frozenset[Jwt]"])
+    _lingering: dict[Lingering, float] = field(default_factory=dict[Lingering, float])
 
     def apply(self, changes: Changes) -> Step:
         """Takes changes of a source into account and recomputes what depends on them."""
@@ -68,6 +78,20 @@ class Engine:
         for uri, text in key_sets.items():
             self.pipeline.objects.key_sets.set(uri, text)
         return self._step([], start)
+
+    def serve_at(self, endpoints: Mapping[str, tuple[str, ...]]) -> Step:
+        """Takes the addresses of the services into account: `dragoman-authz` or `dragoman-ratelimit` → addresses.
+
+        An address is `unix:PATH` or `HOST:PORT`; a service without any is asked in vain.
+        """
+        start = time.perf_counter()
+        for service, addresses in endpoints.items():
+            self.pipeline.guards.endpoints.set(service, tuple(addresses))
+        return self._step([], start)
+
+    def age(self) -> Step:
+        """Lets go of what has lingered long enough; to be called every few seconds."""
+        return self._step([], time.perf_counter())
 
     def project_for_grpc(self, owner: str, *, wanted: bool) -> Step:
         """Starts or ends the projection of a Gateway (`NAMESPACE/NAME`) for gRPC's own xDS clients."""
@@ -100,20 +124,38 @@ class Engine:
     def _admit(self, raw: RawObject) -> Admitted:
         loaded = load(raw.document)
         if loaded.object is None:
-            return Admitted(None, loaded.faults)
+            targets = of_document(raw.document, raw.key.namespace) if is_policy(raw.key) else None
+            return Admitted(None, loaded.faults, targets)
         return Admitted(loaded.object, check(loaded.object, now=self.now()))
 
     def _step(self, changed: list[ObjectKey], start: float) -> Step:
         pipeline = self.pipeline
         pipeline.graph.stabilise()
-        if self._rebind():
+        if any((self._rebind(), self._linger())):
             pipeline.graph.stabilise()
         self._accept(changed)
         snapshots = {f"{k.namespace}/{k.name}": s for k, s in pipeline.snapshots.take_changes().items()}
+        snapshots |= pipeline.guards.snapshots.take_changes()
         projected = pipeline.grpc.snapshots.take_changes()
         snapshots |= {f"{k.namespace}/{k.name}{GRPC_SUFFIX}": s for k, s in projected.items()}
         statuses = dict(pipeline.statuses.take_changes())
         return Step(snapshots, statuses, tuple(changed), self.faults, time.perf_counter() - start)
+
+    def _linger(self) -> bool:
+        """Keeps JWT requirements past their last reference: Envoys may still have routes that name them."""
+        now, lingering = self.clock(), self.pipeline.guards.lingering
+        for gateway, required in self.pipeline.guards.required.take_changes().items():
+            before = self._required.pop(gateway, frozenset())
+            if required is not None:
+                self._required[gateway] = required
+                self._lingering |= {Lingering(gateway, each): now + LINGER_S for each in before - required}
+        over = [each for each, until in self._lingering.items() if until <= now or each.gateway not in self._required]
+        for each in over:
+            del self._lingering[each]
+        gone = [each for each, _ in lingering.items() if each not in self._lingering]
+        return any(
+            [*[lingering.delete(each) for each in gone], *[lingering.set(each, None) for each in self._lingering]]
+        )
 
     def _rebind(self) -> bool:
         bindings = self.pipeline.bindings

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnusedImport=false
 """What the data plane must do: frozen, typed, free of Kubernetes and of Envoy."""
 
 from __future__ import annotations
@@ -6,6 +7,30 @@ import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
+
+from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it)
+    RESERVED_PREFIX,
+    ApiKeys,
+    Authorization,
+    AuthorizationRule,
+    ClaimHeader,
+    ClaimRule,
+    Cors,
+    Deny,
+    GlobalLimit,
+    Jwks,
+    Jwt,
+    JwtProvider,
+    KeyPolicy,
+    KeySource,
+    LimitRule,
+    LocalLimit,
+    PathRule,
+    Policies,
+    SourceSelector,
+    TokenHeader,
+    ValueSelector,
+)
 
 PathKind = Literal["Exact", "PathPrefix", "RegularExpression"]
 
@@ -136,177 +161,6 @@ class Respond:
 
 
 Action = Forward | Redirect | Respond
-
-
-# -- policies in force on a route --
-
-
-@dataclass(frozen=True, slots=True)
-class Cors:
-    """An origin is `*`, an exact one, or one with a wildcard in its host (`https://*.example.com`)."""
-
-    origins: tuple[str, ...]
-    methods: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
-    expose: tuple[str, ...] = ()
-    max_age_s: int | None = None
-    credentials: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimHeader:
-    claim: str
-    header: str
-
-
-@dataclass(frozen=True, slots=True)
-class Jwks:
-    """A key set: inline text, or a URI that the control plane fetches; `text` is then what it has fetched, if any."""
-
-    text: str | None
-    uri: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenHeader:
-    name: str
-    prefix: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class JwtProvider:
-    name: str
-    issuer: str
-    audiences: tuple[str, ...]
-    jwks: Jwks
-    claim_headers: tuple[ClaimHeader, ...] = ()
-    from_headers: tuple[TokenHeader, ...] = ()
-    from_params: tuple[str, ...] = ()
-    from_cookies: tuple[str, ...] = ()
-    recompute_route: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Jwt:
-    """Any of the providers must accept the token; `optional` also lets requests without one pass."""
-
-    providers: tuple[JwtProvider, ...]
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class KeySource:
-    """Where a credential is looked for, in this order within a source: headers, query parameters, cookies."""
-
-    headers: tuple[str, ...] = ()
-    params: tuple[str, ...] = ()
-    cookies: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKeys:
-    """Inline keys, as (client, key) pairs; `repr` shows the clients alone."""
-
-    keys: tuple[tuple[str, str], ...] = field(repr=False)
-    sources: tuple[KeySource, ...]
-    forward_client_header: str | None = None
-    sanitize: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Consumers:
-    """Keys made by `dragoman key`, checked by ext_authz."""
-
-    sources: tuple[KeySource, ...]
-    required_scopes: tuple[str, ...] = ()
-    metadata_headers: tuple[tuple[str, str], ...] = ()
-    forward_client_header: str | None = None
-    sanitize: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimRule:
-    """A claim (a dotted path) whose value is, or whose array holds, one of `values`."""
-
-    claim: str
-    values: tuple[str, ...]
-    array: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AuthorizationRule:
-    """All of what is given must hold: one of the CIDRs, all claims and scopes, all headers, one of the methods."""
-
-    name: str
-    allow: bool
-    cidrs: tuple[str, ...] = ()
-    provider: str | None = None
-    claims: tuple[ClaimRule, ...] = ()
-    scopes: tuple[str, ...] = ()
-    headers: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    methods: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Authorization:
-    """Rules are tried in order; the first that matches decides, else `default_allow`."""
-
-    rules: tuple[AuthorizationRule, ...]
-    default_allow: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderSelector:
-    name: str
-    kind: Literal["Exact", "RegularExpression", "Distinct"]
-    value: str = ""
-    invert: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LimitRule:
-    """A rate limit for the requests that all selectors choose; `requests` per `unit_s` seconds."""
-
-    requests: int
-    unit: Literal["Second", "Minute", "Hour", "Day", "Month", "Year"]
-    headers: tuple[HeaderSelector, ...] = ()
-    methods: tuple[str, ...] = ()
-    cidr: str | None = None
-    cidr_distinct: bool = False
-    algorithm: Literal["FixedWindow", "TokenBucket"] = "FixedWindow"
-    burst: int | None = None
-    shadow: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LocalLimit:
-    """Enforced by each Envoy on its own."""
-
-    rules: tuple[LimitRule, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GlobalLimit:
-    """Enforced by the rate limit service; `domain` is addressed by content (`NS/NAME/HASH`)."""
-
-    domain: str
-    rules: tuple[LimitRule, ...]
-    fail_open: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Policies:
-    """What is in force on a route after the merge of its own policies with those of its listener and Gateway."""
-
-    cors: Cors | None = None
-    jwt: Jwt | None = None
-    api_keys: ApiKeys | None = None
-    consumers: Consumers | None = None
-    authorization: Authorization | None = None
-    local_limit: LocalLimit | None = None
-    global_limit: GlobalLimit | None = None
-    deny: str | None = None  # a security policy that never was good: fail closed, and why
-    origins: tuple[str, ...] = ()
 
 
 # -- routes --

@@ -7,7 +7,6 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from controlplane.api.httproute import HTTPMethod
-from controlplane.api.marks import NotSupported
 from controlplane.api.meta import Model
 from controlplane.api.policy import CIDR, LaterList
 from controlplane.api.scalars import Bool, HeaderName, ObjectName, refuse
@@ -39,7 +38,8 @@ class Operation(Model):
 
     methods: Annotated[tuple[HTTPMethod, ...], Field(max_length=16)] = ()
     """Methods, one of which the request must have."""
-    path: Annotated[PathMatch | None, NotSupported()] = None
+    path: PathMatch | None = None
+    """Path that the request must have."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Operation:

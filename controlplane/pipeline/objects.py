@@ -10,6 +10,7 @@ from controlplane.api.endpointslice import EndpointSlice
 from controlplane.api.load import Fault
 from controlplane.api.meta import DISCOVERY_GROUP, GATEWAY_GROUP, ObjectKey
 from controlplane.api.referencegrant import ReferenceGrant
+from controlplane.compile.targets import Targets
 from controlplane.graph import Derived, Graph, Group, Table
 
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -21,7 +22,7 @@ class Admitted:
 
     object: Any
     faults: tuple[Fault, ...] = ()
-    targets: tuple[ObjectKey, ...] = ()  # what a policy that cannot be read at all is about, as far as can be told
+    targets: Targets | None = None  # what a policy that cannot be read at all is about, as far as can be told
 
     @property
     def good(self) -> bool:
@@ -104,6 +105,8 @@ class Objects:
         accepted = self.accepted.get(key)
         if accepted is None and candidate.good and key.kind == "Backend":
             return candidate.object  # a new Backend has nothing to stand in for it; the routes to it wait instead
+        if accepted is None and key.kind == "Gateway":
+            return candidate.object  # as far as it can be read: its sound listeners serve
         return accepted
 
     def _service_of_slice(self, key: ObjectKey) -> list[tuple[tuple[str, str], ObjectKey]]:

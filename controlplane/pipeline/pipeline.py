@@ -12,7 +12,9 @@ from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile import attachment, backends, gateway, hosts, httproute, precedence
 from controlplane.conditions import ObjectStatus
 from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.pipeline.guards import Guards
 from controlplane.pipeline.objects import Admitted, Objects
+from controlplane.pipeline.policies import Place, PolicyIndex, RoutePolicies
 from controlplane.pipeline.projection import GrpcProjection
 from controlplane.pipeline.statuses import Statuses
 from controlplane.translate import clusters, listeners, routes, tree
@@ -21,13 +23,6 @@ from controlplane.xds.resources import Resource, Snapshot
 
 Bindings = Mapping[tuple[str, int], tuple[tuple[str, int], ...]]
 """(`NAMESPACE/GATEWAY`, listener port) → the addresses and ports that Envoy binds."""
-
-
-class Place(NamedTuple):
-    """A listener of a Gateway."""
-
-    gateway: ObjectKey
-    listener: str
 
 
 class Entry(NamedTuple):
@@ -63,8 +58,15 @@ class Pipeline:
         self._attachment = graph.derive("attachment", self._compute_attachment)
         self._candidate = graph.derive("compiled candidate", self._compute_candidate)
         self._compiled = graph.derive("compiled route", self._compute_compiled)
+        self.policies = PolicyIndex(graph, self.objects)
         self._index_routes(graph)
-        self._policies = graph.derive("policies", self._compute_policies)
+        self.guards = Guards(
+            graph,
+            self.objects,
+            self.objects.table(GATEWAY_GROUP, "HTTPRoute"),
+            gateways=self._our_gateways,
+            in_force=self._policies_of_route,
+        )
         self._entries = graph.derive("entries", self._compute_entries)
         self._bodies = graph.derive("route bodies", self._compute_bodies)
         self._alternatives = graph.derive("tree alternatives", self._compute_alternatives)
@@ -99,11 +101,13 @@ class Pipeline:
     def set_object(self, key: ObjectKey, admitted: Admitted) -> bool:
         """Sets the newest version of an object; returns whether it differs from what was there."""
         self._every_key.set(key, None)
+        self.policies.set(key)
         return self.objects.table_of(key).set(key, admitted)
 
     def delete_object(self, key: ObjectKey) -> None:
         """Removes an object; nothing stands in for what was deleted."""
         self._every_key.delete(key)
+        self.policies.delete(key)
         self.objects.accepted.delete(key)
         self.objects.table_of(key).delete(key)
 
@@ -123,6 +127,10 @@ class Pipeline:
     def _age(self, key: ObjectKey) -> tuple[float, ObjectKey]:
         created = self.objects.get(key).metadata.creation_timestamp
         return (created.timestamp() if created else 0.0, key)
+
+    def wanted_key_sets(self) -> Mapping[str, float]:
+        """Returns the URIs of the key sets that policies name, and how often to fetch each, in seconds."""
+        return self.policies.wanted_key_sets()
 
     def wanted_hosts(self) -> frozenset[str]:
         """Returns the host names that Backends name, in force or about to be."""
@@ -210,8 +218,8 @@ class Pipeline:
         found = (host for id_ in used for host in backends.unresolved_hosts(self.objects, id_))
         return tuple(dict.fromkeys(found))
 
-    def _compute_policies(self, key: tuple[Place, ObjectKey, str]) -> ir.Policies:
-        return ir.Policies()
+    def _policies_of_route(self, key: ObjectKey) -> Iterable[tuple[Place, RoutePolicies]]:
+        return [(place, self.policies.merged.get((place, key))) for place, _ in self._places(key)]
 
     # -- translate --
 
@@ -223,8 +231,9 @@ class Pipeline:
             return ()
         created, name = route.metadata.creation_timestamp, f"{route_key.namespace}/{route_key.name}"
         entries: list[Entry] = []
+        in_force = self.policies.merged.get(key)
         for index, rule in enumerate(self._compiled.get(route_key).rules):
-            policies = self._policies.get((place, route_key, rule.name))
+            policies = in_force.of(rule.name).policies
             for position, match in enumerate(rule.matches):
                 rank = precedence.rank(match, created=created, route=name, rule_index=index, match_index=position)
                 title = f"{route_key.kind}/{name}/{rule.name}"
@@ -248,7 +257,8 @@ class Pipeline:
         """Assembles a virtual host; routes of less specific hostnames come after those of more specific ones."""
         domain = key[1]
         ranked = self._ranked(key)
-        origins = tuple(dict.fromkeys(entry.route.origin for _, entry, _, _ in ranked))
+        made_from = ((entry.route.origin, *entry.route.policies.origins) for _, entry, _, _ in ranked)
+        origins = tuple(dict.fromkeys(origin for each in made_from for origin in each))
         if len(ranked) < TREE_FROM or not tree.suits(entry.route.match for _, entry, _, _ in ranked):
             return Host(routes.virtual_host(domain, (self._bodies.get(at)[i] for _, _, at, i in ranked)), origins)
         stages: dict[int, list[tree.Branch]] = {}
@@ -351,7 +361,8 @@ class Pipeline:
         return Snapshot(MappingProxyType(typed))
 
     def _all_clusters(self, key: ObjectKey) -> Iterable[Resource | None]:
-        return (self._cluster.get(id_) for id_ in sorted(self._used_clusters.get(key), key=str))
+        used = (self._cluster.get(id_) for id_ in sorted(self._used_clusters.get(key), key=str))
+        return (*used, *self.guards.clusters())
 
     def _all_endpoints(self, key: ObjectKey) -> Iterable[Resource | None]:
         used = sorted(self._used_clusters.get(key), key=str)
@@ -362,6 +373,9 @@ class Pipeline:
         yield from (self._secret.get(name) for name in sorted({n for chain in chains for n in chain.certificates}))
         backends_used = (id_ for id_ in self._used_clusters.get(key) if id_.kind == "Backend")
         yield from (self._authorities.get(id_) for id_ in sorted(backends_used, key=str))
+
+    def _all_extensions(self, key: ObjectKey) -> Iterable[Resource | None]:
+        return self.guards.extensions(key)
 
     def _all_listeners(self, key: ObjectKey) -> Iterable[Resource | None]:
         return (self._listener.get((key, each.port)) for each in self._ports.get(key))
@@ -375,6 +389,7 @@ class Pipeline:
             xds.SECRET: _all_secrets,
             xds.CLUSTER: _all_clusters,
             xds.ENDPOINT: _all_endpoints,
+            xds.EXTENSION_CONFIG: _all_extensions,
             xds.LISTENER: _all_listeners,
             xds.ROUTE: _all_routes,
         }

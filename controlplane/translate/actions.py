@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from envoy.config.core.v3.base_pb2 import DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent
@@ -19,6 +20,7 @@ from envoy.type.v3.percent_pb2 import FractionalPercent
 
 from controlplane.ir import (
     Action,
+    Deny,
     Forward,
     HeaderEdit,
     Mirror,
@@ -57,6 +59,15 @@ def set_action(route: Route, action: Action, *, path: PathMatch, port: int, http
         route.direct_response.CopyFrom(_respond(action if isinstance(action, Respond) else Respond(500)))
     else:
         route.route.CopyFrom(_forward(action, path))
+
+
+def set_denial(route: Route, deny: Deny) -> None:
+    """Has a route answer that its guard is not in force; clients are not told why."""
+    error = "unavailable" if deny.status == 503 else "misconfigured"
+    body = json.dumps({"error": error, "message": "The gateway cannot decide on requests for this route now"})
+    route.direct_response.CopyFrom(_respond(Respond(deny.status, f"{body}\n")))
+    content_type = HeaderValue(key="content-type", value="application/json")
+    route.response_headers_to_add.append(HeaderValueOption(header=content_type, append_action=_OVERWRITE))
 
 
 def edit_headers(request: HeaderEdit, response: HeaderEdit, target: Route | WeightedCluster.ClusterWeight) -> None:

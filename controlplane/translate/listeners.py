@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
 from envoy.config.core.v3.base_pb2 import TransportSocket
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions, HttpProtocolOptions
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain, FilterChainMatch, ListenerFilter
 from envoy.config.listener.v3.listener_pb2 import AdditionalAddress, Listener
@@ -15,6 +16,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpConnectionManager,
     Rds,
 )
+from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import (
+    HeaderMutation as EarlyHeaderMutation,
+)
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsCertificate
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig, Secret
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, DownstreamTlsContext
@@ -22,6 +26,7 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, 
 from controlplane import ir
 from controlplane.translate.clusters import ads
 from controlplane.translate.filters import listener_filters
+from controlplane.translate.local_replies import local_reply_config
 from controlplane.translate.wire import duration, encode, packed
 
 _HEADERS_TIMEOUT_S = 10
@@ -30,6 +35,13 @@ _HTTP2 = Http2ProtocolOptions(
     max_concurrent_streams={"value": 100},
     initial_stream_window_size={"value": 64 * 1024},
     initial_connection_window_size={"value": 1024 * 1024},
+)
+# Before a route is chosen: a route that matches on such a header must never see one that a client has sent.
+_RESERVED_HEADERS = TypedExtensionConfig(
+    name="envoy.http.early_header_mutation.header_mutation",
+    typed_config=packed(
+        EarlyHeaderMutation(mutations=[{"remove_on_match": {"key_matcher": {"prefix": ir.RESERVED_PREFIX}}}])
+    ),
 )
 
 
@@ -71,7 +83,9 @@ def _manager(source: ir.PortListener, chain: ir.FilterChain) -> HttpConnectionMa
     return HttpConnectionManager(
         stat_prefix=chain.route_config,
         rds=Rds(config_source=ads(), route_config_name=chain.route_config),
+        early_header_mutation_extensions=[_RESERVED_HEADERS],
         http_filters=listener_filters(),
+        local_reply_config=local_reply_config(),
         use_remote_address={"value": True},
         normalize_path={"value": True},
         merge_slashes=True,

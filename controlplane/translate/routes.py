@@ -11,7 +11,7 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from controlplane import ir
 from controlplane.translate import tree
-from controlplane.translate.actions import default_retry_policy, edit_headers, set_action
+from controlplane.translate.actions import default_retry_policy, edit_headers, set_action, set_denial
 from controlplane.translate.filters import per_route_configs
 from controlplane.translate.matches import route_match
 from controlplane.translate.wire import embed, encode, field_numbers
@@ -30,9 +30,11 @@ def route(source: ir.Route, *, port: int, https: bool) -> bytes:
     """Encodes one route as it stands on a listener of this port."""
     message = Route(name=source.name, match=route_match(source.match))
     rule, policies = source.rule, source.policies
-    action = ir.Respond(500) if policies.deny is not None else rule.action
-    set_action(message, action, path=source.match.path, port=port, https=https)
-    edit_headers(rule.request_headers, rule.response_headers, message)
+    if policies.deny is not None:
+        set_denial(message, policies.deny)
+    else:
+        set_action(message, rule.action, path=source.match.path, port=port, https=https)
+        edit_headers(rule.request_headers, rule.response_headers, message)
     for name, config in per_route_configs(rule, policies):
         message.typed_per_filter_config[name].CopyFrom(config)
     return encode(message)

@@ -3,6 +3,11 @@
 
 The list is the same on every listener: each filter is there, disabled, and a route enables what it needs. So no change
 of a route or policy touches a listener, and no open connection sees new routes with old filters.
+
+The order: what a client may not claim goes first, and preflight requests, which carry no credentials, are answered
+next. Then who is it (keys, tokens, what the service says), then may they, and only what may pass counts towards limits:
+the limits are of those who are let in, and what refuses the others is cheap. Own limits come before shared ones, which
+cost a call.
 """
 
 from __future__ import annotations
@@ -15,14 +20,26 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane.ir import Policies, Rule
-from controlplane.translate.filters import cors
+from controlplane.translate.filters import (
+    api_key_auth,
+    authorization,
+    cors,
+    ext_authz,
+    identity_headers,
+    jwt,
+    local_ratelimit,
+    ratelimit,
+)
 from controlplane.translate.wire import packed
 
 
 class FilterModule(Protocol):
-    """What a module of this package offers."""
+    """What a module of this package offers, or an object in its place."""
 
-    NAME: str
+    @property
+    def NAME(self) -> str:  # noqa: N802  (a constant, where it is a module's)
+        """The filter's name, under which routes enable it."""
+        ...
 
     def listener_filter(self) -> HttpFilter:
         """Returns the filter as it stands on every listener, disabled."""
@@ -33,7 +50,17 @@ class FilterModule(Protocol):
         ...
 
 
-FILTERS: tuple[FilterModule, ...] = (cors,)
+FILTERS: tuple[FilterModule, ...] = (
+    identity_headers,
+    cors,
+    api_key_auth,
+    jwt,
+    ext_authz,
+    authorization,
+    local_ratelimit,
+    ratelimit.OPEN,
+    ratelimit.CLOSED,
+)
 
 
 def listener_filters() -> list[HttpFilter]:
@@ -43,8 +70,8 @@ def listener_filters() -> list[HttpFilter]:
 
 
 def per_route_configs(rule: Rule, policies: Policies) -> Iterator[tuple[str, AnyMessage]]:
-    """Yields the filters that a route enables, with their settings."""
-    for module in FILTERS:
+    """Yields the filters that a route enables, with their settings; where nothing passes, no guard is asked."""
+    for module in (cors,) if policies.deny is not None else FILTERS:
         config = module.route_config(rule, policies)
         if config is not None:
             yield module.NAME, config

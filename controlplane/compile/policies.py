@@ -1,0 +1,171 @@
+"""Which policies are in force on a route: the most specific of each target, merged by field from the Gateway down.
+
+The field of the more specific policy wins, but for authentication: what a Gateway or listener asks for stays in force
+unless its policy lets routes drop it and the route's says that it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+from controlplane import ir
+from controlplane.api.meta import ObjectKey
+from controlplane.compile.ratelimit import Limits
+from controlplane.compile.security import AUTHENTICATION, Security
+from controlplane.conditions import Condition, false
+
+_FIELDS = {
+    "cors": "spec.cors",
+    "jwt": "spec.jwt",
+    "api_keys": "spec.apiKeyAuth",
+    "keys": "spec.consumers",
+    "authorization": "spec.authorization",
+}
+Compiled = Security | Limits
+Note = tuple[ObjectKey, Condition]
+_P = TypeVar("_P", Security, Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """All policies of one target: a Gateway, a listener, a route or a rule."""
+
+    policies: tuple[Compiled, ...] = ()
+    of_route: bool = False
+    scope: str = ""  # whose requests count together towards its limits; those of the whole route where empty
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What is in force, and what is to be said about the policies that it was made from."""
+
+    policies: ir.Policies
+    notes: tuple[Note, ...] = ()
+
+
+NOTHING = Merged(ir.Policies())
+
+
+def merge(levels: Sequence[Level], *, scope: str) -> Merged:
+    """Merges the policies of the targets that a rule belongs to, the most general first.
+
+    `scope` is whose requests count together towards limits that are not shared: those of the route.
+    """
+    if not any(level.policies for level in levels):
+        return NOTHING
+    notes: list[Note] = []
+    security = _merge_security([_winners(level, Security, notes) for level in levels], levels, notes)
+    limits, own_scope = _most_specific([(_winners(level, Limits, notes), level.scope) for level in levels])
+    global_limit = limits.global_limit if limits is not None else None
+    scoped = global_limit is not None and not all(rule.shared for rule in global_limit.rules)
+    keys = [policy.key for level in levels for policy in level.policies]
+    policies = replace(
+        security,
+        local_limit=limits.local_limit if limits is not None else None,
+        global_limit=global_limit,
+        limit_scope=(own_scope or scope) if scoped else "",
+        origins=tuple(dict.fromkeys(str(key) for key in keys)),
+    )
+    return Merged(policies, tuple(notes))
+
+
+def _winners(level: Level, kind: type[_P], notes: list[Note]) -> _P | None:
+    """Returns the policy of a kind that counts for a target: the oldest, then by name; the others are told."""
+    ranked = sorted((each for each in level.policies if isinstance(each, kind)), key=_age)
+    for other in ranked[1:]:
+        message = f"{ranked[0].key} has the same target and is older, or comes first by name"
+        notes.append((other.key, false("Accepted", "Conflicted", message)))
+    if not ranked:
+        return None
+    winner = ranked[0]
+    if isinstance(winner, Security):
+        denied = next((each.deny for each in ranked if isinstance(each, Security) and each.deny is not None), None)
+        return replace(winner, deny=denied) if denied is not winner.deny else winner
+    return winner
+
+
+def _age(policy: Compiled) -> tuple[float, str, str, str]:
+    return (policy.created_s, policy.key.namespace, policy.key.name, policy.key.group)
+
+
+class _Owned(NamedTuple):
+    """A field that is in force, and whose it is."""
+
+    value: Any
+    policy: Security
+    of_route: bool
+
+
+def _merge_security(winners: Sequence[Security | None], levels: Sequence[Level], notes: list[Note]) -> ir.Policies:
+    fields: dict[str, _Owned] = {}
+    deny: ir.Deny | None = None
+    for policy, level in zip(winners, levels, strict=True):
+        if policy is None:
+            continue
+        deny = deny or policy.deny
+        _drop(fields, policy, level, notes)
+        for name, path in _FIELDS.items():
+            value = getattr(policy, name)
+            if value is None:
+                continue
+            owned = fields.get(name)
+            if owned is not None and level.of_route and _guards(name, owned):
+                message = f"{owned.policy.key} asks for it too, and stays in force; it does not let routes drop it"
+                notes.append((policy.key, Condition("Overridden", "True", "Overridden", message, path)))
+            else:
+                fields[name] = _Owned(value, policy, level.of_route)
+    values = {name: owned.value for name, owned in fields.items()}
+    if "api_keys" in fields and "keys" not in fields and fields["api_keys"].policy.hashed_keys is not None:
+        values |= {"api_keys": None, "keys": fields["api_keys"].policy.hashed_keys}
+    return _bound(ir.Policies(**values, deny=deny))
+
+
+def _drop(fields: dict[str, _Owned], policy: Security, level: Level, notes: list[Note]) -> None:
+    """Takes out what a more specific policy does without."""
+    if policy.stands_alone:
+        for name in [name for name, owned in fields.items() if not (level.of_route and _guards(name, owned))]:
+            del fields[name]
+    if not (policy.drops_parent and level.of_route):
+        return
+    for name, owned in list(fields.items()):
+        if not _guards(name, owned):
+            continue
+        if owned.policy.may_be_dropped:
+            del fields[name]
+        elif getattr(policy, name) is None:
+            message = f"{_FIELDS[name]} of {owned.policy.key} stays in force: it does not let routes drop it"
+            field = "spec.dropParentAuthentication"
+            notes.append((policy.key, Condition("Overridden", "True", "Overridden", message, field)))
+
+
+def _guards(name: str, owned: _Owned) -> bool:
+    """Says whether a field is authentication that a Gateway or listener asks for."""
+    return name in AUTHENTICATION and not owned.of_route
+
+
+def _bound(policies: ir.Policies) -> ir.Policies:
+    """Binds the rules of an authorization to the providers whose tokens they are about."""
+    if policies.authorization is None:
+        return policies
+    ids = {each.name: each.id for each in policies.jwt.providers} if policies.jwt is not None else {}
+    rules: list[ir.AuthorizationRule] = []
+    for rule in policies.authorization.rules:
+        if rule.provider is None:
+            rules.append(rule)
+        elif rule.provider in ids:
+            rules.append(replace(rule, provider=ids[rule.provider]))
+        elif not rule.allow:
+            # A rule that would refuse some can no longer tell whom.
+            return replace(policies, deny=policies.deny or ir.Deny(500, f"there is no JWT provider {rule.provider}"))
+    return replace(policies, authorization=replace(policies.authorization, rules=tuple(rules)))
+
+
+def _most_specific(winners: Iterable[tuple[Limits | None, str]]) -> tuple[Limits | None, str]:
+    """Returns the most specific policy that limits something; its limits replace those of the others as a whole."""
+    found: tuple[Limits | None, str] = (None, "")
+    for policy, scope in winners:
+        if policy is not None and (policy.local_limit or policy.global_limit or policy.stands_alone):
+            found = (policy, scope)
+    return found

@@ -1,0 +1,277 @@
+"""The policies' part of the IR: what is to be asked of a request before it may pass. See `controlplane.ir`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Headers under this prefix are the gateway's own: whatever a client sends of them is dropped before routes are chosen.
+RESERVED_PREFIX = "x-dragoman-"
+Unit = Literal["Second", "Minute", "Hour", "Day", "Month", "Year"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """An origin is `*`, an exact one, or one with a wildcard in its host (`https://*.example.com`)."""
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    max_age_s: int | None = None
+    credentials: bool = False
+
+
+# -- tokens --
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimHeader:
+    claim: str
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Jwks:
+    """A key set: canonical text, or the URI that the control plane fetches it from."""
+
+    text: str | None
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHeader:
+    name: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JwtProvider:
+    name: str
+    issuer: str
+    audiences: tuple[str, ...]
+    jwks: Jwks
+    claim_headers: tuple[ClaimHeader, ...] = ()
+    from_headers: tuple[TokenHeader, ...] = ()
+    from_params: tuple[str, ...] = ()
+    from_cookies: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """A name for the content. Of a remote key set it is the URI that counts: new keys rename nothing."""
+        return digest(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Jwt:
+    """Any of the providers must accept the token; `optional` also lets requests without one pass."""
+
+    providers: tuple[JwtProvider, ...]
+    optional: bool = False
+
+    @property
+    def id(self) -> str:
+        """A name for the content."""
+        return digest(self)
+
+
+# -- API keys --
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where a credential is looked for, in this order within a source: headers, query parameters, cookies."""
+
+    headers: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+    cookies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeys:
+    """Inline keys, as (client, key) pairs; `repr` shows none of them."""
+
+    keys: tuple[tuple[str, str], ...] = field(repr=False)
+    sources: tuple[KeySource, ...]
+    forward_client_header: str | None = None
+    sanitize: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """API keys that ext_authz checks: those of its store, or known ones as (client, SHA-256 in hexadecimal) pairs.
+
+    `policy` is the NAMESPACE/NAME of the object that it was made from.
+    """
+
+    policy: str
+    sources: tuple[KeySource, ...]
+    known: tuple[tuple[str, str], ...] = ()
+    required_scopes: tuple[str, ...] = ()
+    metadata_headers: tuple[tuple[str, str], ...] = ()
+    forward_client_header: str | None = None
+    sanitize: bool = True
+
+    @property
+    def id(self) -> str:
+        """How routes name it: by content, so that a route never meets another version than the one it was made for."""
+        return f"{self.policy}/{digest(self)}"
+
+
+# -- authorization --
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRule:
+    """A claim (a dotted path) whose value is, or whose array holds, one of `values`."""
+
+    claim: str
+    values: tuple[str, ...]
+    array: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PathRule:
+    kind: Literal["Exact", "PathPrefix", "RegularExpression"]
+    value: str
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationRule:
+    """All of what is given must hold: one of the CIDRs, all claims and scopes, all headers, one of the methods.
+
+    `cidrs` are about the client's address as trusted hops tell it. `provider` is the id of the JWT provider whose token
+    must have the claims and scopes.
+    """
+
+    allow: bool
+    cidrs: tuple[str, ...] = ()
+    provider: str | None = None
+    claims: tuple[ClaimRule, ...] = ()
+    scopes: tuple[str, ...] = ()
+    headers: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    methods: tuple[str, ...] = ()
+    path: PathRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """Rules are tried in order; the first that matches decides, else `default_allow`."""
+
+    rules: tuple[AuthorizationRule, ...]
+    default_allow: bool = False
+
+
+# -- limits --
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSelector:
+    """A header or query parameter: `value` of a Distinct one is empty, each of its values is counted for itself."""
+
+    name: str
+    kind: Literal["Exact", "RegularExpression", "Distinct"]
+    value: str = ""
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSelector:
+    """Clients of a range, counted together or, if `distinct`, each for itself."""
+
+    cidr: str
+    distinct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRule:
+    """`requests` per unit for the requests that all selectors choose; without any, for all requests."""
+
+    requests: int
+    unit: Unit
+    headers: tuple[ValueSelector, ...] = ()
+    query: tuple[ValueSelector, ...] = ()
+    methods: tuple[tuple[str, bool], ...] = ()  # one of them must match: (method, invert)
+    paths: tuple[PathRule, ...] = ()
+    sources: tuple[SourceSelector, ...] = ()
+    cost: int = 1
+    shared: bool = False
+    token_bucket: bool = False
+    burst: int | None = None
+    shadow: bool = False
+
+    @property
+    def selects(self) -> bool:
+        """Says whether the rule is about some requests only."""
+        return bool(self.headers or self.query or self.methods or self.paths or self.sources)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLimit:
+    """Enforced by each Envoy on its own."""
+
+    rules: tuple[LimitRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalLimit:
+    """Enforced by the rate limit service. `policy` is the NAMESPACE/NAME of the object that it was made from."""
+
+    policy: str
+    rules: tuple[LimitRule, ...]
+    fail_open: bool = True
+
+    @property
+    def domain(self) -> str:
+        """How routes name it: by content."""
+        return f"{self.policy}/{digest(self)}"
+
+
+# -- all together --
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Nothing passes: what should guard the route cannot be put in force."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What is in force on a route after the merge of its own policies with those of its listener and Gateway.
+
+    `limit_scope` names whose requests a limit that is not shared counts together; empty where there is no such limit.
+    """
+
+    cors: Cors | None = None
+    jwt: Jwt | None = None
+    api_keys: ApiKeys | None = None
+    keys: KeyPolicy | None = None
+    authorization: Authorization | None = None
+    local_limit: LocalLimit | None = None
+    global_limit: GlobalLimit | None = None
+    limit_scope: str = ""
+    deny: Deny | None = None
+    origins: tuple[str, ...] = ()
+
+    @property
+    def identity_headers(self) -> frozenset[str]:
+        """The request headers that these policies set, in lower case; no client may set them."""
+        found: set[str] = set()
+        if self.jwt is not None:
+            found.update(each.header for provider in self.jwt.providers for each in provider.claim_headers)
+        if self.api_keys is not None:
+            found.add(self.api_keys.forward_client_header or "")
+        if self.keys is not None:
+            found.update(header for _, header in self.keys.metadata_headers)
+            found.add(self.keys.forward_client_header or "")
+        return frozenset(name.lower() for name in found if name)
+
+
+def digest(value: object) -> str:
+    """Returns a short name for the content of a frozen value."""
+    return hashlib.blake2b(repr(value).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,125 @@
+"""What policies need beside the routes: extensions by ECDS, the clusters of the services, and what these are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from controlplane import ir
+from controlplane.api.meta import ObjectKey
+from controlplane.compile import jwks
+from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.pipeline.objects import Admitted, Objects
+from controlplane.pipeline.policies import Place, RoutePolicies
+from controlplane.translate import services
+from controlplane.translate.filters import identity_headers, jwt
+from controlplane.xds import resources as xds
+from controlplane.xds.identity import AUTHZ_OWNER, RATE_LIMIT_OWNER
+from controlplane.xds.resources import Resource, Snapshot
+
+SERVICES: Final = {services.AUTHZ_CLUSTER: AUTHZ_OWNER, services.RATE_LIMIT_CLUSTER: RATE_LIMIT_OWNER}
+
+
+class Lingering(NamedTuple):
+    """A requirement that no route of a Gateway names any more, but routes in force still may."""
+
+    gateway: ObjectKey
+    requirement: ir.Jwt
+
+
+class Guards:
+    """Derived collections about the policies in force; `endpoints` and `lingering` are set from outside.
+
+    `endpoints` has the addresses of each service (`dragoman-authz`, `dragoman-ratelimit`): `unix:PATH` or `HOST:PORT`.
+    `lingering` holds requirements past their last reference, for as long as whoever sets it keeps them.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        objects: Objects,
+        routes: Table[ObjectKey, Admitted],
+        *,
+        gateways: Callable[[], Iterable[ObjectKey]],
+        in_force: Callable[[ObjectKey], Iterable[tuple[Place, RoutePolicies]]],
+    ) -> None:
+        self._objects = objects
+        self._in_force = in_force
+        self.endpoints: Table[str, tuple[str, ...]] = graph.table("service endpoints")
+        self.lingering: Table[Lingering, None] = graph.table("lingering requirements")
+        self._requirements: Group[ObjectKey, ObjectKey, ir.Jwt] = graph.group(
+            "requirements", routes, lambda key: [(p.gateway, each.jwt) for p, each in self._of(key) if each.jwt]
+        )
+        self._headers: Group[ObjectKey, ObjectKey, str] = graph.group(
+            "identity headers",
+            routes,
+            self._headers_of_route,
+        )
+        self._served: Group[ObjectKey, str, ir.KeyPolicy | ir.GlobalLimit] = graph.group(
+            "policies of services", routes, self._policies_of_services
+        )
+        self._left: Group[Lingering, ObjectKey, ir.Jwt] = graph.group(
+            "left requirements", self.lingering, lambda key: [(key.gateway, key.requirement)]
+        )
+        self._required: Derived[ObjectKey, frozenset[ir.Jwt]] = graph.derive("requirements", self._requirements.get)
+        self.required = graph.root(gateways, self._required)
+        self._jwt: Derived[ObjectKey, Resource] = graph.derive("jwt extension", self._compute_jwt)
+        self._stripped: Derived[ObjectKey, Resource] = graph.derive("header extension", self._compute_stripped)
+        self._cluster: Derived[str, Resource] = graph.derive("service cluster", self._compute_cluster)
+        self._policy: Derived[ir.KeyPolicy | ir.GlobalLimit, Resource] = graph.derive("service policy", _service_policy)
+        self._service: Derived[str, Snapshot] = graph.derive("service snapshot", self._compute_service)
+        self.snapshots = graph.root(lambda: SERVICES.values(), self._service)
+
+    def extensions(self, gateway: ObjectKey) -> Iterable[Resource]:
+        """Returns what a Gateway's Envoys are sent by ECDS."""
+        return (self._stripped.get(gateway), self._jwt.get(gateway))
+
+    def clusters(self) -> Iterable[Resource]:
+        """Returns the clusters of the services."""
+        return (self._cluster.get(name) for name in SERVICES)
+
+    def _of(self, route: ObjectKey) -> Iterable[tuple[Place, ir.Policies]]:
+        return [(place, each.policies) for place, found in self._in_force(route) for each in found.all()]
+
+    def _headers_of_route(self, route: ObjectKey) -> Iterable[tuple[ObjectKey, str]]:
+        return [(place.gateway, name) for place, each in self._of(route) for name in each.identity_headers]
+
+    def _policies_of_services(self, route: ObjectKey) -> Iterable[tuple[str, ir.KeyPolicy | ir.GlobalLimit]]:
+        for _, each in self._of(route):
+            if each.keys is not None:
+                yield AUTHZ_OWNER, each.keys
+            if each.global_limit is not None:
+                yield RATE_LIMIT_OWNER, each.global_limit
+
+    def _compute_jwt(self, gateway: ObjectKey) -> Resource:
+        wanted = sorted({*self._requirements.get(gateway), *self._left.get(gateway)}, key=lambda each: each.id)
+        body = jwt.extension_config(wanted, key_set=self._key_set)
+        return Resource.of(xds.EXTENSION_CONFIG, jwt.NAME, body, (str(gateway),))
+
+    def _key_set(self, source: ir.Jwks) -> str | None:
+        if source.uri is None:
+            return source.text
+        fetched = self._objects.key_set(source.uri)
+        return jwks.usable(fetched) if fetched is not None else None
+
+    def _compute_stripped(self, gateway: ObjectKey) -> Resource:
+        body = identity_headers.extension_config(self._headers.get(gateway))
+        return Resource.of(xds.EXTENSION_CONFIG, identity_headers.NAME, body, (str(gateway),))
+
+    def _compute_cluster(self, name: str) -> Resource:
+        return Resource.of(xds.CLUSTER, name, services.cluster(name, self.endpoints.get(name) or ()))
+
+    def _compute_service(self, owner: str) -> Snapshot:
+        type_url = xds.AUTHZ_POLICY if owner == AUTHZ_OWNER else xds.RATE_LIMIT_CONFIG
+        found = {each.name: each for each in map(self._policy.get, self._served.get(owner))}
+        typed: Mapping[str, Resource] = MappingProxyType({name: found[name] for name in sorted(found)})
+        return Snapshot(MappingProxyType({type_url: typed}))
+
+
+def _service_policy(source: ir.KeyPolicy | ir.GlobalLimit) -> Resource:
+    if isinstance(source, ir.KeyPolicy):
+        origin = f"SecurityPolicy {source.policy}"
+        return Resource.of(xds.AUTHZ_POLICY, source.id, services.key_policy(source), (origin,))
+    origin = f"BackendTrafficPolicy {source.policy}"
+    return Resource.of(xds.RATE_LIMIT_CONFIG, source.domain, services.rate_limit_config(source), (origin,))

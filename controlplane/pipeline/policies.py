@@ -1,0 +1,169 @@
+"""Which policies concern which route: the indexes, the merge per route, and what the services are to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from controlplane import ir
+from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
+from controlplane.api.meta import ENVOY_GATEWAY_GROUP, POLICY_GROUP, ObjectKey
+from controlplane.api.scalars import parse_duration
+from controlplane.api.securitypolicy import SecurityPolicy
+from controlplane.compile import policies, ratelimit, security, targets
+from controlplane.compile.policies import NOTHING, Compiled, Level, Merged
+from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.pipeline.objects import Objects
+
+_KINDS = frozenset({"SecurityPolicy", "BackendTrafficPolicy"})
+_GROUPS = frozenset({POLICY_GROUP, ENVOY_GATEWAY_GROUP})
+
+
+class Place(NamedTuple):
+    """A listener of a Gateway."""
+
+    gateway: ObjectKey
+    listener: str
+
+
+class Member(NamedTuple):
+    """A policy, and the section of the target that it is about."""
+
+    policy: ObjectKey
+    section: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicies:
+    """What is in force on the rules of a route; `rules` has those that policies name."""
+
+    default: Merged = NOTHING
+    rules: Mapping[str, Merged] | None = None
+
+    def of(self, rule: str) -> Merged:
+        """Returns what is in force on a rule."""
+        return self.rules.get(rule, self.default) if self.rules is not None else self.default
+
+    def all(self) -> Iterable[Merged]:
+        """Yields what is in force on any rule."""
+        yield self.default
+        if self.rules is not None:
+            yield from self.rules.values()
+
+
+def is_policy(key: ObjectKey) -> bool:
+    """Says whether an object is a policy that is compiled here."""
+    return key.kind in _KINDS and key.group in _GROUPS
+
+
+class PolicyIndex:
+    """Derived collections of policies. `set` and `delete` tell it which there are."""
+
+    def __init__(self, graph: Graph, objects: Objects) -> None:
+        self._objects = objects
+        self._keys: Table[ObjectKey, None] = graph.table("policy keys")
+        self.compiled: Derived[ObjectKey, Compiled | None] = graph.derive("compiled policy", self._compute_compiled)
+        self._targeted: Group[ObjectKey, ObjectKey, Member] = graph.group("targeted", self._keys, self._targeting)
+        self._selecting: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
+            "selecting", self._keys, lambda key: [((key.namespace, s.kind), key) for s in self.targets(key).selectors]
+        )
+        self._inherited: Derived[Place, RoutePolicies] = graph.derive("policies of a listener", self._compute_place)
+        self.merged: Derived[tuple[Place, ObjectKey], RoutePolicies] = graph.derive("policies", self._compute_merged)
+
+    def set(self, key: ObjectKey) -> None:
+        """Takes note of a policy."""
+        if is_policy(key):
+            self._keys.set(key, None)
+
+    def delete(self, key: ObjectKey) -> None:
+        """Forgets a policy."""
+        self._keys.delete(key)
+
+    def targets(self, key: ObjectKey) -> targets.Targets:
+        """Returns what a policy applies to; of one that never was good, what it is said to."""
+        found = self._objects.get(key)
+        if found is not None:
+            return targets.of_spec(found.spec, key.namespace)
+        candidate = self._objects.candidate(key)
+        if candidate is None:
+            return targets.Targets(key.namespace)
+        if candidate.object is not None:
+            return targets.of_spec(candidate.object.spec, key.namespace)
+        return candidate.targets or targets.Targets(key.namespace)
+
+    def on(self, target: ObjectKey) -> dict[str | None, list[Compiled]]:
+        """Returns the policies on an object, by the section that they are about (None: the whole)."""
+        found: dict[str | None, list[Compiled]] = {}
+        for member in sorted(self._members(target), key=lambda each: (each.policy, each.section or "")):
+            compiled = self.compiled.get(member.policy)
+            if compiled is not None:
+                found.setdefault(member.section, []).append(compiled)
+        return found
+
+    def wanted_key_sets(self) -> Mapping[str, float]:
+        """Returns the URIs of the key sets that policies name, in force or about to be, and how often to fetch them."""
+        wanted: dict[str, float] = {}
+        for key, _ in self._keys.items():
+            admitted = self._objects.peek(key)
+            newest = admitted.object if admitted is not None and admitted.good else None
+            for policy in (newest, self._objects.accepted.peek(key)):
+                for uri, interval_s in _key_sets(policy):
+                    wanted[uri] = min(interval_s, wanted.get(uri, interval_s))
+        return wanted
+
+    def _targeting(self, key: ObjectKey) -> list[tuple[ObjectKey, Member]]:
+        return [(each.key, Member(key, each.section)) for each in self.targets(key).named]
+
+    def _members(self, target: ObjectKey) -> Iterable[Member]:
+        yield from self._targeted.get(target)
+        selecting = self._selecting.get((target.namespace, target.kind))
+        if not selecting:
+            return
+        found = self._objects.get(target)
+        labels: dict[str, str] = found.metadata.labels if found is not None else dict[str, str]()
+        for key in selecting:
+            selectors = self.targets(key).selectors
+            if any(s.kind == target.kind and s.group == target.group and s.matches(labels) for s in selectors):
+                yield Member(key, None)
+
+    def _compute_compiled(self, key: ObjectKey) -> Compiled | None:
+        found = self._objects.get(key)
+        if isinstance(found, SecurityPolicy):
+            return security.compile_security(self._objects, found)
+        if isinstance(found, BackendTrafficPolicy):
+            return ratelimit.compile_limits(found)
+        return security.broken(key) if key.kind == "SecurityPolicy" else None
+
+    def _levels(self, place: Place) -> tuple[Level, Level]:
+        found = self.on(place.gateway)
+        return Level(tuple(found.get(None, ()))), Level(tuple(found.get(place.listener, ())))
+
+    def _compute_place(self, place: Place) -> RoutePolicies:
+        return RoutePolicies(policies.merge(self._levels(place), scope=""))
+
+    def _compute_merged(self, key: tuple[Place, ObjectKey]) -> RoutePolicies:
+        place, route = key
+        own = self.on(route)
+        inherited = self._inherited.get(place)
+        if not own and not _scoped(inherited.default.policies):
+            return inherited
+        scope = f"{route.kind}/{route.namespace}/{route.name}"
+        above = (*self._levels(place), Level(tuple(own.get(None, ())), of_route=True))
+        rules: dict[str, Merged] = {}
+        for section, found in own.items():
+            if section is not None:
+                level = Level(tuple(found), of_route=True, scope=f"{scope}/{section}")
+                rules[section] = policies.merge((*above, level), scope=scope)
+        return RoutePolicies(policies.merge(above, scope=scope), rules or None)
+
+
+def _scoped(found: ir.Policies) -> bool:
+    return found.global_limit is not None and not all(rule.shared for rule in found.global_limit.rules)
+
+
+def _key_sets(policy: object) -> Sequence[tuple[str, float]]:
+    if not isinstance(policy, SecurityPolicy) or policy.spec.jwt is None:
+        return ()
+    remote = (each.remote_jwks for each in policy.spec.jwt.providers)
+    return [(each.uri, parse_duration(each.cache_duration).total_seconds()) for each in remote if each is not None]

@@ -1,0 +1,56 @@
+# pyright: standard, reportAttributeAccessIssue=false
+"""Limits that all Envoys count together, by Envoy's ratelimit filter; a route carries its descriptors.
+
+The filter is there twice: what happens while the service cannot be reached can only be said for a whole filter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from envoy.config.core.v3.config_source_pb2 import ApiVersion
+from envoy.config.core.v3.grpc_service_pb2 import GrpcService
+from envoy.config.ratelimit.v3.rls_pb2 import RateLimitServiceConfig
+from envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2 import RateLimit, RateLimitPerRoute
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from controlplane import ir
+from controlplane.translate.descriptors import rate_limit
+from controlplane.translate.services import RATE_LIMIT_CLUSTER
+from controlplane.translate.wire import duration, packed
+
+_TIMEOUT_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitFilter:
+    """One of the two: requests pass while the service cannot be reached, or they are answered with 503."""
+
+    NAME: str
+    fail_open: bool
+
+    def listener_filter(self) -> HttpFilter:
+        """Returns the filter as it stands on every listener, disabled."""
+        service = GrpcService(envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=RATE_LIMIT_CLUSTER))
+        config = RateLimit(
+            domain="none",
+            timeout=duration(_TIMEOUT_S),
+            failure_mode_deny=not self.fail_open,
+            status_on_error={"code": 503},
+            rate_limit_service=RateLimitServiceConfig(grpc_service=service, transport_api_version=ApiVersion.V3),
+            disable_x_envoy_ratelimited_header=True,
+        )
+        return HttpFilter(name=self.NAME, typed_config=packed(config), disabled=True)
+
+    def route_config(self, rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
+        """Returns the domain and the descriptors of a route."""
+        limit = policies.global_limit
+        if limit is None or limit.fail_open is not self.fail_open:
+            return None
+        limits = [rate_limit(index, each, scope=policies.limit_scope) for index, each in enumerate(limit.rules)]
+        return packed(RateLimitPerRoute(domain=limit.domain, rate_limits=limits))
+
+
+OPEN = RateLimitFilter("dragoman/ratelimit", fail_open=True)
+CLOSED = RateLimitFilter("dragoman/ratelimit-closed", fail_open=False)

@@ -1,0 +1,128 @@
+# pyright: standard, reportAttributeAccessIssue=false
+"""The services ext_authz and ratelimit_service: the clusters that Envoy reaches them by, and the policies they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.address_pb2 import Address, Pipe, SocketAddress
+from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions
+from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+
+from controlplane import ir
+from controlplane.translate.descriptors import ROUTE_KEY, RULE_KEY, levels
+from controlplane.translate.wire import duration, encode, packed
+from dragoman.protos.dragoman.authz.v1 import policy_pb2 as authz
+from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as rls
+
+AUTHZ_CLUSTER = "dragoman-authz"
+RATE_LIMIT_CLUSTER = "dragoman-ratelimit"
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_CONNECT_TIMEOUT_S = 0.25
+# Each request of a client is one here, and a stream costs nothing but its memory.
+_MAX_REQUESTS = 65_536
+_UNITS = {unit: getattr(rls, unit.upper()) for unit in ("Second", "Minute", "Hour", "Day", "Month", "Year")}
+
+
+def cluster(name: str, addresses: Iterable[str]) -> bytes:
+    """Encodes the cluster of a service; an address is `unix:PATH`, or `HOST:PORT` (IPv6 in brackets).
+
+    Without addresses it is there all the same, so that calls fail as their filter says.
+    """
+    parsed = [_address(each) for each in addresses]
+    message = Cluster(
+        name=name,
+        type=Cluster.STRICT_DNS if any(_is_name(each) for each in parsed) else Cluster.STATIC,
+        connect_timeout=duration(_CONNECT_TIMEOUT_S),
+        lb_policy=Cluster.LEAST_REQUEST,
+        circuit_breakers=CircuitBreakers(
+            thresholds=[
+                {"max_requests": {"value": _MAX_REQUESTS}, "max_pending_requests": {"value": _MAX_REQUESTS}},
+            ]
+        ),
+        load_assignment=ClusterLoadAssignment(cluster_name=name),
+    )
+    if parsed:
+        members = [LbEndpoint(endpoint=Endpoint(address=each)) for each in parsed]
+        message.load_assignment.endpoints.append(LocalityLbEndpoints(lb_endpoints=members))
+    http2 = HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
+    options = HttpProtocolOptions(explicit_http_config=http2)
+    message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(options))
+    return encode(message)
+
+
+def key_policy(source: ir.KeyPolicy) -> bytes:
+    """Encodes a policy for ext_authz."""
+    keys = authz.ApiKeyAuth(
+        extract_from=_sources(source.sources),
+        inline_keys=[
+            authz.ApiKeyAuth.InlineKey(id=client, sha256=bytes.fromhex(hashed), client=client)
+            for client, hashed in source.known
+        ],
+        use_store=not source.known,
+        required_scopes=source.required_scopes,
+        metadata_to_headers=[
+            authz.ApiKeyAuth.MetadataToHeader(key=key, header=header) for key, header in source.metadata_headers
+        ],
+        forward_client_id_header=source.forward_client_header or "",
+        sanitize=source.sanitize,
+    )
+    return encode(authz.Policy(id=source.id, api_keys=keys))
+
+
+def rate_limit_config(source: ir.GlobalLimit) -> bytes:
+    """Encodes the limits of a domain for the rate limit service: a descriptor per rule, in it one per selector."""
+    on_error = rls.ALLOW if source.fail_open else rls.DENY
+    return encode(
+        rls.RateLimitConfig(
+            name=source.domain,
+            domain=source.domain,
+            descriptors=[_descriptor(index, rule, on_error) for index, rule in enumerate(source.rules)],
+            dragoman=rls.DomainExtension(on_store_error=on_error),
+        )
+    )
+
+
+def _descriptor(index: int, rule: ir.LimitRule, on_error: int) -> rls.RateLimitDescriptor:
+    path = [(RULE_KEY, str(index)), *([] if rule.shared else [(ROUTE_KEY, "")]), *levels(rule)]
+    policy = rls.RateLimitPolicy(unit=_UNITS[rule.unit], requests_per_unit=rule.requests)
+    policy.dragoman.on_store_error = on_error
+    policy.dragoman.algorithm = rls.TOKEN_BUCKET if rule.token_bucket else rls.FIXED_WINDOW
+    if rule.token_bucket and rule.burst is not None:
+        policy.dragoman.burst = rule.burst
+    *above, (key, value) = path
+    found = rls.RateLimitDescriptor(key=key, value=value, rate_limit=policy, shadow_mode=rule.shadow)
+    for key, value in reversed(above):
+        found = rls.RateLimitDescriptor(key=key, value=value, descriptors=[found])
+    return found
+
+
+def _sources(sources: Iterable[ir.KeySource]) -> authz.CredentialSources:
+    out = authz.CredentialSources()
+    for source in sources:
+        out.headers.extend(authz.CredentialSources.Header(name=name) for name in source.headers)
+        out.params.extend(source.params)
+        out.cookies.extend(source.cookies)
+    return out
+
+
+def _address(text: str) -> Address:
+    if text.startswith("unix:"):
+        return Address(pipe=Pipe(path=text.removeprefix("unix:")))
+    host, _, port = text.rpartition(":")
+    return Address(socket_address=SocketAddress(address=host.strip("[]"), port_value=int(port)))
+
+
+def _is_name(address: Address) -> bool:
+    if not address.HasField("socket_address"):
+        return False
+    try:
+        ip_address(address.socket_address.address)
+    except ValueError:
+        return True
+    return False
