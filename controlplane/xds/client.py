@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, cast
 
 from controlplane.xds.diff import Diff
 from controlplane.xds.events import Ack, ClientSummary, Nack, Protocol, TypeSummary
 from controlplane.xds.order import IMMEDIATE, RANK, REMOVAL_ORDER, UNRANKED, Timing
 from controlplane.xds.requests import Request
-from controlplane.xds.resources import CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource, Snapshot
+from controlplane.xds.resources import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
 from controlplane.xds.sotw import SotwSubscription
 from controlplane.xds.subscription import DeltaSubscription, Have, InFlight, Outgoing, Subscription
 
@@ -50,7 +51,7 @@ class Client:
     _by_rank: list[Subscription] = field(default_factory=list[Subscription])
     _newest: Snapshot | None = None
     _goal: Snapshot | None = None
-    _backlog: dict[str, dict[str, Resource | None]] = field(default_factory=dict[str, dict[str, Resource | None]])
+    _backlog: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     _busy_since: float | None = None
     # New clusters whose endpoints are awaited → since when.
     _warming: dict[str, float] = field(default_factory=dict[str, float])
@@ -88,10 +89,9 @@ class Client:
             return
         self._newest = newest
         for type_url, changes in diff.items():
+            self._backlog.setdefault(type_url, set()).update(changes)
             if type_url in IMMEDIATE:
-                self._merge(type_url, changes, newest)
-            else:
-                self._backlog.setdefault(type_url, {}).update(changes)
+                self._merge(type_url, changes, now)
         self._adopt(now)
 
     def next_response(self, now: float) -> Outgoing | None:
@@ -167,6 +167,7 @@ class Client:
             return None
         response, culprits = verdict
         guilty = [resource for resource in response.resources if resource.name in culprits]
+        subscription.review_culprits(self._have(subscription.type_url), frozenset(), subscription.hold_until)
         return Nack(
             owner=self.owner,
             node_id=self.node_id,
@@ -185,8 +186,12 @@ class Client:
     # Snapshots
 
     def _have(self, type_url: str) -> Have:
-        snapshot = self._newest if type_url in IMMEDIATE else self._goal
-        return snapshot.of_type(type_url) if snapshot is not None else {}
+        if self._goal is None or self._newest is None:
+            return {}
+        having = self._goal.of_type(type_url)
+        if type_url in IMMEDIATE and self._goal is not self._newest:
+            return ChainMap(cast(Any, self._newest.of_type(type_url)), cast(Any, having))
+        return having
 
     def _have_if_any(self, type_url: str) -> Have | None:
         return None if self._goal is None else self._have(type_url)
@@ -197,12 +202,13 @@ class Client:
             self._busy_since = None
         if self._newest is None or self._goal is self._newest:
             return
-        if self._busy_since is not None and now - self._busy_since >= self.timing.patience_s:
+        held = any(now < each.hold_until for each in self._by_rank)  # Perhaps by what the newest puts right.
+        if self._busy_since is not None and now - self._busy_since >= self.timing.patience_s and not held:
             return
         self._busy_since = self._busy_since if self._busy_since is not None else now
         self._goal = self._newest
         for type_url, changes in self._backlog.items():
-            self._merge(type_url, changes, self._goal)
+            self._merge(type_url, changes, now)
         if ROUTE in self._backlog and self._routes_held_since is not None:
             longest = self._routes_held_since + self.timing.patience_s
             self._routes_held_until = min(now + self.timing.policy_wait_s, longest)
@@ -214,15 +220,14 @@ class Client:
         sent = subscription.in_flight
         return subscription.pending or (sent is not None and not self._overlong(subscription, sent, now))
 
-    def _merge(self, type_url: str, changes: Mapping[str, Resource | None], snapshot: Snapshot) -> None:
+    def _merge(self, type_url: str, changes: Set[str], now: float) -> None:
         subscription = self._subscriptions.get(type_url)
         if subscription is None:
             return
-        subscription.hold_until = 0.0
-        have = snapshot.of_type(type_url)
-        names = changes.keys() if subscription.wildcard else changes.keys() & subscription.names
-        for name in names:
-            subscription.note(name, have.get(name), changes[name])
+        have = self._have(type_url)
+        subscription.review_culprits(have, changes, now + self.timing.nack_hold_s)
+        for name in changes if subscription.wildcard else changes & subscription.names:
+            subscription.note(name, have.get(name))
 
     # Additions
 

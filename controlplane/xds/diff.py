@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from controlplane.xds.resources import Resource, Snapshot
 
-# Type URL → name → the resource as it was, if it is gone; None, if it is new or changed.
-Diff = Mapping[str, Mapping[str, Resource | None]]
+# Type URL → the names that are new, changed or gone.
+Diff = Mapping[str, Set[str]]
 
 
 def diff(old: Snapshot, new: Snapshot) -> Diff:
     """Returns the changes by type; a mapping that is the very same object is not looked into."""
-    changes: dict[str, Mapping[str, Resource | None]] = {}
+    changes: dict[str, Set[str]] = {}
     for type_url in old.resources.keys() | new.resources.keys():
         before, after = old.of_type(type_url), new.of_type(type_url)
         if before is not after and (changed := _diff_type(before, after)):
@@ -20,12 +20,12 @@ def diff(old: Snapshot, new: Snapshot) -> Diff:
     return changes
 
 
-def _diff_type(before: Mapping[str, Resource], after: Mapping[str, Resource]) -> Mapping[str, Resource | None]:
-    changed: dict[str, Resource | None] = {}
+def _diff_type(before: Mapping[str, Resource], after: Mapping[str, Resource]) -> Set[str]:
+    changed: set[str] = set()
     for name, resource in after.items():
         previous = before.get(name)
         if previous is not resource and (previous is None or previous.version != resource.version):
-            changed[name] = None
+            changed.add(name)
     if changed or len(before) != len(after):
-        changed.update((name, resource) for name, resource in before.items() if name not in after)
+        changed.update(before.keys() - after.keys())
     return changed

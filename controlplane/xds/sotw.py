@@ -13,9 +13,13 @@ from controlplane.xds.subscription import WILDCARD, Have, InFlight, Outgoing, Su
 
 @dataclass(slots=True)
 class SotwSubscription(Subscription):
-    """State of the world; what is to be removed later is carried along in the meantime, with the bytes it had."""
+    """State of the world; what is to be removed later is carried along in the meantime, as it was sent.
 
-    kept: dict[str, Resource] = field(default_factory=dict[str, Resource])
+    A client that comes back says only which version it has, not of what: clusters that vanished while it was away are
+    removed with the first response, before its routes are changed. Delta has no such gap.
+    """
+
+    sent: dict[str, Resource] = field(default_factory=dict[str, Resource])
     accepted: dict[str, Resource] = field(default_factory=dict[str, Resource])
     # Name → version that is not to be sent (yet): in its place goes what the client has accepted, or nothing.
     held_back: dict[str, str] = field(default_factory=dict[str, str])
@@ -38,9 +42,6 @@ class SotwSubscription(Subscription):
             self.forget([name for name in (*self.known, *self.adds, *self.removes) if name not in names])
         if grown and have is not None:
             self.refresh(have)
-
-    def keep(self, name: str, resource: Resource) -> None:
-        self.kept[name] = resource
 
     def additions(self, have: Have, nonce: str, now: float) -> Outgoing | None:
         stale = any((resource := have.get(name)) and self.known.get(name) != resource.version for name in self.adds)
@@ -73,23 +74,21 @@ class SotwSubscription(Subscription):
             return None
         out = self._launch(Outgoing(self.type_url, nonce, resources, version=version), now)
         self.known = {resource.name: resource.version for resource in resources}
+        self.sent = {resource.name: resource for resource in resources}
         return out
 
     def _full_state(self, have: Have) -> tuple[Resource, ...]:
-        self.kept = {name: resource for name, resource in self.kept.items() if name in self.removes}
+        kept = {name: self.sent[name] for name in self.removes if name in self.sent}
         self.held_back = {
             name: version
             for name, version in self.held_back.items()
-            if (resource := have.get(name)) is not None and resource.version == version
+            if (resource := have.get(name) or kept.get(name)) is not None and resource.version == version
         }
-        names = (*have, *self.kept) if self.wildcard else sorted(self.names)
-        shown = (self._shown(name, have) for name in names)
+        names = (*have, *kept) if self.wildcard else sorted(self.names)
+        shown = (
+            self.accepted.get(name) if name in self.held_back else have.get(name) or kept.get(name) for name in names
+        )
         return tuple(resource for resource in shown if resource is not None)
-
-    def _shown(self, name: str, have: Have) -> Resource | None:
-        if name in self.held_back:
-            return self.accepted.get(name)
-        return have.get(name) or self.kept.get(name)
 
     def _version(self, resources: tuple[Resource, ...]) -> str:
         """Returns a hash of what is sent and of what was asked for: a name that does not exist is an answer too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -79,9 +79,6 @@ class Subscription:
         """Takes the response that removes the names that are due; None where the protocol has none."""
         raise NotImplementedError
 
-    def keep(self, name: str, resource: Resource) -> None:
-        """Is told the last bytes of a name that left the snapshot but not yet the client."""
-
     @property
     def pending(self) -> bool:
         """Whether additions wait to be sent."""
@@ -102,16 +99,14 @@ class Subscription:
             return True
         return any(name in part for part in self.parts)
 
-    def note(self, name: str, new: Resource | None, old: Resource | None = None) -> None:
-        """Takes over what the snapshot now says of a name; `old` is what it said before, if it was removed."""
+    def note(self, name: str, new: Resource | None) -> None:
+        """Takes over what the snapshot now says of a name."""
         if not self.wants(name):
             return
         if new is None:
             self.adds.discard(name)
             if name in self.known and name not in self.removes:
                 self.removes[name] = None
-                if old is not None:
-                    self.keep(name, old)
             return
         self.removes.pop(name, None)
         if self.known.get(name) != new.version:
@@ -161,6 +156,18 @@ class Subscription:
         self.culprits.update((name, versions[name]) for name in culprits)
         self._send_without(culprits, answered)
         return answered, culprits
+
+    def review_culprits(self, have: Have, changes: Set[str], hold_until: float) -> None:
+        """Lets later types go on once no culprit is left in the snapshot; holds them again if one comes back."""
+        standing = [
+            name
+            for name, version in self.culprits.items()
+            if (resource := have.get(name)) is not None and resource.version == version
+        ]
+        if not standing:
+            self.hold_until = 0.0
+        elif not changes.isdisjoint(standing):
+            self.hold_until = hold_until
 
     def forget(self, names: Iterable[str]) -> None:
         """Drops all memory of names that the client no longer wants."""
