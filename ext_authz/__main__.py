@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dragoman import logs
 from ext_authz.main import run
 from ext_authz.settings import AuthzSettings
 
@@ -20,11 +19,10 @@ def main() -> int:
     try:
         text = sys.stdin.read() if sys.argv[1] == "-" else Path(sys.argv[1]).read_text("utf-8")
         settings = AuthzSettings.model_validate_json(text)
-        logs.configure(level=settings.log_level, fields={"service": "ext_authz"})
     except ValidationError as error:
         sys.stderr.write(f"{error.errors(include_input=False, include_url=False)}\n")
         return 2
-    except (OSError, ValueError) as error:
+    except OSError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return run(settings)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvloop
 
+from dragoman import logs
 from dragoman.grpc_worker import Address
 from dragoman.workers import WorkerPlace, listen_addresses, run_workers, stop_on_signals
 from ext_authz.settings import AuthzSettings
@@ -18,6 +19,7 @@ from ext_authz.worker import worker
 
 def run(settings: AuthzSettings) -> int:
     """Serves until SIGTERM or SIGINT, then drains; returns the exit code."""
+    logs.configure(level=settings.log_level, format=settings.log_format, fields={"service": "authz"})
     try:
         listen_addresses(Address.parse(settings.listen), settings.workers)
         return uvloop.run(_one(settings) if settings.workers == 1 else _several(settings))

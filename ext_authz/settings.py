@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from dragoman import logs
 from dragoman.grpc_worker import Address, Engine, TlsFiles
 
 DEFAULT_KEYS_FILE = Path(".dragoman/keys.db")
@@ -47,7 +48,9 @@ class AuthzSettings(BaseModel):
     store_timeout_s: PositiveFloat = 0.15
     """How long the store may take to answer for a key that is not cached."""
     drain_s: float = Field(default=10.0, ge=0)
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """At DEBUG each refusal is logged, with the request's id."""
+    log_format: logs.Format = "json"
 
     @property
     def tls(self) -> TlsFiles | None:

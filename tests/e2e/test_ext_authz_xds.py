@@ -7,6 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+import grpc.aio
+import pytest
+
 from controlplane.xds.cache import Observers, SnapshotCache
 from controlplane.xds.events import Nack
 from controlplane.xds.identity import AUTHZ_OWNER, Principal
@@ -14,10 +18,12 @@ from controlplane.xds.resources import AUTHZ_POLICY, Resource, Snapshot
 from controlplane.xds.server import serve_ads
 from dragoman.grpc_worker import Address
 from dragoman.protos.dragoman.authz.v1.policy_pb2 import Policy
+from ext_authz.check import METHOD
 from ext_authz.settings import AuthzSettings
 from ext_authz.worker import Worker, worker
-from tests.support.authz import jwt_provider, message
+from tests.support.authz import Answer, check_request, jwt_provider, message
 from tests.support.authz_envoy import bootstrap
+from tests.support.certificates import Authority
 from tests.support.envoy import Envoy
 from tests.support.http import fetch
 from tests.support.ports import free_port
@@ -118,3 +124,30 @@ async def test_a_worker_starts_from_its_last_good_policies_without_a_control_pla
         async with worker(settings(tmp_path)) as running:
             await until(passes, what="Envoy to find the worker again")
             assert await ready(running) == 200
+
+
+async def test_a_worker_serves_tls_to_clients_that_its_authority_vouches_for(
+    authority: Authority, signing_key: SigningKey, tmp_path: Path
+) -> None:
+    certificate, private_key = authority.leaf("localhost").write(tmp_path)
+    (tmp_path / "ca.pem").write_text(authority.cert_pem)
+    (tmp_path / "authz.yaml").write_text("policies:\n- {id: shop/keys, apiKeys: {store: true}}\n")
+    files = {"tls_certificate": certificate, "tls_private_key": private_key, "tls_client_ca": tmp_path / "ca.pem"}
+    own = settings(tmp_path, listen="127.0.0.1:0", xds=None, config=tmp_path / "authz.yaml", **files)
+    client = authority.leaf("envoy")
+    async with worker(own) as running:
+
+        async def ask(*shown: bytes) -> Answer:
+            credentials = grpc.ssl_channel_credentials(authority.cert_pem.encode(), *shown)
+            async with grpc.aio.secure_channel(f"localhost:{running.address.port}", credentials) as channel:
+                return Answer.read(await channel.unary_unary(METHOD)(check_request(policy="shop/keys"), timeout=5))
+
+        assert (await ask(client.key_pem.encode(), client.cert_pem.encode())).status == 401
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask()
+
+
+def test_settings_for_tls_must_be_whole(tmp_path: Path) -> None:
+    for some in ({"tls_certificate": tmp_path}, {"tls_private_key": tmp_path}, {"tls_client_ca": tmp_path}):
+        with pytest.raises(ValueError, match="tls_"):
+            settings(tmp_path, **some)
