@@ -39,7 +39,9 @@ class LocalEnvoys:
         self._envoy = envoy
         self._xds = xds
         self._folder = folder
-        self._options = ("--concurrency", str(concurrency), "--log-level", log_level)
+        # `misc` warns of every message that Envoy marks as work in progress: nothing that a reader could act on.
+        logging = ("--log-level", log_level, "--component-log-level", "misc:error")
+        self._options = ("--concurrency", str(concurrency), *logging)
         self._back_off = back_off or BackOff()
         self._running: set[str] = set()
 
