@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from tests.support.certificates import Authority
 from tests.support.dns import DnsServer
@@ -16,6 +17,10 @@ from tests.support.jwks_server import JwksServer
 from tests.support.redis import RedisServer
 from tests.support.tokens import SigningKey
 from tests.support.upstream import Upstream
+
+# The same examples in every run: a failure belongs to the change that it appears with. `--hypothesis-seed` explores.
+settings.register_profile("recorded", derandomize=True, deadline=None)
+settings.load_profile("recorded")
 
 Report = Callable[[], str]
 _REPORTS = pytest.StashKey[list[Report]]()

@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 
 from controlplane.sources.documents import MAX_ALIASED_NODES, DocumentError, parse_json, parse_yaml, split
 
+
+def _is_number(text: str) -> bool:
+    """PyYAML writes `0E0` as it is; to Kubernetes it is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 # PyYAML writes these as they are; to Kubernetes they are booleans.
-texts = st.text(max_size=12).filter(lambda text: text not in ("y", "Y", "n", "N"))
+texts = st.text(max_size=12).filter(lambda text: text not in ("y", "Y", "n", "N") and not _is_number(text))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False) | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
