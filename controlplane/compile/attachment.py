@@ -10,7 +10,7 @@ from controlplane.api.meta import GATEWAY_GROUP, ObjectKey, ParentReference
 from controlplane.compile.gateway import GatewayListener
 from controlplane.compile.hosts import intersect
 from controlplane.compile.view import View
-from controlplane.conditions import Condition, ParentStatus, false, true
+from controlplane.conditions import Condition, false, true
 
 Listeners = Callable[[ObjectKey], Sequence[GatewayListener] | None]
 """Returns the listeners of a Gateway; None where it is not one of ours."""
@@ -26,17 +26,28 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachedParent:
+    """What one parent makes of a route: its verdict, and the listeners that it is on there."""
+
+    title: str
+    accepted: Condition
+    section: str | None = None
+    port: int | None = None
+    places: tuple[Attached, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """All places of a route, and what each of its parents makes of it."""
 
     places: tuple[Attached, ...] = ()
-    parents: tuple[ParentStatus, ...] = ()
+    parents: tuple[AttachedParent, ...] = ()
 
 
 def attach(view: View, route: HTTPRoute, listeners: Listeners) -> Attachment:
     """Attaches a route to the listeners that its parentRefs name and that let it in."""
     places: dict[tuple[ObjectKey, str], Attached] = {}
-    parents: list[ParentStatus] = []
+    parents: list[AttachedParent] = []
     for index, ref in enumerate(route.spec.parent_refs):
         gateway = ObjectKey(ref.group, ref.kind, ref.namespace or route.metadata.namespace, ref.name)
         if (gateway.group, gateway.kind) != (GATEWAY_GROUP, "Gateway"):
@@ -46,7 +57,7 @@ def attach(view: View, route: HTTPRoute, listeners: Listeners) -> Attachment:
             continue
         found, condition = _attach_to(view, route, ref, gateway, judged, f"spec.parentRefs[{index}]")
         places.update({(place.gateway, place.listener): place for place in found})
-        parents.append(ParentStatus(_title(gateway, ref), (condition,), ref.section_name, ref.port))
+        parents.append(AttachedParent(_title(gateway, ref), condition, ref.section_name, ref.port, tuple(found)))
     return Attachment(tuple(places.values()), tuple(parents))
 
 

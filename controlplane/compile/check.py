@@ -9,21 +9,32 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from controlplane.api.core import ConfigMap, Secret
-from controlplane.api.faults import Fault
+from controlplane.api.faults import Fault, join_path
+from controlplane.api.gateway import Gateway
 from controlplane.api.httproute import HTTPRoute, HTTPRouteMatch
+from controlplane.compile.gateway import conflicts
 from controlplane.compile.regex import fault_of
 from controlplane.compile.trust import CA_KEY, ca_of, is_certificate
+
+_CHAIN, _KEY, _CA = (join_path("data", name) for name in ("tls.crt", "tls.key", CA_KEY))
 
 
 def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
     """Returns what is wrong with an object that its schema accepts."""
     if isinstance(object_, HTTPRoute):
         return tuple(_route(object_))
+    if isinstance(object_, Gateway):
+        return tuple(_gateway(object_))
     if isinstance(object_, Secret) and object_.type == "kubernetes.io/tls":
         return (*_certificate(object_, now), *_authorities(object_))
     if isinstance(object_, (ConfigMap, Secret)):
         return tuple(_authorities(object_))
     return ()
+
+
+def _gateway(gateway: Gateway) -> Iterator[Fault]:
+    for listener in conflicts(gateway).values():
+        yield Fault(listener.field, listener.message)
 
 
 def _route(route: HTTPRoute) -> Iterator[Fault]:
@@ -52,7 +63,7 @@ def _regex(pattern: str, field: str) -> Iterator[Fault]:
 def _authorities(source: ConfigMap | Secret) -> Iterator[Fault]:
     pem = ca_of(source)
     if pem is not None and not is_certificate(pem):
-        yield Fault(f"data['{CA_KEY}']", "expected certificates in PEM")
+        yield Fault(_CA, "expected certificates in PEM")
 
 
 def _certificate(secret: Secret, now: datetime) -> Iterator[Fault]:
@@ -63,16 +74,16 @@ def _certificate(secret: Secret, now: datetime) -> Iterator[Fault]:
     try:
         chain = x509.load_pem_x509_certificates(secret.data["tls.crt"])
     except ValueError:
-        yield Fault("data.tls.crt", "expected a certificate chain in PEM")
+        yield Fault(_CHAIN, "expected a certificate chain in PEM")
         return
     try:
         key = load_pem_private_key(secret.data["tls.key"], password=None)
     except (ValueError, TypeError):
-        yield Fault("data.tls.key", "expected a private key in PEM, without a passphrase")
+        yield Fault(_KEY, "expected a private key in PEM, without a passphrase")
         return
     leaf = chain[0]
     if leaf.not_valid_after_utc <= now:
-        yield Fault("data.tls.crt", f"the certificate expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC")
+        yield Fault(_CHAIN, f"the certificate expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC")
     spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*spki) != leaf.public_key().public_bytes(*spki):
-        yield Fault("data.tls.key", "the private key does not belong to the certificate in tls.crt")
+        yield Fault(_KEY, "the private key does not belong to the certificate in tls.crt")

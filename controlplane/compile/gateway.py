@@ -45,11 +45,29 @@ class GatewayListener:
 
 def listeners(view: View, gateway: Gateway) -> tuple[GatewayListener, ...]:
     """Judges every listener of a Gateway."""
-    conflicts = _conflicts(gateway)
+    conflicting = conflicts(gateway)
     return tuple(
-        _listener(view, gateway, spec, f"spec.listeners[{index}]", conflicts.get(spec.name))
+        _listener(view, gateway, spec, f"spec.listeners[{index}]", conflicting.get(spec.name))
         for index, spec in enumerate(gateway.spec.listeners)
     )
+
+
+def conflicts(gateway: Gateway) -> dict[str, Condition]:
+    """Finds listeners that cannot be told apart (Gateway API: "distinct" listeners). None of them wins."""
+    found: dict[str, Condition] = {}
+    specs = gateway.spec.listeners
+    for index, one in enumerate(specs):
+        for other in specs:
+            if other.name == one.name or other.port != one.port:
+                continue
+            field = f"spec.listeners[{index}]"
+            if other.protocol.upper() != one.protocol.upper():
+                message = f"listener {other.name} uses port {one.port} with protocol {other.protocol}"
+                found[one.name] = Condition("Conflicted", "True", "ProtocolConflict", message, f"{field}.protocol")
+            elif other.hostname == one.hostname:
+                message = f"listener {other.name} has the same port {one.port} and hostname"
+                found[one.name] = Condition("Conflicted", "True", "HostnameConflict", message, f"{field}.hostname")
+    return found
 
 
 def port_listeners(gateway: Gateway, judged: tuple[GatewayListener, ...]) -> tuple[PortListener, ...]:
@@ -147,21 +165,3 @@ def _certificates(view: View, gateway: Gateway, spec: Listener, field: str) -> t
             return (), false("ResolvedRefs", "InvalidCertificateRef", message, where)
         names.append(name)
     return tuple(names), None
-
-
-def _conflicts(gateway: Gateway) -> dict[str, Condition]:
-    """Finds listeners that cannot be told apart (Gateway API: "distinct" listeners). None of them wins."""
-    found: dict[str, Condition] = {}
-    specs = gateway.spec.listeners
-    for index, one in enumerate(specs):
-        for other in specs:
-            if other.name == one.name or other.port != one.port:
-                continue
-            field = f"spec.listeners[{index}]"
-            if other.protocol.upper() != one.protocol.upper():
-                message = f"listener {other.name} uses port {one.port} with protocol {other.protocol}"
-                found[one.name] = Condition("Conflicted", "True", "ProtocolConflict", message, f"{field}.protocol")
-            elif other.hostname == one.hostname:
-                message = f"listener {other.name} has the same port {one.port} and hostname"
-                found[one.name] = Condition("Conflicted", "True", "HostnameConflict", message, f"{field}.hostname")
-    return found

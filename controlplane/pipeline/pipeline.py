@@ -12,6 +12,7 @@ from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile import attachment, backends, gateway, hosts, httproute, precedence
 from controlplane.conditions import ObjectStatus
 from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.pipeline.conflicts import Conflicts
 from controlplane.pipeline.guards import Guards
 from controlplane.pipeline.objects import Admitted, Objects
 from controlplane.pipeline.policies import Place, PolicyIndex, RoutePolicies
@@ -92,6 +93,7 @@ class Pipeline:
             judged=self._judged.get,
             attachment=self._attachment.get,
             compiled=self._compiled.get,
+            conflict=self._conflicts.of,
             attached_routes=lambda key, listener: len(self._on_listener.get(Place(key, listener))),
         )
         self._status: Derived[ObjectKey, ObjectStatus] = graph.derive("status", statuses.compute)
@@ -157,6 +159,13 @@ class Pipeline:
         )
         self._used_clusters: Group[ObjectKey, ObjectKey, ir.ClusterId] = graph.group(
             "used clusters", table, self._clusters_of_route
+        )
+        self._conflicts = Conflicts(
+            graph,
+            table,
+            places=lambda key: self._attachment.get(key).places,
+            compiled=self._compiled.get,
+            age=self._age,
         )
 
     def _places(self, key: ObjectKey) -> Iterable[tuple[Place, tuple[str, ...]]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from controlplane.api.backend import Backend
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile import trust
-from controlplane.compile.attachment import Attachment
+from controlplane.compile.attachment import Attached, Attachment
 from controlplane.compile.gateway import CONTROLLER_NAME, GatewayListener
 from controlplane.compile.httproute import CompiledRoute
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, ParentStatus, false, true
@@ -26,12 +26,14 @@ class Statuses:
         judged: Callable[[ObjectKey], Sequence[GatewayListener] | None],
         attachment: Callable[[ObjectKey], Attachment],
         compiled: Callable[[ObjectKey], CompiledRoute],
+        conflict: Callable[[ObjectKey, Sequence[Attached]], Condition | None],
         attached_routes: Callable[[ObjectKey, str], int],
     ) -> None:
         self._objects = objects
         self._judged = judged
         self._attachment = attachment
         self._compiled = compiled
+        self._conflict = conflict
         self._attached_routes = attached_routes
 
     def compute(self, key: ObjectKey) -> ObjectStatus:
@@ -82,6 +84,9 @@ class Statuses:
             )
             for each in judged
         )
+        admitted = self._objects.candidate(key)
+        if admitted is not None and self._objects.get(key) is admitted.object:
+            refused = ()  # What is wrong with it is said of its listeners.
         bad = [each.name for each in judged if not each.serves]
         accepted = true("Accepted")
         if bad:
@@ -97,11 +102,12 @@ class Statuses:
         further = tuple(f for f in faults if f.type == "ResolvedRefs" and f is not resolved)
         parents = tuple(
             ParentStatus(
-                parent.parent,
+                parent.title,
                 (
-                    *(others if others and parent.conditions[0].status == "True" else parent.conditions),
+                    *(others if others and parent.accepted.status == "True" else (parent.accepted,)),
                     resolved,
                     *further,
+                    *filter(None, [self._conflict(key, parent.places)]),
                 ),
                 parent.section,
                 parent.port,

@@ -1,0 +1,70 @@
+"""Routes that ask for the same requests: which of them has them, and what is said on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from controlplane import ir
+from controlplane.api.meta import ObjectKey
+from controlplane.compile.attachment import Attached
+from controlplane.compile.httproute import CompiledRoute
+from controlplane.conditions import Condition
+from controlplane.graph import Graph, Group, Table
+
+_Claim = tuple[ObjectKey, str, str, ir.Match]
+"""Gateway, listener, domain, and what is asked for there."""
+
+
+class Conflicts:
+    """Finds routes whose match is another's too; the older has the requests, then the first by `NAMESPACE/NAME`.
+
+    Gateway API has no condition for this: nothing is wrong with either route, yet one rule is never reached.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        table: Table[ObjectKey, Any],
+        *,
+        places: Callable[[ObjectKey], Iterable[Attached]],
+        compiled: Callable[[ObjectKey], CompiledRoute],
+        age: Callable[[ObjectKey], tuple[float, ObjectKey]],
+    ) -> None:
+        self._places = places
+        self._compiled = compiled
+        self._age = age
+        self._claims: Group[ObjectKey, _Claim, ObjectKey] = graph.group("claims", table, self._claims_of)
+
+    def of(self, key: ObjectKey, parent: Sequence[Attached]) -> Condition | None:
+        """Returns what is to be said of a route at some of its places; None where all its rules may be reached."""
+        lost: dict[str, tuple[ObjectKey, str]] = {}
+        for place in parent:
+            for field, match in self._matches(key):
+                for domain in place.domains:
+                    members = self._claims.get((place.gateway, place.listener, domain, match))
+                    if len(members) > 1:
+                        first = min(members, key=self._age)
+                        if first != key:
+                            lost.setdefault(field, (first, domain))
+        if not lost:
+            return None
+        field, (winner, domain) = next(iter(lost.items()))
+        more = f" (and {len(lost) - 1} more matches of this route are taken)" if len(lost) > 1 else ""
+        host = "every host" if domain == "*" else domain
+        message = f"{winner} has the same match on {host} and comes first{more}"
+        return Condition("Conflicted", "True", "RouteConflict", message, field)
+
+    def _claims_of(self, key: ObjectKey) -> Iterable[tuple[_Claim, ObjectKey]]:
+        places = list(self._places(key))
+        if not places:
+            return
+        for _, match in self._matches(key):
+            for place in places:
+                for domain in place.domains:
+                    yield (place.gateway, place.listener, domain, match), key
+
+    def _matches(self, key: ObjectKey) -> Iterable[tuple[str, ir.Match]]:
+        for index, rule in enumerate(self._compiled(key).rules):
+            for position, match in enumerate(rule.matches):
+                yield f"spec.rules[{index}].matches[{position}]", match
