@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ratelimit_service.model import Algorithm, Rule
@@ -13,12 +12,26 @@ from ratelimit_service.wire import RuleParts, limit_header
 class Limit:
     """A rule in force, with what the request path needs of it at hand."""
 
-    __slots__ = ("bucket", "capacity", "cost", "drain", "near", "parts", "per_unit", "rule", "seconds", "stats", "tps")
+    __slots__ = (
+        "bucket",
+        "capacity",
+        "cost",
+        "drain",
+        "header",
+        "near",
+        "parts",
+        "per_unit",
+        "rule",
+        "seconds",
+        "stats",
+        "tps",
+    )
 
     def __init__(self, rule: Rule, stats: RuleStats, *, near_ratio: float) -> None:
         self.rule = rule
         self.stats = stats
         self.parts = RuleParts(rule)
+        self.header = limit_header(rule, self.parts.policy)
         self.bucket = rule.algorithm is Algorithm.TOKEN_BUCKET
         self.seconds = rule.unit.seconds
         self.per_unit = rule.requests_per_unit
@@ -59,8 +72,7 @@ class Check(NamedTuple):
     hits: int
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to do for a request. `reply` is the whole answer where nothing is counted."""
 
     checks: tuple[Check, ...] = ()
@@ -75,7 +87,7 @@ class Plan:
     @classmethod
     def of(cls, checks: tuple[Check, ...], positions: tuple[int, ...]) -> Plan:
         """Returns the plan for these checks, at least one."""
+        if len(positions) == 1:
+            return cls(checks, positions, only=checks[0], limit_headers=(checks[0].limit.header,))
         policies = b"".join(check.limit.parts.policy for check in checks)
-        headers = tuple(limit_header(check.limit.rule, policies) for check in checks)
-        only = checks[0] if len(positions) == 1 else None
-        return cls(checks, positions, only=only, limit_headers=headers)
+        return cls(checks, positions, limit_headers=tuple(limit_header(c.limit.rule, policies) for c in checks))

@@ -17,6 +17,7 @@ from ratelimit_service.model import Config, Fault
 from ratelimit_service.service import ConfigRejectedError, Service
 
 _log = logging.getLogger(__name__)
+logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 
 class FileSource:

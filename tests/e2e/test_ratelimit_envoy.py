@@ -92,9 +92,9 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-async def service(config: Path, tmp_path: Path) -> AsyncIterator[Worker]:
-    settings = RateLimitSettings(listen=f"unix:{tmp_path}/rl.sock", config=config, drain_s=0.1)
+@pytest.fixture(params=["ngh2", "grpcio"])
+async def service(config: Path, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Worker]:
+    settings = RateLimitSettings(listen=f"unix:{tmp_path}/rl.sock", config=config, drain_s=0.1, engine=request.param)
     async with worker(settings) as serving:
         yield serving
 
