@@ -13,14 +13,19 @@ from controlplane.engine import Bind, Engine, Step
 from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
 from controlplane.status.report import Report, report
+from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER
 from controlplane.xds.cache import Observers, SnapshotCache
 from controlplane.xds.events import Nack, StreamEvent
 from controlplane.xds.identity import GRPC_SUFFIX, Principal
 from controlplane.xds.metrics import XdsMetrics
 from controlplane.xds.resources import Snapshot
 from controlplane.xds.server import AdsServer, serve_ads
+from dragoman.jwks import JwksCache
 
 _log = logging.getLogger(__name__)
+
+_AGE_EVERY_S = 5.0
+_KEY_SETS_WITHIN_S = 3.0
 
 
 class Source(Protocol):
@@ -58,11 +63,14 @@ class ControlPlane:
         self._on_step = on_step
         self._on_nack = on_nack
         self._dns = DnsSource(self._resolved, nameservers=nameservers)
+        self._services = {AUTHZ_CLUSTER: tuple(authz), RATE_LIMIT_CLUSTER: tuple(ratelimit)}
+        self._key_sets: JwksCache | None = None
         self._stop = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self.ads: AdsServer | None = None
         self._held: dict[str, Snapshot | None] = {}
         self._read_whole = False
+        self._patient = True
 
     @property
     def ready(self) -> bool:
@@ -72,13 +80,26 @@ class ControlPlane:
     _built = False
 
     async def __aenter__(self) -> ControlPlane:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _start(self) -> None:
         self.ads = await serve_ads(self.cache, listen=self._listen, insecure_off_loopback=self._insecure_off_loopback)
         self._stack.push_async_callback(self.ads.stop, 0.0)
         self._stack.push_async_callback(self._dns.stop)
+        self._key_sets = JwksCache(on_change=self._fetched)
+        self._stack.push_async_callback(self._key_sets.close)
+        self.engine.serve_at(self._services)
         self._take(self._source.read())
-        watching = asyncio.create_task(self._watch(), name="source")
-        self._stack.push_async_callback(_end, watching, self._stop)
-        return self
+        for name, work in (("source", self._watch()), ("ageing", self._age())):
+            task = asyncio.create_task(work, name=name)
+            self._stack.push_async_callback(_end, task, self._stop)
+        impatience = asyncio.get_running_loop().call_later(_KEY_SETS_WITHIN_S, self._stop_waiting_for_key_sets)
+        self._stack.callback(impatience.cancel)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
@@ -98,14 +119,30 @@ class ControlPlane:
         async for changes in self._source.watch(self._stop):
             self._take(changes)
 
+    async def _age(self) -> None:
+        while True:
+            await asyncio.sleep(_AGE_EVERY_S)
+            step = self.engine.age()
+            if step.snapshots:
+                self._publish(step)
+
     def _take(self, changes: Changes) -> None:
         step = self.engine.apply(changes)
         self._dns.watch(self.engine.pipeline.wanted_hosts())
+        if self._key_sets is not None:
+            self._key_sets.want(self.engine.pipeline.wanted_key_sets())
         self._read_whole = self._read_whole or changes.complete
         self._publish(step)
 
     def _resolved(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
         self._publish(self.engine.resolve(addresses))
+
+    def _fetched(self, uri: str, document: str) -> None:
+        self._publish(self.engine.take_key_sets({uri: document}))
+
+    def _stop_waiting_for_key_sets(self) -> None:
+        self._patient = False
+        self._publish(self.engine.age())
 
     def _publish(self, step: Step) -> None:
         self._held.update(step.snapshots)
@@ -124,10 +161,13 @@ class ControlPlane:
         """Whether the first snapshots hold all that there is.
 
         Envoys that outlived a control plane have more than what could be said before every object was read and every
-        name has its first answer: told that, they would drop the rest. Afterwards each object waits for itself.
+        name and key set has its first answer: told that, they would drop the rest. Afterwards each object waits for
+        itself.
         """
-        objects, wanted = self.engine.pipeline.objects, self.engine.pipeline.wanted_hosts()
-        return self._read_whole and all(objects.resolved.peek(host) is not None for host in wanted)
+        pipeline = self.engine.pipeline
+        resolved = all(pipeline.objects.resolved.peek(host) is not None for host in pipeline.wanted_hosts())
+        fetched = all(pipeline.objects.key_sets.peek(uri) is not None for uri in pipeline.wanted_key_sets())
+        return self._read_whole and resolved and (fetched or not self._patient)
 
     def _stream_changed(self, event: StreamEvent) -> None:
         if event.owner.endswith(GRPC_SUFFIX):

@@ -77,6 +77,8 @@ async def _serve(settings: ServeSettings) -> None:
         nameservers=[nameserver(each) for each in settings.dns],
         insecure_off_loopback=settings.xds_insecure,
         metrics=XdsMetrics(registry),
+        authz=settings.authz,
+        ratelimit=settings.ratelimit,
     )
     health.watch("config", lambda: plane.ready or "the first snapshot is not built yet")
     async with AsyncExitStack() as stack:
