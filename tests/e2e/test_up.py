@@ -59,9 +59,10 @@ def quickstart(folder: Path, port: int, echo_port: int) -> Path:
 @asynccontextmanager
 async def up(folder: Path, home: Path) -> AsyncIterator[Up]:
     command = [str(Path(sys.executable).parent / "dragoman"), "up", str(folder), "--http", "127.0.0.1:0"]
-    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.STDOUT}
     environment = {**os.environ, "HOME": str(home), "COLUMNS": "200"}
-    process = await asyncio.create_subprocess_exec(*command, cwd=home, env=environment, **pipes)
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=home, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
     running = Up(process)
     reading = asyncio.create_task(running.read())
     try:
