@@ -8,10 +8,13 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
 from controlplane.api.core import ConfigMap, Secret
 from controlplane.api.faults import Fault, join_path
 from controlplane.api.gateway import Gateway
 from controlplane.api.httproute import HTTPRoute, HTTPRouteMatch
+from controlplane.api.securitypolicy import SecurityPolicy
+from controlplane.compile.check_policies import check_limits, check_security
 from controlplane.compile.gateway import conflicts
 from controlplane.compile.regex import fault_of
 from controlplane.compile.trust import CA_KEY, ca_of, is_certificate
@@ -23,6 +26,10 @@ def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
     """Returns what is wrong with an object that its schema accepts."""
     if isinstance(object_, HTTPRoute):
         return tuple(_route(object_))
+    if isinstance(object_, SecurityPolicy):
+        return tuple(check_security(object_))
+    if isinstance(object_, BackendTrafficPolicy):
+        return tuple(check_limits(object_))
     if isinstance(object_, Gateway):
         return tuple(_gateway(object_))
     if isinstance(object_, Secret) and object_.type == "kubernetes.io/tls":

@@ -16,6 +16,7 @@ from controlplane.pipeline.conflicts import Conflicts
 from controlplane.pipeline.guards import Guards
 from controlplane.pipeline.objects import Admitted, Objects
 from controlplane.pipeline.policies import Place, PolicyIndex, RoutePolicies
+from controlplane.pipeline.policy_statuses import PolicyStatuses
 from controlplane.pipeline.projection import GrpcProjection
 from controlplane.pipeline.statuses import Statuses
 from controlplane.translate import clusters, listeners, routes, tree
@@ -88,8 +89,16 @@ class Pipeline:
             cluster=lambda id_: backends.cluster(self.objects, id_),
             endpoints=lambda id_: backends.endpoints(self.objects, id_),
         )
+        policies = PolicyStatuses(
+            self.objects,
+            self.policies,
+            judged=self._judged.get,
+            compiled=self._compiled.get,
+            places=lambda key: [place for place, _ in self._places(key)],
+        )
         statuses = Statuses(
             self.objects,
+            policy=policies.compute,
             judged=self._judged.get,
             attachment=self._attachment.get,
             compiled=self._compiled.get,

@@ -68,7 +68,8 @@ class PolicyIndex:
         self._selecting: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
             "selecting", self._keys, lambda key: [((key.namespace, s.kind), key) for s in self.targets(key).selectors]
         )
-        self._inherited: Derived[Place, RoutePolicies] = graph.derive("policies of a listener", self._compute_place)
+        self.labels: Derived[ObjectKey, dict[str, str]] = graph.derive("labels", self._compute_labels)
+        self.inherited: Derived[Place, RoutePolicies] = graph.derive("policies of a listener", self._compute_place)
         self.merged: Derived[tuple[Place, ObjectKey], RoutePolicies] = graph.derive("policies", self._compute_merged)
 
     def set(self, key: ObjectKey) -> None:
@@ -120,12 +121,15 @@ class PolicyIndex:
         selecting = self._selecting.get((target.namespace, target.kind))
         if not selecting:
             return
-        found = self._objects.get(target)
-        labels: dict[str, str] = found.metadata.labels if found is not None else dict[str, str]()
+        labels = self.labels.get(target)
         for key in selecting:
             selectors = self.targets(key).selectors
             if any(s.kind == target.kind and s.group == target.group and s.matches(labels) for s in selectors):
                 yield Member(key, None)
+
+    def _compute_labels(self, key: ObjectKey) -> dict[str, str]:
+        found = self._objects.get(key)
+        return found.metadata.labels if found is not None else dict[str, str]()
 
     def _compute_compiled(self, key: ObjectKey) -> Compiled | None:
         found = self._objects.get(key)
@@ -145,7 +149,7 @@ class PolicyIndex:
     def _compute_merged(self, key: tuple[Place, ObjectKey]) -> RoutePolicies:
         place, route = key
         own = self.on(route)
-        inherited = self._inherited.get(place)
+        inherited = self.inherited.get(place)
         if not own and not _scoped(inherited.default.policies):
             return inherited
         scope = f"{route.kind}/{route.namespace}/{route.name}"

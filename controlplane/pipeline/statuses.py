@@ -12,6 +12,7 @@ from controlplane.compile.gateway import CONTROLLER_NAME, GatewayListener
 from controlplane.compile.httproute import CompiledRoute
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, ParentStatus, false, true
 from controlplane.pipeline.objects import Admitted, Objects
+from controlplane.pipeline.policies import is_policy
 
 _NOT_SUPPORTED_YET = frozenset({"GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "ListenerSet", "BackendTLSPolicy"})
 
@@ -23,6 +24,7 @@ class Statuses:
         self,
         objects: Objects,
         *,
+        policy: Callable[[ObjectKey], ObjectStatus],
         judged: Callable[[ObjectKey], Sequence[GatewayListener] | None],
         attachment: Callable[[ObjectKey], Attachment],
         compiled: Callable[[ObjectKey], CompiledRoute],
@@ -30,6 +32,7 @@ class Statuses:
         attached_routes: Callable[[ObjectKey, str], int],
     ) -> None:
         self._objects = objects
+        self._policy = policy
         self._judged = judged
         self._attachment = attachment
         self._compiled = compiled
@@ -48,6 +51,8 @@ class Statuses:
             return self._gateway(key, refused)
         if refused:
             return ObjectStatus(conditions=refused)
+        if is_policy(key):
+            return self._policy(key)
         if key.group == GATEWAY_GROUP and key.kind == "GatewayClass":
             return self._gateway_class(admitted)
         if key.kind in _NOT_SUPPORTED_YET:
@@ -58,6 +63,8 @@ class Statuses:
 
     def _refused(self, key: ObjectKey, admitted: Admitted) -> tuple[Condition, ...]:
         stands_in = "; the last good version stays in force" if self._objects.get(key) is not None else ""
+        if not stands_in and is_policy(key) and key.kind == "SecurityPolicy":
+            stands_in = "; requests for what it should guard are answered with 500"
         if admitted.faults:
             return tuple(false("Accepted", "Invalid", f.message + stands_in, f.path) for f in admitted.faults)
         hosts = self._objects.waiting(key)

@@ -1,0 +1,132 @@
+"""Faults of policies that their schema cannot see: what Envoy or a service would refuse, or cannot be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+from controlplane.api.authorization import Authorization, PathMatch
+from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
+from controlplane.api.faults import Fault
+from controlplane.api.ratelimit import GlobalRateLimitRule, HeaderMatch, QueryParamMatch, RateLimitRule
+from controlplane.api.securitypolicy import SecurityPolicy
+from controlplane.compile import jwks
+from controlplane.compile.regex import fault_of
+
+# Headers that frame or route a request: an identity is never written into one.
+_FRAMING: Final = frozenset(("host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "cookie"))
+# Each change between allowing and denying nests one expression deeper.
+_MAX_TURNS: Final = 16
+# The service counts token buckets in numbers that a double holds exactly: seconds of the unit, ticks of its clock.
+_MAX_EXACT: Final = 2**53
+_TICKS: Final = {
+    "Second": 1_000_000,
+    "Minute": 60 * 1_000_000,
+    "Hour": 3600 * 1_000_000,
+    "Day": 86_400 * 1_000,
+    "Month": 30 * 86_400 * 1_000,
+    "Year": 365 * 86_400 * 1_000,
+}
+
+
+def check_security(policy: SecurityPolicy) -> Iterator[Fault]:
+    """Yields what is wrong with a SecurityPolicy that its schema accepts."""
+    spec = policy.spec
+    for index, provider in enumerate(spec.jwt.providers if spec.jwt is not None else ()):
+        field = f"spec.jwt.providers[{index}]"
+        inline = provider.local_jwks.inline if provider.local_jwks is not None else None
+        fault = jwks.fault_of(inline) if inline is not None else None
+        if fault is not None:
+            yield Fault(f"{field}.localJWKS.inline", f"expected a usable JSON Web Key Set; got one with {fault}")
+        for position, each in enumerate(provider.claim_to_headers):
+            yield from _identity_header(each.header, f"{field}.claimToHeaders[{position}].header")
+    for name, keys in (("apiKeyAuth", spec.api_key_auth), ("consumers", spec.consumers)):
+        if keys is not None and keys.forward_client_id_header is not None:
+            yield from _identity_header(keys.forward_client_id_header, f"spec.{name}.forwardClientIDHeader")
+    for index, each in enumerate(spec.consumers.metadata_to_headers if spec.consumers is not None else ()):
+        yield from _identity_header(each.header, f"spec.consumers.metadataToHeaders[{index}].header")
+    if spec.authorization is not None:
+        providers = [each.name for each in spec.jwt.providers] if spec.jwt is not None else None
+        yield from _authorization(spec.authorization, providers)
+
+
+def check_limits(policy: BackendTrafficPolicy) -> Iterator[Fault]:
+    """Yields what is wrong with a BackendTrafficPolicy that its schema accepts."""
+    limit = policy.spec.rate_limit
+    if limit is not None and limit.global_ is not None:
+        for index, rule in enumerate(limit.global_.rules):
+            field = f"spec.rateLimit.global.rules[{index}]"
+            yield from _selectors(rule, field)
+            yield from _bucket(rule, field)
+    if limit is not None and limit.local is not None:
+        general = 0
+        for index, rule in enumerate(limit.local.rules):
+            field = f"spec.rateLimit.local.rules[{index}]"
+            yield from _selectors(rule, field)
+            general += not rule.client_selectors
+            if general > 1 and not rule.client_selectors:
+                yield Fault(
+                    f"{field}.clientSelectors", "only one local rule can be for all requests; give this one some"
+                )
+            if rule.limit.requests == 0:
+                yield Fault(f"{field}.limit.requests", "expected at least 1 for a local limit; got 0")
+
+
+def _identity_header(name: str, field: str) -> Iterator[Fault]:
+    if name.lower() in _FRAMING:
+        yield Fault(field, f"the header {name} frames or routes requests, and cannot tell an identity")
+
+
+def _authorization(spec: Authorization, providers: Sequence[str] | None) -> Iterator[Fault]:
+    for index, rule in enumerate(spec.rules):
+        field = f"spec.authorization.rules[{index}]"
+        if rule.operation is not None and rule.operation.path is not None:
+            yield from _path(rule.operation.path, f"{field}.operation.path")
+        jwt = rule.principal.jwt
+        if jwt is not None and providers is not None and jwt.provider not in providers:
+            known = ", ".join(providers)
+            yield Fault(
+                f"{field}.principal.jwt.provider", f"no provider of jwt is called {jwt.provider!r}; got {known}"
+            )
+    turns = sum(1 for _ in groupby(rule.action for rule in spec.rules)) - 1
+    if turns > _MAX_TURNS:
+        message = f"the rules change {turns} times between Allow and Deny; at most {_MAX_TURNS} times are supported"
+        yield Fault("spec.authorization.rules", message)
+
+
+def _selectors(rule: RateLimitRule, field: str) -> Iterator[Fault]:
+    for index, each in enumerate(rule.client_selectors):
+        at = f"{field}.clientSelectors[{index}]"
+        yield from _values(each.headers, f"{at}.headers")
+        yield from _values(each.query_params, f"{at}.queryParams")
+        if each.path is not None:
+            yield from _path(each.path, f"{at}.path")
+
+
+def _values(matches: Sequence[HeaderMatch | QueryParamMatch], field: str) -> Iterator[Fault]:
+    for index, each in enumerate(matches):
+        if each.type == "RegularExpression":
+            yield from _regex(each.value or "", f"{field}[{index}].value")
+
+
+def _path(path: PathMatch, field: str) -> Iterator[Fault]:
+    if path.type == "RegularExpression":
+        yield from _regex(path.value, f"{field}.value")
+
+
+def _regex(pattern: str, field: str) -> Iterator[Fault]:
+    reason = fault_of(pattern)
+    if reason is not None:
+        yield Fault(field, f"expected a regular expression of RE2's syntax; got {pattern!r}: {reason}")
+
+
+def _bucket(rule: GlobalRateLimitRule, field: str) -> Iterator[Fault]:
+    if rule.algorithm != "TokenBucket":
+        return
+    largest = _MAX_EXACT // _TICKS[rule.limit.unit]
+    size = rule.burst or rule.limit.requests
+    if size > largest:
+        where = "burst" if rule.burst else "limit.requests"
+        message = f"a token bucket per {rule.limit.unit} holds at most {largest} requests; got {size}"
+        yield Fault(f"{field}.{where}", message)

@@ -1,0 +1,101 @@
+"""The status of a policy: what each Gateway that it reaches makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.compile.gateway import GatewayListener
+from controlplane.compile.httproute import CompiledRoute
+from controlplane.compile.policies import Merged
+from controlplane.compile.targets import Target
+from controlplane.conditions import Condition, ObjectStatus, ParentStatus, false, true
+from controlplane.pipeline.objects import Objects
+from controlplane.pipeline.policies import Place, PolicyIndex
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """A target that is there: the Gateways through which the policy has effect, and the merges that it was part of."""
+
+    ancestors: tuple[str, ...] = ()
+    merges: tuple[Merged, ...] = ()
+
+
+class PolicyStatuses:
+    """Computes statuses of policies; each source of verdicts is given as a function."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        index: PolicyIndex,
+        *,
+        judged: Callable[[ObjectKey], Sequence[GatewayListener] | None],
+        compiled: Callable[[ObjectKey], CompiledRoute],
+        places: Callable[[ObjectKey], Iterable[Place]],
+    ) -> None:
+        self._objects = objects
+        self._index = index
+        self._judged = judged
+        self._compiled = compiled
+        self._places = places
+
+    def compute(self, key: ObjectKey) -> ObjectStatus:
+        """Returns what is to be said about a policy that is in force."""
+        compiled = self._index.compiled.get(key)
+        reached: list[_Reached] = []
+        missing: list[Condition] = []
+        for target in self._targets(key):
+            found = self._look(target)
+            if isinstance(found, Condition):
+                missing.append(found)
+            elif found is not None:
+                reached.append(found)
+        told = list(compiled.conditions) if compiled is not None else []
+        merges = dict.fromkeys(merge for each in reached for merge in each.merges)
+        told += [condition for merge in merges for policy, condition in merge.notes if policy == key]
+        told = list(dict.fromkeys(told))
+        accepted = [each for each in told if each.type == "Accepted"] or [true("Accepted")]
+        conditions = (*accepted, *(each for each in told if each.type != "Accepted"))
+        ancestors = dict.fromkeys(name for each in reached for name in each.ancestors)
+        if not ancestors and not missing:
+            return ObjectStatus(conditions=conditions)
+        return ObjectStatus(tuple(missing), tuple(ParentStatus(name, conditions) for name in ancestors))
+
+    def _targets(self, key: ObjectKey) -> Iterable[Target]:
+        targets = self._index.targets(key)
+        yield from targets.named
+        for selector in targets.selectors:
+            for each in sorted(self._objects.table(selector.group, selector.kind).all_keys()):
+                if each.namespace == key.namespace and selector.matches(self._index.labels.get(each)):
+                    yield Target(each)
+
+    def _look(self, target: Target) -> _Reached | Condition | None:
+        if target.key.group != GATEWAY_GROUP or target.key.kind not in ("Gateway", "HTTPRoute"):
+            message = f"targets of kind {target.key.kind} are not supported yet"
+            return Condition("NotSupported", "True", "UnsupportedField", message, f"{target.field}.kind")
+        if self._objects.get(target.key) is None:
+            return false("Accepted", "TargetNotFound", f"{target.key} does not exist", f"{target.field}.name")
+        if target.key.kind == "Gateway":
+            return self._gateway(target)
+        return self._route(target)
+
+    def _gateway(self, target: Target) -> _Reached | Condition | None:
+        judged = self._judged(target.key)
+        if judged is None:
+            return None
+        places = [Place(target.key, each.name) for each in judged if target.section in (None, each.name)]
+        if not places:
+            message = f"{target.key} has no listener {target.section}"
+            return false("Accepted", "TargetNotFound", message, f"{target.field}.sectionName")
+        name = f"{target.key}/{target.section}" if target.section else str(target.key)
+        return _Reached((name,), tuple(self._index.inherited.get(place).default for place in places))
+
+    def _route(self, target: Target) -> _Reached | Condition | None:
+        if target.section is not None and all(r.name != target.section for r in self._compiled(target.key).rules):
+            message = f"{target.key} has no rule {target.section}"
+            return false("Accepted", "TargetNotFound", message, f"{target.field}.sectionName")
+        places = list(self._places(target.key))
+        merges = tuple(merge for place in places for merge in self._index.merged.get((place, target.key)).all())
+        return _Reached(tuple(dict.fromkeys(str(place.gateway) for place in places)), merges)

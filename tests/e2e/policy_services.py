@@ -1,0 +1,52 @@
+"""The services beside a Gateway under test, as xDS clients of its control plane."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from controlplane.xds.identity import Principal
+from ext_authz.settings import AuthzSettings
+from ext_authz.worker import Worker as AuthzWorker
+from ext_authz.worker import worker as authz_worker
+from ratelimit_service.main import Worker as RateLimitWorker
+from ratelimit_service.main import worker as ratelimit_worker
+from ratelimit_service.settings import RateLimitSettings
+from tests.support.gateway import Gateway
+
+
+@asynccontextmanager
+async def ratelimit(gateway: Gateway) -> AsyncIterator[RateLimitWorker]:
+    """The rate limit service with counters in memory."""
+    await _listen(gateway, "ratelimit")
+    settings = RateLimitSettings(
+        listen=f"unix:{gateway.home}/ratelimit.sock", xds=f"unix:{gateway.home}/xds-ratelimit.sock", drain_s=0.1
+    )
+    async with ratelimit_worker(settings) as serving:
+        _announce(gateway, "ratelimit")
+        yield serving
+
+
+@asynccontextmanager
+async def authz(gateway: Gateway) -> AsyncIterator[AuthzWorker]:
+    """ext_authz with keys in `keys.db` in the Gateway's home."""
+    await _listen(gateway, "authz")
+    settings = AuthzSettings(
+        listen=f"unix:{gateway.home}/authz.sock",
+        xds=f"unix:{gateway.home}/xds-authz.sock",
+        keys=gateway.home / "keys.db",
+    )
+    async with authz_worker(settings) as serving:
+        _announce(gateway, "authz")
+        yield serving
+
+
+async def _listen(gateway: Gateway, service: str) -> None:
+    assert gateway.plane is not None
+    await gateway.plane.listen(f"unix:{gateway.home}/xds-{service}.sock", Principal("service", service))
+
+
+def _announce(gateway: Gateway, service: str) -> None:
+    assert gateway.plane is not None
+    step = gateway.plane.engine.serve_at({f"dragoman-{service}": (f"unix:{gateway.home}/{service}.sock",)})
+    gateway.plane._publish(step)
