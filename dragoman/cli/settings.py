@@ -112,8 +112,9 @@ _MODELS: tuple[type[BaseModel], ...] = (ServeSettings, UpSettings, AuthzSettings
 def load(model: type[M], file: Path | None, **flags: object) -> M:
     """Returns the settings of a command; an option that was not given is None, or an empty list."""
     given = {name: value for name, value in flags.items() if value not in (None, [], ())}
-    known = {name for each in _MODELS for name in layers.variable_names(each)} | {"DRAGOMAN_SETTINGS"}
+    others = {name for each in _MODELS for name in layers.variable_names(each)} - layers.variable_names(model).keys()
     try:
-        return layers.load(model, file=file, environ=os.environ, flags=given, foreign_variables=known)
+        foreign = {*others, "DRAGOMAN_SETTINGS"}
+        return layers.load(model, file=file, environ=os.environ, flags=given, foreign_variables=foreign)
     except layers.SettingsError as error:
         raise CommandError("\n  ".join(["these settings cannot be used:", *map(str, error.faults)])) from None
