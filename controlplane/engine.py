@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from controlplane.api.load import load
-from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.api.meta import GATEWAY_GROUP, ObjectKey, Resource
 from controlplane.compile.check import check
 from controlplane.compile.targets import of_document
 from controlplane.conditions import ObjectStatus
@@ -24,6 +24,8 @@ from controlplane.xds.resources import Snapshot
 Ports = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
 """`NAMESPACE/GATEWAY` → the addresses that it asks for, the ports of its listeners; the oldest Gateway first."""
 Bind = Callable[[Ports], Bindings]
+Recall = Callable[[Collection[ObjectKey]], Mapping[ObjectKey, Resource]]
+"""Returns what was last accepted of objects, by an engine before this one; of those that it knows."""
 
 LINGER_S = 60.0
 """How long a JWT requirement outlives the last route that names it."""
@@ -38,6 +40,7 @@ class Step:
     changed: tuple[ObjectKey, ...]
     faults: tuple[SourceFault, ...]
     duration_s: float
+    accepted: tuple[ObjectKey, ...] = ()  # whose newest version now stands in for any bad one that follows
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class Engine:
     faults: tuple[SourceFault, ...] = ()
     clashes: tuple[Clash, ...] = ()
     clock: Callable[[], float] = time.monotonic
+    recall: Recall | None = None
     _unsettled: set[ObjectKey] = field(default_factory=set[ObjectKey])
     _required: dict[ObjectKey, frozenset[Jwt]] = field(default_factory=dict[ObjectKey, "frozenset[Jwt]"])
     _lingering: dict[Lingering, float] = field(default_factory=dict[Lingering, float])
@@ -131,15 +135,17 @@ class Engine:
     def _step(self, changed: list[ObjectKey], start: float) -> Step:
         pipeline = self.pipeline
         pipeline.graph.stabilise()
+        if self._stand_in(changed):
+            pipeline.graph.stabilise()
         if any((self._rebind(), self._linger())):
             pipeline.graph.stabilise()
-        self._accept(changed)
+        accepted = self._accept(changed)
         snapshots = {f"{k.namespace}/{k.name}": s for k, s in pipeline.snapshots.take_changes().items()}
         snapshots |= pipeline.guards.snapshots.take_changes()
         projected = pipeline.grpc.snapshots.take_changes()
         snapshots |= {f"{k.namespace}/{k.name}{GRPC_SUFFIX}": s for k, s in projected.items()}
         statuses = dict(pipeline.statuses.take_changes())
-        return Step(snapshots, statuses, tuple(changed), self.faults, time.perf_counter() - start)
+        return Step(snapshots, statuses, tuple(changed), self.faults, time.perf_counter() - start, accepted)
 
     def _linger(self) -> bool:
         """Keeps JWT requirements past their last reference: Envoys may still have routes that name them."""
@@ -165,9 +171,21 @@ class Engine:
         moved = [bindings.delete(key) for key in gone]
         return any([*moved, *[bindings.set(key, address) for key, address in wanted.items()]])
 
-    def _accept(self, changed: Iterable[ObjectKey]) -> None:
+    def _stand_in(self, changed: Iterable[ObjectKey]) -> bool:
+        """Brings back what an engine before this one had accepted of objects that cannot be in force as they are."""
+        if self.recall is None:
+            return False
+        objects = self.pipeline.objects
+        found = [(key, objects.peek(key)) for key in changed if objects.accepted.peek(key) is None]
+        bad = [key for key, each in found if each is not None and not (each.good and not self.pipeline.is_waiting(key))]
+        if not bad:
+            return False
+        return any([objects.accepted.set(key, object_) for key, object_ in self.recall(bad).items()])
+
+    def _accept(self, changed: Iterable[ObjectKey]) -> tuple[ObjectKey, ...]:
         """What is good and in force is what stands in for the object should it turn bad."""
         objects = self.pipeline.objects
+        accepted: list[ObjectKey] = []
         for key in {*changed, *self._unsettled}:
             admitted = objects.peek(key)
             if admitted is None or not admitted.good:
@@ -177,3 +195,5 @@ class Engine:
             else:
                 self._unsettled.discard(key)
                 objects.accepted.set(key, admitted.object)
+                accepted.append(key)
+        return tuple(accepted)

@@ -7,11 +7,14 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 from controlplane.engine import Bind, Engine, Step
+from controlplane.memory import Memory
 from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
+from controlplane.state import State
 from controlplane.status.report import Report, report
 from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER
 from controlplane.xds.cache import Observers, SnapshotCache
@@ -49,6 +52,7 @@ class ControlPlane:
         metrics: XdsMetrics | None = None,
         authz: Sequence[str] = (),
         ratelimit: Sequence[str] = (),
+        state: Path | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
         on_nack: Callable[[Nack], None] = lambda nack: None,
     ) -> None:
@@ -65,6 +69,8 @@ class ControlPlane:
         self._dns = DnsSource(self._resolved, nameservers=nameservers)
         self._services = {AUTHZ_CLUSTER: tuple(authz), RATE_LIMIT_CLUSTER: tuple(ratelimit)}
         self._key_sets: JwksCache | None = None
+        self._state = state
+        self._memory: Memory | None = None
         self._stop = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self.ads: AdsServer | None = None
@@ -94,6 +100,10 @@ class ControlPlane:
         self._key_sets = JwksCache(on_change=self._fetched)
         self._stack.push_async_callback(self._key_sets.close)
         self.engine.serve_at(self._services)
+        if self._state is not None:
+            self._memory = Memory(State(self._state), self.engine)
+            self._stack.push_async_callback(self._memory.close)
+            self._dns.remember(self._memory.restore())
         self._take(self._source.read())
         for name, work in (("source", self._watch()), ("ageing", self._age())):
             task = asyncio.create_task(work, name=name)
@@ -127,6 +137,8 @@ class ControlPlane:
                 self._publish(step)
 
     def _take(self, changes: Changes) -> None:
+        if self._memory is not None:
+            changes = self._memory.fill_in(changes)
         step = self.engine.apply(changes)
         self._dns.watch(self.engine.pipeline.wanted_hosts())
         if self._key_sets is not None:
@@ -155,6 +167,8 @@ class ControlPlane:
             if not self._built:
                 self._built = True
                 self.cache.complete()
+        if self._memory is not None:
+            self._memory.note(step)
         self._on_step(step)
 
     def _is_complete(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.api.meta import ObjectKey
 
@@ -42,6 +42,8 @@ class SourceFault:
     message: str
     column: int = 0
     """From 1; 0 if not known."""
+    hides: bool = field(default=False, compare=False)
+    """Whether objects may be missing because of it, that the file is still meant to give."""
 
     def __str__(self) -> str:
         place = self.file + (f":{self.line}" if self.line else "") + (f":{self.column}" if self.column else "")

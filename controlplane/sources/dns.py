@@ -38,6 +38,10 @@ class DnsSource:
         self._watched: dict[str, asyncio.Task[None]] = {}
         self._known: dict[str, tuple[str, ...]] = {}
 
+    def remember(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
+        """Takes addresses that hosts had before, to be kept until a server says otherwise."""
+        self._known = {**addresses, **self._known}
+
     def watch(self, hosts: frozenset[str]) -> None:
         """Makes these the watched names; must be called on the event loop."""
         for host in self._watched.keys() - hosts:

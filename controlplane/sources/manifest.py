@@ -48,7 +48,7 @@ def read_manifest(
         data = _read(path, max_bytes)
     except (OSError, DocumentError) as error:
         words = error.strerror or str(error) if isinstance(error, OSError) else error.message
-        return replace(old, signature=signature, faults=(SourceFault(path, 0, words),)), {}
+        return replace(old, signature=signature, faults=(SourceFault(path, 0, words, hides=True),)), {}
     return _digest(path, data, signature, old, reparse)
 
 
@@ -110,13 +110,14 @@ def _parse(chunk: Chunk, origin: Origin) -> tuple[Entry, object]:
         document = parse(origin.file, chunk.data)
     except DocumentError as error:
         line = chunk.line + error.line - 1
-        return Entry(origin, faults=(SourceFault(origin.file, line, error.message, error.column),)), None
+        return Entry(origin, faults=(SourceFault(origin.file, line, error.message, error.column, hides=True),)), None
     objects: list[tuple[ObjectKey, Origin]] = []
     faults: list[SourceFault] = []
     for prefix, item in expand(document):
         key = key_of(cast("Document", item)) if isinstance(item, Mapping) else None
         if key is None:
-            faults.append(SourceFault(origin.file, origin.line, _no_key(prefix, cast("object", item))))
+            what = _no_key(prefix, cast("object", item))
+            faults.append(SourceFault(origin.file, origin.line, what, hides=True))
         else:
             objects.append((key, replace(origin, prefix=prefix) if prefix else origin))
     return Entry(origin, tuple(objects), tuple(faults)), document

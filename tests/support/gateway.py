@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -52,8 +53,10 @@ class Gateway:
         name: str = "demo/edge",
         others: Sequence[str] = (),
         nameservers: Sequence[tuple[str, int]] = (),
+        keeps_state: bool = False,
     ) -> None:
         self.name = name
+        self._keeps_state = keeps_state
         self._others = others
         self.home = Path(tempfile.mkdtemp(prefix="dgm-gw-"))
         self.folder = self.home / "config"
@@ -77,10 +80,7 @@ class Gateway:
     async def __aenter__(self) -> Gateway:
         try:
             await self.start_plane()
-            self.envoy, *_ = [
-                await self._stack.enter_async_context(Envoy(self._bootstrap(name, number)))
-                for number, name in enumerate((self.name, *self._others))
-            ]
+            await self._start_envoys()
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -94,6 +94,18 @@ class Gateway:
                 fault.add_note(str(finding))
         await self._stack.aclose()
         await self.stop_plane()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    async def _start_envoys(self) -> None:
+        self.envoy, *_ = [
+            await self._stack.enter_async_context(Envoy(self._bootstrap(name, number)))
+            for number, name in enumerate((self.name, *self._others))
+        ]
+
+    async def restart_envoy(self) -> None:
+        """Stops the Envoys and starts new ones, which know nothing."""
+        await self._stack.aclose()
+        await self._start_envoys()
 
     async def start_plane(self) -> None:
         """Starts the control plane, anew where it was stopped."""
@@ -105,6 +117,7 @@ class Gateway:
                 for number, name in enumerate((self.name, *self._others))
             },
             nameservers=self._nameservers,
+            state=self.home / "state.db" if self._keeps_state else None,
         )
         await self.plane.__aenter__()
 

@@ -1,0 +1,149 @@
+"""The state file: what is kept, what is not, and what becomes of a file that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.api.load import load
+from controlplane.api.meta import ObjectKey
+from controlplane.state import Fact, Kept, State
+from tests.support import manifests as m
+from tests.support.certificates import Authority
+
+ROUTE = m.route("shop", [m.rule("/shop", "one")], hostnames=["shop.example.com"])
+BACKEND = m.backend("one", 8080)
+
+
+def kept(document: dict[str, Any], file: str = "") -> Kept:
+    loaded = load(document)
+    assert loaded.key is not None, loaded.faults
+    assert loaded.object is not None, loaded.faults
+    return Kept(loaded.key, loaded.object, file)
+
+
+def contents(path: Path) -> bytes:
+    return b"".join(each.read_bytes() for each in path.parent.iterdir() if each.name.startswith(path.name))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "state.db"
+
+
+def test_what_was_accepted_is_recalled_by_the_next_process(path: Path) -> None:
+    state = State(path)
+    route, backend = kept(ROUTE), kept(BACKEND)
+    state.save([route, backend])
+    state.close()
+    again = State(path)
+    assert again.recall([route.key, backend.key]) == {route.key: route.object, backend.key: backend.object}
+    assert again.recall([ObjectKey("", "Service", "demo", "unknown")]) == {}
+    assert again.keys() == {route.key, backend.key}
+    again.close()
+
+
+def test_what_is_forgotten_is_not_recalled(path: Path) -> None:
+    state = State(path)
+    route = kept(ROUTE)
+    state.save([route])
+    state.save([Kept(route.key, None)])
+    assert state.recall([route.key]) == {}
+    state.close()
+
+
+def test_objects_are_found_by_the_file_that_they_were_written_in(path: Path) -> None:
+    state = State(path)
+    route, backend = kept(ROUTE, "a.yaml"), kept(BACKEND, "b.yaml")
+    state.save([route, backend])
+    assert state.of_files(["a.yaml"]) == {route.key: "a.yaml"}
+    state.save([kept(ROUTE, "b.yaml")])
+    assert state.of_files(["a.yaml"]) == {}
+    assert state.of_files(["a.yaml", "b.yaml"]) == {route.key: "b.yaml", backend.key: "b.yaml"}
+    state.close()
+
+
+def test_secrets_are_never_written(path: Path, authority: Authority) -> None:
+    certificate = authority.leaf("a.example.com")
+    secret = kept(certificate.secret("demo", "tls"))
+    state = State(path)
+    state.save([secret, kept(ROUTE)])
+    assert state.recall([secret.key]) == {}
+    state.close()
+    assert b"PRIVATE" not in contents(path)
+    assert b"demo-tls" not in contents(path)
+
+
+def test_facts_are_kept_by_kind_and_name(path: Path) -> None:
+    state = State(path)
+    state.save([], [Fact("addresses", "a.test", "192.0.2.1"), Fact("key set", "https://a.test/keys", "{}")])
+    state.save([], [Fact("addresses", "b.test", "192.0.2.2"), Fact("key set", "https://a.test/keys", None)])
+    assert state.facts("addresses") == {"a.test": "192.0.2.1", "b.test": "192.0.2.2"}
+    assert state.facts("key set") == {}
+    state.close()
+
+
+def test_the_file_is_its_owners_alone(path: Path) -> None:
+    state = State(path)
+    state.save([kept(ROUTE)])
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    state.close()
+
+
+def test_an_object_of_an_unreasonable_size_is_not_kept(path: Path) -> None:
+    state = State(path)
+    big = kept(m.manifest("v1", "ConfigMap", "big", None, data={"text": "x" * 2_000_000}))
+    state.save([big, kept(ROUTE)])
+    assert state.keys() == {kept(ROUTE).key}
+    state.close()
+
+
+@pytest.mark.parametrize("fault", ["garbage", "of something else", "of a later version"])
+def test_a_file_that_cannot_be_used_is_put_aside(path: Path, fault: str) -> None:
+    path.parent.mkdir()
+    if fault == "garbage":
+        path.write_bytes(b"this is no database" * 100)
+    else:
+        db = sqlite3.connect(path)
+        db.execute(f"PRAGMA application_id = {1 if fault == 'of something else' else 0x44524147}")
+        db.execute("PRAGMA user_version = 1000")
+        db.execute("CREATE TABLE other (x)")
+        db.commit()
+        db.close()
+    state = State(path)
+    state.save([kept(ROUTE)])
+    assert state.keys() == {kept(ROUTE).key}
+    state.close()
+    assert path.with_name("state.db.unreadable").exists()
+
+
+def test_a_document_that_this_version_does_not_understand_is_not_recalled(path: Path) -> None:
+    state = State(path)
+    route = kept(ROUTE)
+    state.save([route])
+    state.close()
+    db = sqlite3.connect(path)
+    db.execute("""UPDATE accepted SET document = replace(document, '"rules"', '"ruls"')""")
+    db.commit()
+    db.close()
+    again = State(path)
+    assert again.recall([route.key]) == {}
+    again.close()
+
+
+def test_a_write_that_fails_harms_nobody(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = State(path)
+    other = sqlite3.connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    state.save([kept(ROUTE)])
+    assert "locked" in caplog.text
+    other.rollback()
+    other.close()
+    state.save([kept(ROUTE)])
+    assert state.keys() == {kept(ROUTE).key}
+    state.close()
