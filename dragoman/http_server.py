@@ -148,6 +148,7 @@ async def _listen(app: Starlette, listen: Address) -> HttpServer:
     config = uvicorn.Config(
         app,
         log_config=None,
+        log_level="warning",
         access_log=False,
         lifespan="off",
         server_header=False,
