@@ -180,7 +180,8 @@ class Engine:
         bad = [key for key, each in found if each is not None and not (each.good and not self.pipeline.is_waiting(key))]
         if not bad:
             return False
-        return any([objects.accepted.set(key, object_) for key, object_ in self.recall(bad).items()])
+        set_ = [objects.accepted.set(key, object_) for key, object_ in self.recall(bad).items()]
+        return any(set_)
 
     def _accept(self, changed: Iterable[ObjectKey]) -> tuple[ObjectKey, ...]:
         """What is good and in force is what stands in for the object should it turn bad."""
