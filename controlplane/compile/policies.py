@@ -59,16 +59,20 @@ def merge(levels: Sequence[Level], *, scope: str) -> Merged:
     security = _merge_security([_winners(level, Security, notes) for level in levels], levels, notes)
     limits, own_scope = _most_specific([(_winners(level, Limits, notes), level.scope) for level in levels])
     global_limit = limits.global_limit if limits is not None else None
-    scoped = global_limit is not None and not all(rule.shared for rule in global_limit.rules)
     keys = [policy.key for level in levels for policy in level.policies]
     policies = replace(
         security,
         local_limit=limits.local_limit if limits is not None else None,
         global_limit=global_limit,
-        limit_scope=(own_scope or scope) if scoped else "",
+        limit_scope=(own_scope or scope) if scoped(global_limit) else "",
         origins=tuple(dict.fromkeys(str(key) for key in keys)),
     )
     return Merged(policies, tuple(notes))
+
+
+def scoped(limit: ir.GlobalLimit | None) -> bool:
+    """Says whether a limit counts for something apart, which `limit_scope` then names."""
+    return limit is not None and not all(rule.shared for rule in limit.rules)
 
 
 def _winners(level: Level, kind: type[_P], notes: list[Note]) -> _P | None:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import jwks
+from controlplane.compile.policies import NOTHING
 from controlplane.graph import Derived, Graph, Group, Table
 from controlplane.pipeline.objects import Admitted, Objects
 from controlplane.pipeline.policies import Place, RoutePolicies
@@ -19,6 +20,9 @@ from controlplane.xds.identity import AUTHZ_OWNER, RATE_LIMIT_OWNER
 from controlplane.xds.resources import Resource, Snapshot
 
 SERVICES: Final = {services.AUTHZ_CLUSTER: AUTHZ_OWNER, services.RATE_LIMIT_CLUSTER: RATE_LIMIT_OWNER}
+ServicePolicy = ir.KeyPolicy | ir.GlobalLimit
+Used = ir.Jwt | ServicePolicy | str
+"""A requirement, a policy of a service, or the name of a header that tells an identity."""
 
 
 class Lingering(NamedTuple):
@@ -48,26 +52,16 @@ class Guards:
         self._in_force = in_force
         self.endpoints: Table[str, tuple[str, ...]] = graph.table("service endpoints")
         self.lingering: Table[Lingering, None] = graph.table("lingering requirements")
-        self._requirements: Group[ObjectKey, ObjectKey, ir.Jwt] = graph.group(
-            "requirements", routes, lambda key: [(p.gateway, each.jwt) for p, each in self._of(key) if each.jwt]
-        )
-        self._headers: Group[ObjectKey, ObjectKey, str] = graph.group(
-            "identity headers",
-            routes,
-            self._headers_of_route,
-        )
-        self._served: Group[ObjectKey, str, ir.KeyPolicy | ir.GlobalLimit] = graph.group(
-            "policies of services", routes, self._policies_of_services
-        )
+        self._uses: Group[ObjectKey, ObjectKey | str, Used] = graph.group("uses", routes, self._used_by_route)
         self._left: Group[Lingering, ObjectKey, ir.Jwt] = graph.group(
             "left requirements", self.lingering, lambda key: [(key.gateway, key.requirement)]
         )
-        self._required: Derived[ObjectKey, frozenset[ir.Jwt]] = graph.derive("requirements", self._requirements.get)
+        self._required: Derived[ObjectKey, frozenset[ir.Jwt]] = graph.derive("requirements", self._compute_required)
         self.required = graph.root(gateways, self._required)
         self._jwt: Derived[ObjectKey, Resource] = graph.derive("jwt extension", self._compute_jwt)
         self._stripped: Derived[ObjectKey, Resource] = graph.derive("header extension", self._compute_stripped)
         self._cluster: Derived[str, Resource] = graph.derive("service cluster", self._compute_cluster)
-        self._policy: Derived[ir.KeyPolicy | ir.GlobalLimit, Resource] = graph.derive("service policy", _service_policy)
+        self._policy: Derived[ServicePolicy, Resource] = graph.derive("service policy", _service_policy)
         self._service: Derived[str, Snapshot] = graph.derive("service snapshot", self._compute_service)
         self.snapshots = graph.root(lambda: SERVICES.values(), self._service)
 
@@ -79,21 +73,26 @@ class Guards:
         """Returns the clusters of the services."""
         return (self._cluster.get(name) for name in SERVICES)
 
-    def _of(self, route: ObjectKey) -> Iterable[tuple[Place, ir.Policies]]:
-        return [(place, each.policies) for place, found in self._in_force(route) for each in found.all()]
+    def _used_by_route(self, route: ObjectKey) -> Iterable[tuple[ObjectKey | str, Used]]:
+        """Yields what the policies of a route need: of its Gateways, and (by owner) of the services."""
+        for place, found in self._in_force(route):
+            for merged in found.all():
+                each = merged.policies
+                if each is NOTHING.policies:
+                    continue
+                yield from ((place.gateway, name) for name in each.identity_headers)
+                if each.jwt is not None:
+                    yield place.gateway, each.jwt
+                if each.keys is not None:
+                    yield AUTHZ_OWNER, each.keys
+                if each.global_limit is not None:
+                    yield RATE_LIMIT_OWNER, each.global_limit
 
-    def _headers_of_route(self, route: ObjectKey) -> Iterable[tuple[ObjectKey, str]]:
-        return [(place.gateway, name) for place, each in self._of(route) for name in each.identity_headers]
-
-    def _policies_of_services(self, route: ObjectKey) -> Iterable[tuple[str, ir.KeyPolicy | ir.GlobalLimit]]:
-        for _, each in self._of(route):
-            if each.keys is not None:
-                yield AUTHZ_OWNER, each.keys
-            if each.global_limit is not None:
-                yield RATE_LIMIT_OWNER, each.global_limit
+    def _compute_required(self, gateway: ObjectKey) -> frozenset[ir.Jwt]:
+        return frozenset(each for each in self._uses.get(gateway) if isinstance(each, ir.Jwt))
 
     def _compute_jwt(self, gateway: ObjectKey) -> Resource:
-        wanted = sorted({*self._requirements.get(gateway), *self._left.get(gateway)}, key=lambda each: each.id)
+        wanted = sorted({*self._required.get(gateway), *self._left.get(gateway)}, key=lambda each: each.id)
         body = jwt.extension_config(wanted, key_set=self._key_set)
         return Resource.of(xds.EXTENSION_CONFIG, jwt.NAME, body, (str(gateway),))
 
@@ -104,7 +103,7 @@ class Guards:
         return jwks.usable(fetched) if fetched is not None else None
 
     def _compute_stripped(self, gateway: ObjectKey) -> Resource:
-        body = identity_headers.extension_config(self._headers.get(gateway))
+        body = identity_headers.extension_config(each for each in self._uses.get(gateway) if isinstance(each, str))
         return Resource.of(xds.EXTENSION_CONFIG, identity_headers.NAME, body, (str(gateway),))
 
     def _compute_cluster(self, name: str) -> Resource:
@@ -112,12 +111,13 @@ class Guards:
 
     def _compute_service(self, owner: str) -> Snapshot:
         type_url = xds.AUTHZ_POLICY if owner == AUTHZ_OWNER else xds.RATE_LIMIT_CONFIG
-        found = {each.name: each for each in map(self._policy.get, self._served.get(owner))}
+        served = (each for each in self._uses.get(owner) if isinstance(each, ServicePolicy))
+        found = {each.name: each for each in map(self._policy.get, served)}
         typed: Mapping[str, Resource] = MappingProxyType({name: found[name] for name in sorted(found)})
         return Snapshot(MappingProxyType({type_url: typed}))
 
 
-def _service_policy(source: ir.KeyPolicy | ir.GlobalLimit) -> Resource:
+def _service_policy(source: ServicePolicy) -> Resource:
     if isinstance(source, ir.KeyPolicy):
         origin = f"SecurityPolicy {source.policy}"
         return Resource.of(xds.AUTHZ_POLICY, source.id, services.key_policy(source), (origin,))

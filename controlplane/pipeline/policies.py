@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from controlplane import ir
 from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
 from controlplane.api.meta import ENVOY_GATEWAY_GROUP, POLICY_GROUP, ObjectKey
 from controlplane.api.scalars import parse_duration
@@ -150,9 +149,12 @@ class PolicyIndex:
         place, route = key
         own = self.on(route)
         inherited = self.inherited.get(place)
-        if not own and not _scoped(inherited.default.policies):
-            return inherited
         scope = f"{route.kind}/{route.namespace}/{route.name}"
+        if not own:
+            whole = inherited.default
+            if not policies.scoped(whole.policies.global_limit):
+                return inherited
+            return RoutePolicies(replace(whole, policies=replace(whole.policies, limit_scope=scope)))
         above = (*self._levels(place), Level(tuple(own.get(None, ())), of_route=True))
         rules: dict[str, Merged] = {}
         for section, found in own.items():
@@ -160,10 +162,6 @@ class PolicyIndex:
                 level = Level(tuple(found), of_route=True, scope=f"{scope}/{section}")
                 rules[section] = policies.merge((*above, level), scope=scope)
         return RoutePolicies(policies.merge(above, scope=scope), rules or None)
-
-
-def _scoped(found: ir.Policies) -> bool:
-    return found.global_limit is not None and not all(rule.shared for rule in found.global_limit.rules)
 
 
 def _key_sets(policy: object) -> Sequence[tuple[str, float]]:

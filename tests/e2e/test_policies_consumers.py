@@ -47,8 +47,9 @@ async def test_a_key_that_was_made_passes_with_its_identity_until_it_is_revoked(
         assert (await gateway.get("/open", headers={"x-client": "mallory"})).status == 200
         assert upstream.requests[-1].header("x-client") is None
 
-        found = [(await gateway.get("/made", headers={"x-api-key": tin.key})).status for _ in range(3)]
-        assert found == [200, 200, 429]
+        assert (await gateway.get("/made", headers={"x-api-key": tin.key})).status == 200
+        await gateway.answers("/made", 429, headers={"x-api-key": tin.key})
+        assert (await gateway.get("/made", headers={"x-api-key": gold.key})).status == 200
         assert await store.revoke(gold.record.id, time.time())
         await gateway.answers("/made", 401, headers={"x-api-key": gold.key}, within_s=2.0)
         await store.close()

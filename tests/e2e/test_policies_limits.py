@@ -7,6 +7,7 @@ from typing import Any
 from tests.e2e.policy_manifests import limits, route, routes, target
 from tests.e2e.policy_services import ratelimit
 from tests.support.gateway import Gateway
+from tests.support.http import Response
 from tests.support.upstream import Upstream
 
 
@@ -22,6 +23,27 @@ def shared(*rules: Any, **more: Any) -> dict[str, Any]:
 async def statuses(gateway: Gateway, path: str, times: int, **headers: str) -> list[int]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return [(await gateway.get(path, headers=named)).status for _ in range(times)]
+
+
+async def exhaust(gateway: Gateway, path: str, limit: int, **headers: str) -> Response:
+    """Sends requests until one is refused, asserts that the limit was what let the others through, returns the last.
+
+    Envoy waits 100 ms for the service; on a busy machine a request may pass undecided, counted or not.
+    """
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    decided = undecided = 0
+    while True:
+        response = await gateway.get(path, headers=named)
+        if response.status == 429:
+            assert limit - undecided <= decided <= limit, (path, decided, undecided)
+            return response
+        assert response.status == 200
+        if response.header("x-ratelimit-limit") is None:
+            undecided += 1
+        else:
+            decided += 1
+        assert decided <= limit, (path, decided, undecided)
+        assert undecided < 20, path
 
 
 async def test_a_local_limit_lets_so_many_through_and_says_when_to_come_back(upstream: Upstream) -> None:
@@ -88,36 +110,35 @@ async def test_a_global_limit_counts_over_the_rules_of_a_route_and_apart_for_eac
     async with Gateway(files) as gateway, ratelimit(gateway):
         await gateway.answers("/free")
         assert gateway.findings() == []
-        assert await statuses(gateway, "/one", 2) == [200, 200]
-        assert await statuses(gateway, "/two", 2) == [200, 429]
-        refused = await gateway.get("/one")
+        await exhaust(gateway, "/one", 3)
+        refused = await exhaust(gateway, "/two", 0)
         assert (refused.json()["error"], refused.header("content-type")) == ("rate_limited", "application/json")
         assert int(refused.header("retry-after") or 0) > 0
         assert refused.all("x-ratelimit-remaining") == ["0"]
 
-        assert await statuses(gateway, "/users", 3, x_user="ada") == [200, 200, 429]
-        assert await statuses(gateway, "/users", 2, x_user="grace") == [200, 200]
+        await exhaust(gateway, "/users", 2, x_user="ada")
+        await exhaust(gateway, "/users", 2, x_user="grace")
         assert await statuses(gateway, "/users", 3) == [200] * 3
         assert await statuses(gateway, "/roles", 3, x_role="admin") == [200] * 3
-        assert await statuses(gateway, "/roles", 2, x_role="guest") == [200, 429]
-        assert await statuses(gateway, "/near", 3) == [200, 200, 429]
-        assert await statuses(gateway, "/search/x?q=a", 2) == [200, 429]
-        assert await statuses(gateway, "/search?q=b", 2) == [200, 429]
+        await exhaust(gateway, "/roles", 1, x_role="guest")
+        await exhaust(gateway, "/near", 2)
+        await exhaust(gateway, "/search/x?q=a", 1)
+        await exhaust(gateway, "/search?q=b", 1)
         assert await statuses(gateway, "/search", 2) == [200, 200]
-        assert await statuses(gateway, "/token", 3) == [200, 200, 429]
+        await exhaust(gateway, "/token", 2)
 
 
 async def test_a_gateways_limit_counts_each_route_for_itself_unless_it_is_shared(upstream: Upstream) -> None:
     of_gateway = target("Gateway", "edge")
     files = {"a.yaml": routes(upstream, "one", "two"), "b.yaml": [limits("edge", shared(limit(2)), of_gateway)]}
     async with Gateway(files) as gateway, ratelimit(gateway):
-        await gateway.answers("/one", 429)
-        assert await statuses(gateway, "/two", 3) == [200, 200, 429]
+        await exhaust(gateway, "/one", 2)
+        await exhaust(gateway, "/two", 2)
         own = limits("two", shared(limit(4)))
         gateway.write("b.yaml", [limits("edge", shared(limit(3, shared=True)), of_gateway), own])
         await gateway.answers("/one")
         await gateway.answers("/one", 429)
-        assert await statuses(gateway, "/two", 5) == [200] * 4 + [429]
+        await exhaust(gateway, "/two", 4)
 
 
 async def test_a_changed_limit_takes_effect_and_no_request_fails_meanwhile(upstream: Upstream) -> None:

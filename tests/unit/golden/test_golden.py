@@ -6,21 +6,19 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from controlplane.api.load import load
-from controlplane.compile.check import check
 from controlplane.conditions import Condition, ObjectStatus
-from controlplane.pipeline import Admitted, Pipeline
+from controlplane.pipeline import Pipeline
 from controlplane.provision.binding import bind
 from controlplane.translate.dump import to_dict
 from controlplane.translate.inline import inlined
 from tests.support.envoy import validate
+from tests.unit.pipeline.driver import put
 
 FOLDER = Path(__file__).parent
 _FIXED = frozenset({"httpFilters", "localReplyConfig", "earlyHeaderMutationExtensions"})
@@ -30,10 +28,7 @@ CASES = sorted(path.name.removesuffix(".in.yaml") for path in FOLDER.glob("*.in.
 def compiled(text: str) -> Pipeline:
     pipeline = Pipeline()
     for document in filter(None, yaml.safe_load_all(text)):
-        loaded = load(document)
-        assert loaded.key is not None, loaded.faults
-        faults = loaded.faults or check(loaded.object, now=datetime(2026, 6, 1, tzinfo=UTC))
-        pipeline.set_object(loaded.key, Admitted(loaded.object, tuple(faults)))
+        put(pipeline, document)
     pipeline.graph.stabilise()
     for port, endpoints in bind(pipeline.gateway_ports()).bound.items():
         pipeline.bindings.set(port, endpoints)
@@ -57,6 +52,12 @@ def shown(pipeline: Pipeline) -> dict[str, Any]:
                 if found
             }
             for key, snapshot in sorted(pipeline.snapshots.current().items())
+        },
+        "services": {
+            owner: [to_dict(type_url, each.body) for each in found.values()]
+            for owner, snapshot in sorted(pipeline.guards.snapshots.current().items())
+            for type_url, found in snapshot.resources.items()
+            if found
         },
     }
 

@@ -8,7 +8,9 @@ from typing import Any
 from controlplane.api.load import key_of, load
 from controlplane.api.meta import ObjectKey
 from controlplane.compile.check import check
+from controlplane.compile.targets import of_document
 from controlplane.pipeline import Admitted, Pipeline
+from controlplane.pipeline.policies import is_policy
 from controlplane.provision.binding import bind
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -18,7 +20,8 @@ def put(pipeline: Pipeline, document: dict[str, Any]) -> ObjectKey:
     loaded = load(document)
     assert loaded.key is not None, loaded.faults
     faults = loaded.faults or (check(loaded.object, now=NOW) if loaded.object else ())
-    pipeline.set_object(loaded.key, Admitted(loaded.object, tuple(faults)))
+    targets = of_document(document, loaded.key.namespace) if is_policy(loaded.key) else None
+    pipeline.set_object(loaded.key, Admitted(loaded.object, tuple(faults), targets))
     return loaded.key
 
 
