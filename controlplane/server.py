@@ -12,6 +12,7 @@ from typing import Protocol
 
 from controlplane.engine import Bind, Engine, Step
 from controlplane.memory import Memory
+from controlplane.metrics import EngineMetrics
 from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
 from controlplane.state import State
@@ -60,6 +61,7 @@ class ControlPlane:
         self.cache = SnapshotCache(
             observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed), metrics=metrics
         )
+        self.engine_metrics = EngineMetrics(self.engine)
         self.nacks: dict[tuple[str, str], Nack] = {}
         self._source = source
         self._listen = listen
@@ -127,7 +129,11 @@ class ControlPlane:
 
     async def _watch(self) -> None:
         async for changes in self._source.watch(self._stop):
-            self._take(changes)
+            try:
+                self._take(changes)
+            except Exception:
+                # A fault of ours: what is in force stays, and whatever changes next has its chance.
+                _log.exception("changes could not be taken in: %s", ", ".join(str(r.key) for r in changes.upserted[:8]))
 
     async def _age(self) -> None:
         while True:
@@ -169,6 +175,14 @@ class ControlPlane:
                 self.cache.complete()
         if self._memory is not None:
             self._memory.note(step)
+        self.engine_metrics.stepped(step)
+        if step.changed:
+            _log.info(
+                "%d objects changed, %d snapshots new, %.1f ms",
+                len(step.changed),
+                len(step.snapshots),
+                step.duration_s * 1000,
+            )
         self._on_step(step)
 
     def _is_complete(self) -> bool:

@@ -52,18 +52,23 @@ def serve(
     ratelimit: Annotated[
         list[str] | None, typer.Option(help="Where a worker of `dragoman ratelimit` listens; may be repeated.")
     ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder that the last good version of each object is kept in.")
+    ] = None,
     settings: SettingsFile = None,
 ) -> None:
     """Run the control plane: watch a folder of manifests and serve xDS to the Envoys of its Gateways."""
     flags = {"config": config, "xds": xds, "http": http, "xds_insecure": xds_insecure, "dns": dns}
-    loaded = load(ServeSettings, settings, **flags, authz=authz, ratelimit=ratelimit)
+    loaded = load(ServeSettings, settings, **flags, authz=authz, ratelimit=ratelimit, state=state)
     logs.configure(level=loaded.log_level, format=loaded.log_format, fields={"service": "controlplane"})
     # Building the first snapshot makes no garbage, but many objects: the collector would look at them over and over.
     gc.disable()
     try:
         uvloop.run(_serve(loaded))
-    except (ListenError, OSError) as error:
+    except ListenError as error:
         raise CommandError(str(error)) from None
+    except OSError as error:
+        raise CommandError(error.strerror or str(error)) from None
 
 
 async def _serve(settings: ServeSettings) -> None:
@@ -79,7 +84,9 @@ async def _serve(settings: ServeSettings) -> None:
         metrics=XdsMetrics(registry),
         authz=settings.authz,
         ratelimit=settings.ratelimit,
+        state=None if settings.state is None else settings.state / "accepted.db",
     )
+    registry.register(plane.engine_metrics)
     health.watch("config", lambda: plane.ready or "the first snapshot is not built yet")
     async with AsyncExitStack() as stack:
         if settings.http is not None:

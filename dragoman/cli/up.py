@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import logging
 import shutil
 import sys
@@ -46,6 +47,7 @@ from dragoman.metrics import new_registry
 from dragoman.processes import ChildError, ChildSpec, Supervisor
 from dragoman.unix_http import get
 from dragoman.workers import stop_on_signals
+from ext_authz.settings import DEFAULT_KEYS_FILE
 
 _ACK_WITHIN_S = 5.0
 
@@ -139,6 +141,7 @@ class Running:
             metrics=XdsMetrics(self._registry),
             authz=(f"unix:{home}/authz.sock",),
             ratelimit=(f"unix:{home}/ratelimit.sock",),
+            state=_state_file(settings.config),
             on_step=self._stepped,
         )
         self._envoys: LocalEnvoys | None = None
@@ -171,6 +174,7 @@ class Running:
         health = Health()
         health.watch("config", lambda: self._plane.ready or "the first snapshot is not built yet")
         health.started()
+        self._registry.register(self._plane.engine_metrics)
         listen = Address.parse(self._settings.http)
         routes = [status_route(self._plane)]
         server = await serve_http(health=health, registry=self._registry, listen=listen, routes=routes)
@@ -244,6 +248,12 @@ class Running:
         if step.changed:
             self._screen.changed(step.changed, took * 1000, acknowledged=acknowledged)
         self._screen.findings(self._plane.report().findings)
+
+
+def _state_file(folder: Path) -> Path:
+    """Returns where the last good versions of a folder's objects are kept: a file for each folder."""
+    digest = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=6).hexdigest()
+    return DEFAULT_KEYS_FILE.parent / "accepted" / f"{folder.resolve().name}-{digest}.db"
 
 
 def _echo(echo: Echo) -> ChildSpec:
