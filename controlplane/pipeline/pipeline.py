@@ -123,7 +123,7 @@ class Pipeline:
         self.objects.table_of(key).delete(key)
 
     def is_waiting(self, key: ObjectKey) -> tuple[str, ...]:
-        """Returns the host names that keep an object from being in force."""
+        """Returns the host names, or URIs of key sets, that keep an object from being in force."""
         return self._waiting.get(key)
 
     def gateway_ports(self) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
@@ -230,6 +230,8 @@ class Pipeline:
         if key.kind == "Backend":
             names = [e.fqdn.hostname for e in admitted.object.spec.endpoints if e.fqdn is not None]
             return tuple(name for name in names if self.objects.addresses(name) is None)
+        if key.kind == "SecurityPolicy":
+            return self.policies.awaited_key_sets(key, admitted.object)
         if not isinstance(admitted.object, HTTPRoute):
             return ()
         used = dict.fromkeys(id_ for id_ in self._candidate.get(key).clusters() if id_.kind == "Backend")

@@ -112,6 +112,12 @@ class PolicyIndex:
                     wanted[uri] = min(interval_s, wanted.get(uri, interval_s))
         return wanted
 
+    def awaited_key_sets(self, key: ObjectKey, newest: SecurityPolicy) -> tuple[str, ...]:
+        """Returns the URIs that the newest version of a policy waits for while an older one can stand in for it."""
+        if self._objects.accepted.get(key) in (None, newest):
+            return ()
+        return tuple(uri for uri, _ in _key_sets(newest) if self._objects.key_set(uri) is None)
+
     def _targeting(self, key: ObjectKey) -> list[tuple[ObjectKey, Member]]:
         return [(each.key, Member(key, each.section)) for each in self.targets(key).named]
 

@@ -69,7 +69,8 @@ class Statuses:
             return tuple(false("Accepted", "Invalid", f.message + stands_in, f.path) for f in admitted.faults)
         hosts = self._objects.waiting(key)
         if hosts:
-            message = f"waiting for the addresses of {', '.join(hosts)}{stands_in}"
+            what = "key sets" if is_policy(key) else "addresses"
+            message = f"waiting for the {what} of {', '.join(hosts)}{stands_in}"
             return (Condition("Accepted", "Unknown", "Pending", message),)
         return ()
 

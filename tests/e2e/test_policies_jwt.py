@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from controlplane.api.meta import ObjectKey
 from tests.e2e.policy_manifests import ENVOY_GATEWAY, OURS, provider, route, routes, security, target
 from tests.support import manifests as m
 from tests.support.gateway import Gateway
@@ -11,6 +13,7 @@ from tests.support.http import Connection
 from tests.support.jwks_server import JwksServer
 from tests.support.tokens import SigningKey, bearer, jwks
 from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 KEY = SigningKey.make()
 
@@ -112,6 +115,28 @@ async def test_a_fetched_key_set_is_waited_for_and_its_rotation_fails_no_request
                     for _ in range(20):
                         assert (await kept.request("/jwt", headers=bearer(KEY.token()))).status == 200
                     await gateway.answers("/jwt", headers=bearer(after.token()))
+            assert gateway.findings() == []
+
+
+async def test_a_policy_that_names_another_issuer_takes_effect_when_its_keys_are_there(upstream: Upstream) -> None:
+    def of(issuer: JwksServer) -> dict[str, Any]:
+        return security("jwt", jwt={"providers": [{"name": "main", "remoteJWKS": {"uri": issuer.uri}}]})
+
+    new = SigningKey.make("new")
+    async with JwksServer(KEY) as first, JwksServer(new) as second:
+        second.fail()
+        files = {"a.yaml": routes(upstream, "jwt"), "policy.yaml": [of(first)]}
+        async with Gateway(files) as gateway, await Connection.to(gateway.port(80)) as kept:
+            await gateway.answers("/jwt", headers=bearer(KEY.token()))
+            gateway.write("policy.yaml", [of(second)])
+            assert gateway.plane is not None
+            pipeline, policy = gateway.plane.engine.pipeline, ObjectKey("dragoman.dev", "SecurityPolicy", "demo", "jwt")
+            await until(lambda: pipeline.is_waiting(policy), what="the policy to wait")
+            assert (await kept.request("/jwt", headers=bearer(KEY.token()))).status == 200
+            assert (await kept.request("/jwt")).status == 401
+            second.rotate(new)
+            await gateway.answers("/jwt", headers=bearer(new.token()))
+            assert (await kept.request("/jwt", headers=bearer(KEY.token()))).status == 401
             assert gateway.findings() == []
 
 
