@@ -86,7 +86,7 @@ class JWTProvider(Model):
     claim_to_headers: Annotated[tuple[ClaimToHeader, ...], Field(max_length=32)] = ()
     """Claims to pass on as headers; headers of these names that a client sends are removed."""
     recompute_route: Bool = False
-    """Choose the route again when the claims have become headers."""
+    """Has no effect: filters are chosen with the first route, so that a second one would go unguarded."""
     extract_from: JWTExtractor | None = None
     """The header `Authorization: Bearer TOKEN` or the query parameter `access_token` when absent."""
 

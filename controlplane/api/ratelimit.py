@@ -139,7 +139,7 @@ class RateLimitRule(Model):
     limit: RateLimitValue
     cost: RateLimitCost | None = None
     shared: Bool = False
-    """One counter for all targets of the policy instead of one for each."""
+    """One counter for all routes that the policy is about, instead of one for each; local limits are never shared."""
     x_rate_limit_headers: LaterText = None
 
 
