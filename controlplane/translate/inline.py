@@ -9,6 +9,8 @@ from controlplane.translate.dump import to_dict
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Snapshot
 
+_RUNTIME = {"re2.max_program_size.error_level": 4294967295}
+
 
 def inlined(snapshot: Snapshot) -> dict[str, Any]:
     """Returns a bootstrap, as JSON has it, that needs no control plane. It holds private keys: not for showing."""
@@ -19,6 +21,8 @@ def inlined(snapshot: Snapshot) -> dict[str, Any]:
     listeners = [_listener(each, routes, extensions) for each in plain.get(xds.LISTENER, {}).values()]
     return {
         "node": {"id": "validate", "cluster": "validate"},
+        # As in the bootstrap: by default Envoy refuses regular expressions that are long.
+        "layeredRuntime": {"layers": [{"name": "limits", "staticLayer": _RUNTIME}]},
         "staticResources": {
             "listeners": listeners,
             "clusters": [_cluster(each, endpoints) for each in plain.get(xds.CLUSTER, {}).values()],

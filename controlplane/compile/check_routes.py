@@ -1,0 +1,79 @@
+"""Faults of routes that Envoy would refuse: regular expressions, the Host header, characters of paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from controlplane.api.faults import Fault
+from controlplane.api.httpfilters import HTTPHeaderFilter, HTTPPathModifier, HTTPRouteFilter
+from controlplane.api.httproute import HTTPRoute, HTTPRouteMatch
+from controlplane.compile.regex import fault_of
+
+_VISIBLE = re.compile(r"[!-~]*")
+
+
+def check_route(route: HTTPRoute) -> Iterator[Fault]:
+    """Yields what is wrong with a route, by field."""
+    for index, rule in enumerate(route.spec.rules):
+        field = f"spec.rules[{index}]"
+        for position, match in enumerate(rule.matches):
+            yield from _match(match, f"{field}.matches[{position}]")
+        if rule.filters:
+            yield from _filters(rule.filters, f"{field}.filters")
+        for position, backend in enumerate(rule.backend_refs):
+            if backend.filters:
+                yield from _filters(backend.filters, f"{field}.backendRefs[{position}].filters")
+
+
+def _match(match: HTTPRouteMatch, field: str) -> Iterator[Fault]:
+    if match.path.type == "RegularExpression":
+        yield from _regex(match.path.value, f"{field}.path.value")
+    for index, header in enumerate(match.headers):
+        if header.type == "RegularExpression":
+            yield from _regex(header.value, f"{field}.headers[{index}].value")
+    for index, param in enumerate(match.query_params):
+        if param.type == "RegularExpression":
+            yield from _regex(param.value, f"{field}.queryParams[{index}].value")
+
+
+def _regex(pattern: str, field: str) -> Iterator[Fault]:
+    reason = fault_of(pattern) if pattern else "it is empty"
+    if reason is not None:
+        yield Fault(field, f"expected a regular expression of RE2's syntax; got {pattern!r}: {reason}")
+
+
+def _filters(filters: Sequence[HTTPRouteFilter], field: str) -> Iterator[Fault]:
+    for index, each in enumerate(filters):
+        where = f"{field}[{index}]"
+        if each.request_header_modifier is not None:
+            yield from _host(each.request_header_modifier, f"{where}.requestHeaderModifier")
+        if each.response_header_modifier is not None:
+            yield from _host(each.response_header_modifier, f"{where}.responseHeaderModifier")
+        if each.url_rewrite is not None:
+            yield from _path(each.url_rewrite.path, f"{where}.urlRewrite.path")
+        if each.request_redirect is not None:
+            yield from _path(each.request_redirect.path, f"{where}.requestRedirect.path")
+
+
+def _host(edit: HTTPHeaderFilter, field: str) -> Iterator[Fault]:
+    message = "Host cannot be changed by this filter; use a filter of type URLRewrite with a hostname"
+    for name, headers in (("set", edit.set), ("add", edit.add)):
+        for index, header in enumerate(headers):
+            if header.name.lower() == "host":
+                yield Fault(f"{field}.{name}[{index}].name", message)
+    for index, header_name in enumerate(edit.remove):
+        if header_name.lower() == "host":
+            yield Fault(f"{field}.remove[{index}]", message)
+
+
+def _path(path: HTTPPathModifier | None, field: str) -> Iterator[Fault]:
+    if path is None:
+        return
+    for name, value in (("replaceFullPath", path.replace_full_path), ("replacePrefixMatch", path.replace_prefix_match)):
+        if not value:
+            continue
+        if not value.startswith("/"):
+            yield Fault(f"{field}.{name}", f"expected a path that starts with '/'; got {value!r}")
+        elif _VISIBLE.fullmatch(value) is None:
+            yield Fault(f"{field}.{name}", f"expected a path of visible characters (others as %XX); got {value!r}")

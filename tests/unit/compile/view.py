@@ -1,0 +1,35 @@
+"""A view of a few manifests, for tests of the semantics alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from controlplane.api.endpointslice import EndpointSlice
+from controlplane.api.load import load
+from controlplane.api.meta import ObjectKey
+from controlplane.api.referencegrant import ReferenceGrant
+
+
+class PlainView:
+    """Implements `compile.view.View` over manifests, all of them good."""
+
+    def __init__(self, *documents: Mapping[str, Any]) -> None:
+        self.objects = {loaded.key: loaded.object for loaded in map(load, documents)}
+        assert None not in self.objects.values(), documents
+
+    def get(self, key: ObjectKey) -> Any:
+        return self.objects.get(key)
+
+    def grants(self, namespace: str) -> Iterable[ReferenceGrant]:
+        return [g for g in self.objects.values() if isinstance(g, ReferenceGrant) and g.metadata.namespace == namespace]
+
+    def slices(self, namespace: str, service: str) -> Iterable[EndpointSlice]:
+        pieces = [each for each in self.objects.values() if isinstance(each, EndpointSlice)]
+        return [each for each in pieces if (each.metadata.namespace, each.service_name) == (namespace, service)]
+
+    def addresses(self, host: str) -> tuple[str, ...] | None:
+        return None
+
+    def key_set(self, uri: str) -> str | None:
+        return None
