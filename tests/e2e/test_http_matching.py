@@ -95,7 +95,8 @@ async def gateway() -> AsyncIterator[Gateway]:
     async with Upstream("echo") as upstream:
         files = {"base.yaml": [GATEWAY_CLASS, m.gateway(), m.backend("echo", upstream.port)], **ROUTES}
         async with Gateway(files) as running:
-            assert running.findings() == []
+            # Two routes of ties.yaml lose by design, and are told so.
+            assert [each for each in running.findings() if "ties.yaml" not in each] == []
             yield running
 
 
