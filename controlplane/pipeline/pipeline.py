@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -42,9 +43,9 @@ TREE_FROM = 100
 
 
 class Host(NamedTuple):
-    """One encoded virtual host, and the objects that it was made from."""
+    """One virtual host, encoded as a part of a RouteConfiguration, and the objects that it was made from."""
 
-    body: bytes
+    part: bytes
     origins: tuple[str, ...]
 
 
@@ -73,6 +74,7 @@ class Pipeline:
         self._bodies = graph.derive("route bodies", self._compute_bodies)
         self._alternatives = graph.derive("tree alternatives", self._compute_alternatives)
         self._host = graph.derive("virtual host", self._compute_host)
+        self._config_domains = graph.derive("route configuration domains", self._compute_domains)
         self._route_config = graph.derive("route configuration", self._compute_route_config)
         self._ports = graph.derive("ports", self._compute_ports)
         self._listener = graph.derive("listener", self._compute_listener)
@@ -280,14 +282,15 @@ class Pipeline:
         made_from = ((entry.route.origin, *entry.route.policies.origins) for _, entry, _, _ in ranked)
         origins = tuple(dict.fromkeys(origin for each in made_from for origin in each))
         if len(ranked) < TREE_FROM or not tree.suits(entry.route.match for _, entry, _, _ in ranked):
-            return Host(routes.virtual_host(domain, (self._bodies.get(at)[i] for _, _, at, i in ranked)), origins)
+            body = routes.virtual_host(domain, (self._bodies.get(at)[i] for _, _, at, i in ranked))
+            return Host(routes.part(body), origins)
         stages: dict[int, list[tree.Branch]] = {}
         for distance, entry, at, i in ranked:
             branch = tree.Branch(
                 entry.route.match, self._read_at(self._alternatives, at, i), self._read_at(self._bodies, at, i)
             )
             stages.setdefault(distance, []).append(branch)
-        return Host(routes.virtual_host_of_tree(domain, list(stages.values())), origins)
+        return Host(routes.part(routes.virtual_host_of_tree(domain, list(stages.values()))), origins)
 
     def _ranked(self, key: tuple[Place, str]) -> list[Ranked]:
         """Returns the routes of a host in the order of precedence."""
@@ -315,26 +318,36 @@ class Pipeline:
     ) -> Callable[[], bytes]:
         return lambda: bodies.get(at)[index]
 
-    def _compute_route_config(self, key: tuple[ObjectKey, str]) -> Resource:
+    def _compute_domains(self, key: tuple[ObjectKey, str]) -> tuple[tuple[str, Place | None], ...]:
+        """Returns the domains of a route configuration in their order, and whose each is; None: another connection's.
+
+        Apart from the hosts, since most changes of routes leave their domains as they are.
+        """
         gateway_key, name = key
         identity = f"{gateway_key.namespace}/{gateway_key.name}"
         serving = [each for each in self._judged.get(gateway_key) or () if each.serves]
         mine = [each for each in serving if gateway.route_config_name(identity, each) == name]
         peers = [each for each in serving if mine and each.port == mine[0].port]
         owners = {(each.hostname or hosts.ANY).lower(): each for each in peers}
-        found: dict[str, Host] = {}
+        found: dict[str, Place | None] = {}
         for listener in mine:
             place = Place(gateway_key, listener.name)
             for domain in {*self._domains.get(place), (listener.hostname or hosts.ANY).lower()}:
                 owner = owners[hosts.most_specific(owners, domain) or hosts.ANY]
                 if owner in mine:
-                    found[domain] = self._host.get((Place(gateway_key, owner.name), domain))
+                    found[domain] = Place(gateway_key, owner.name)
         if mine and mine[0].protocol == "HTTPS":
-            for domain in hosts.misdirected(mine[0].hostname, owners):
-                found[domain] = Host(routes.misdirected(domain), ())
-        ordered = [found[domain] for domain in sorted(found)]
-        body = routes.route_configuration(name, (host.body for host in ordered))
-        return Resource.of(xds.ROUTE, name, body, tuple(dict.fromkeys(o for host in ordered for o in host.origins)))
+            found |= dict.fromkeys(hosts.misdirected(mine[0].hostname, owners))
+        return tuple(sorted(found.items(), key=lambda each: each[0]))
+
+    def _compute_route_config(self, key: tuple[ObjectKey, str]) -> Resource:
+        found = [
+            Host(routes.part(routes.misdirected(domain)), ()) if place is None else self._host.get((place, domain))
+            for domain, place in self._config_domains.get(key)
+        ]
+        body = routes.route_configuration(key[1], [host.part for host in found])
+        origins = dict.fromkeys(chain.from_iterable(host.origins for host in found))
+        return Resource.of(xds.ROUTE, key[1], body, tuple(origins))
 
     def _compute_ports(self, key: ObjectKey) -> tuple[ir.PortListener, ...]:
         found = self.objects.get(key)

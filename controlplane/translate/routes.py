@@ -56,10 +56,15 @@ def misdirected(domain: str) -> bytes:
     return virtual_host(domain, [encode(answer)])
 
 
-def route_configuration(name: str, virtual_hosts: Iterable[bytes]) -> bytes:
-    """Encodes a RouteConfiguration out of encoded virtual hosts."""
+def part(virtual_host: bytes) -> bytes:
+    """Returns an encoded virtual host as it stands in a RouteConfiguration."""
+    return embed(_VIRTUAL_HOSTS, virtual_host)
+
+
+def route_configuration(name: str, parts: Iterable[bytes]) -> bytes:
+    """Encodes a RouteConfiguration out of its virtual hosts, each as `part` returns it."""
     head = RouteConfiguration(name=name, ignore_port_in_host_matching=True)
-    return b"".join((encode(head), *(embed(_VIRTUAL_HOSTS, each) for each in virtual_hosts)))
+    return b"".join((encode(head), *parts))
 
 
 def _head(domain: str) -> bytes:

@@ -88,7 +88,7 @@ def _holds(want: ir.ValueMatch, value: str | None) -> bool:
 
 
 def _bootstrap(port: int, hosts: list[bytes]) -> dict[str, Any]:
-    body = routes.route_configuration("routes", hosts)
+    body = routes.route_configuration("routes", map(routes.part, hosts))
     extensions = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager",
