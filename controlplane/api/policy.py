@@ -98,8 +98,8 @@ class MergeablePolicySpec(PolicySpec):
     """A policy that can be merged with that of the parent (route with Gateway, section with whole)."""
 
     merge_type: MergeType | None = None
-    """Policies of a Gateway, listener, route and rule merge field by field, the more specific one's winning; with Replace
-    the more specific one stands alone. Either way a Gateway's authentication is never dropped silently."""
+    """Policies of a Gateway, listener, route and rule merge field by field, and the more specific one's field wins;
+    with Replace the more specific policy stands alone. A Gateway's authentication is never dropped silently."""
 
     @model_validator(mode="after")
     def _merges_into_parent(self) -> MergeablePolicySpec:

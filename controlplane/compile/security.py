@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from controlplane import ir
@@ -89,11 +89,17 @@ def _unsupported(spec: SecurityPolicySpec, conditions: list[Condition]) -> ir.De
         message = "fields are merged whole; what is inside them is not merged yet"
         conditions.append(Condition("NotSupported", "True", "UnsupportedField", message, "spec.mergeType"))
     for index, provider in enumerate(spec.jwt.providers if spec.jwt is not None else ()):
-        if provider.recompute_route:
-            message = "has no effect: filters are chosen with the first route, so a second one would go unguarded"
-            field = f"spec.jwt.providers[{index}].recomputeRoute"
-            conditions.append(Condition("NotSupported", "True", "UnsupportedField", message, field))
+        conditions += _without_effect(provider, f"spec.jwt.providers[{index}]")
     return deny
+
+
+def _without_effect(provider: JWTProvider, field: str) -> Iterator[Condition]:
+    if provider.recompute_route:
+        message = "has no effect: filters are chosen with the first route, so a second one would go unguarded"
+        yield Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.recomputeRoute")
+    if provider.remote_jwks is not None and provider.remote_jwks.backends:
+        message = "has no effect yet: the key set is fetched from its URI, by the control plane"
+        yield Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.remoteJWKS.backendRefs")
 
 
 def _cors(cors: CORS) -> ir.Cors:
