@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -13,6 +14,9 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from controlplane.xds.identity import Node
+
+# A client's message goes to the log and onto objects' status.
+_MAX_ERROR: Final = 4096
 
 __all__ = ["DecodeError", "Request", "parse_delta", "parse_sotw"]
 
@@ -39,7 +43,7 @@ def parse_delta(raw: bytes) -> tuple[Request, Node | None]:
     request = Request(
         type_url=message.type_url,
         nonce=message.response_nonce,
-        error=message.error_detail.message if message.HasField("error_detail") else None,
+        error=message.error_detail.message[:_MAX_ERROR] if message.HasField("error_detail") else None,
         subscribe=tuple(message.resource_names_subscribe),
         unsubscribe=tuple(message.resource_names_unsubscribe),
         initial_versions=dict(message.initial_resource_versions),
@@ -53,7 +57,7 @@ def parse_sotw(raw: bytes) -> tuple[Request, Node | None]:
     request = Request(
         type_url=message.type_url,
         nonce=message.response_nonce,
-        error=message.error_detail.message if message.HasField("error_detail") else None,
+        error=message.error_detail.message[:_MAX_ERROR] if message.HasField("error_detail") else None,
         subscribe=tuple(message.resource_names),
         version=message.version_info,
     )

@@ -39,7 +39,7 @@ class SotwSubscription(Subscription):
         self.wildcard, self.names = wildcard, names
         self.answer_due = self.answer_due or grown
         if not wildcard:
-            self.forget([name for name in (*self.known, *self.adds, *self.removes) if name not in names])
+            self.forget([name for name in (*self.known, *self.adds, *self.culprits) if name not in names])
         if grown and have is not None:
             self.refresh(have)
 
@@ -57,6 +57,7 @@ class SotwSubscription(Subscription):
     def acknowledge(self) -> InFlight | None:
         answered = Subscription.acknowledge(self)
         if answered is not None:
+            self.rejected.clear()  # What is whole leaves nothing uncertain.
             self.accepted = {resource.name: resource for resource in answered.resources}
         return answered
 

@@ -105,8 +105,11 @@ class Subscription:
             return
         if new is None:
             self.adds.discard(name)
-            if name in self.known and name not in self.removes:
-                self.removes[name] = None
+            if name in self.known:
+                self.removes.setdefault(name, None)
+            else:
+                self.rejected.discard(name)
+                self.culprits.pop(name, None)
             return
         self.removes.pop(name, None)
         if self.known.get(name) != new.version:

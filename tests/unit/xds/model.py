@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from controlplane.xds.cache import Session, SnapshotCache
@@ -27,26 +28,28 @@ class Clock:
 
 
 def gateway(
-    clusters: dict[str, str], routes: dict[str, tuple[str, ...]], policies: dict[str, tuple[str, ...]] | None = None
+    clusters: dict[str, str],
+    routes: dict[str, tuple[str, ...]],
+    policies: Iterable[str] = (),
+    text: str = "",
 ) -> Snapshot:
     """A snapshot: cluster → text, route → the clusters that it names; a listener for each route."""
     made = [plain(CLUSTER, name, text) for name, text in clusters.items()]
     made += [plain(ENDPOINT, name) for name in clusters]
     for name, refs in routes.items():
-        needs = (policies or {}).get(name, ())
-        made.append(plain(ROUTE, name, ",".join(refs) + "|" + ",".join(needs)))
+        made.append(plain(ROUTE, name, "|".join((",".join(refs), ",".join(sorted(policies)), text))))
         made.append(plain(LISTENER, name, name))
     return snapshot(*made)
 
 
 def refs(route: Resource) -> set[str]:
     """The clusters that a route names."""
-    return set(filter(None, route.body.decode().partition("=")[2].partition("|")[0].split(",")))
+    return set(filter(None, route.body.decode().partition("=")[2].split("|")[0].split(",")))
 
 
 def needs(route: Resource) -> set[str]:
     """The policies that a route names."""
-    return set(filter(None, route.body.decode().partition("|")[2].split(",")))
+    return set(filter(None, route.body.decode().split("|")[1].split(",")))
 
 
 def is_bad(resource: Resource) -> bool:
@@ -62,6 +65,7 @@ class Wire:
     owner: str
     node_id: str
     protocol: Protocol
+    on_sent: Callable[[Outgoing], None]
     to_server: deque[Request] = field(default_factory=deque[Request])
     to_client: deque[Outgoing] = field(default_factory=deque[Outgoing])
     session: Session = field(init=False)
@@ -74,6 +78,7 @@ class Wire:
         out = self.cache.next_response(self.session)
         if out is not None:
             self.to_client.append(out)
+            self.on_sent(out)
         return out
 
     def upload(self) -> bool:
@@ -92,6 +97,9 @@ class ModelClient:
     owner: str
     node_id: str
     protocol: Protocol = "delta"
+    # Whether it asks for what a response makes it want before it answers the response, or after.
+    asks_first: bool = True
+    on_sent: Callable[[Outgoing], None] = lambda _: None
     held: dict[str, dict[str, Resource]] = field(default_factory=dict[str, dict[str, Resource]])
     asked: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     accepted: dict[str, str] = field(default_factory=dict[str, str])
@@ -103,7 +111,7 @@ class ModelClient:
 
     def connect(self, cache: SnapshotCache) -> None:
         """Opens a stream and says what it has, in the order in which Envoy does."""
-        self.wire = Wire(cache, self.owner, self.node_id, self.protocol)
+        self.wire = Wire(cache, self.owner, self.node_id, self.protocol, self.on_sent)
         self.nonces.clear()
         for type_url in (AUTHZ_POLICY, CLUSTER, ENDPOINT, LISTENER, ROUTE):
             if type_url in self.wildcards or self.asked.get(type_url):
@@ -133,10 +141,13 @@ class ModelClient:
         self.nonces[out.type_url] = out.nonce
         if not bad:
             self.accepted[out.type_url] = out.version
-        self.changed(out.type_url, before)
-        error = f"cannot take {' '.join(bad)}: bad" if bad else None
         self.rejections += bad
-        self.answer(out, error)
+        error = f"cannot take {' '.join(bad)}: bad" if bad else None
+        if not self.asks_first:
+            self.answer(out, error)
+        self.changed(out.type_url, before)
+        if self.asks_first:
+            self.answer(out, error)
         return True
 
     def changed(self, type_url: str, before: dict[str, Resource]) -> None:
