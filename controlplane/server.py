@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from controlplane.api.load import load
 from controlplane.engine import Bind, Engine, Step
 from controlplane.memory import Memory
 from controlplane.metrics import EngineMetrics
+from controlplane.pipeline.policies import is_policy, key_sets_of
 from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
 from controlplane.state import State
@@ -30,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _AGE_EVERY_S = 5.0
 _KEY_SETS_WITHIN_S = 3.0
+_KEY_SETS_FIRST_S = 1.0
 
 
 class Source(Protocol):
@@ -130,6 +133,7 @@ class ControlPlane:
     async def _watch(self) -> None:
         async for changes in self._source.watch(self._stop):
             try:
+                await self._fetch_keys_first(changes)
                 self._take(changes)
             except Exception:
                 # A fault of ours: what is in force stays, and whatever changes next has its chance.
@@ -141,6 +145,23 @@ class ControlPlane:
             step = self.engine.age()
             if step.snapshots:
                 self._publish(step)
+
+    async def _fetch_keys_first(self, changes: Changes) -> None:
+        """Fetches the key sets that changes name for the first time, so that policies find their keys.
+
+        Until then, and no longer than a moment, what is in force stays: a route that is given a guard goes on as it
+        is, and one that is new with its guard is not there yet.
+        """
+        pipeline, cache = self.engine.pipeline, self._key_sets
+        policies = [load(raw.document).object for raw in changes.upserted if is_policy(raw.key)]
+        named = {uri: every_s for policy in policies for uri, every_s in key_sets_of(policy)}
+        new = {uri: every_s for uri, every_s in named.items() if pipeline.objects.key_sets.peek(uri) is None}
+        if cache is None or not new:
+            return
+        cache.want({**new, **pipeline.wanted_key_sets()})
+        flights = [flight for flight in map(cache.refetch, new) if flight is not None]
+        if flights:
+            await asyncio.wait(flights, timeout=_KEY_SETS_FIRST_S)
 
     def _take(self, changes: Changes) -> None:
         if self._memory is not None:

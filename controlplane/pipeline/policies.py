@@ -108,7 +108,7 @@ class PolicyIndex:
             admitted = self._objects.peek(key)
             newest = admitted.object if admitted is not None and admitted.good else None
             for policy in (newest, self._objects.accepted.peek(key)):
-                for uri, interval_s in _key_sets(policy):
+                for uri, interval_s in key_sets_of(policy):
                     wanted[uri] = min(interval_s, wanted.get(uri, interval_s))
         return wanted
 
@@ -116,7 +116,7 @@ class PolicyIndex:
         """Returns the URIs that the newest version of a policy waits for while an older one can stand in for it."""
         if self._objects.accepted.get(key) in (None, newest):
             return ()
-        return tuple(uri for uri, _ in _key_sets(newest) if self._objects.key_set(uri) is None)
+        return tuple(uri for uri, _ in key_sets_of(newest) if self._objects.key_set(uri) is None)
 
     def _targeting(self, key: ObjectKey) -> list[tuple[ObjectKey, Member]]:
         return [(each.key, Member(key, each.section)) for each in self.targets(key).named]
@@ -170,7 +170,8 @@ class PolicyIndex:
         return RoutePolicies(policies.merge(above, scope=scope), rules or None)
 
 
-def _key_sets(policy: object) -> Sequence[tuple[str, float]]:
+def key_sets_of(policy: object) -> Sequence[tuple[str, float]]:
+    """Returns the URIs of the key sets that a policy names, and how often to fetch each, in seconds."""
     if not isinstance(policy, SecurityPolicy) or policy.spec.jwt is None:
         return ()
     remote = (each.remote_jwks for each in policy.spec.jwt.providers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,6 +14,8 @@ from tests.support import manifests as m
 from tests.support.certificates import Authority
 from tests.support.dns import DnsServer
 from tests.support.gateway import GATEWAY_CLASS, Gateway
+from tests.support.jwks_server import JwksServer
+from tests.support.tokens import SigningKey, bearer
 from tests.support.traffic import Probe, Result, Target
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
@@ -270,3 +272,40 @@ async def test_while_the_control_plane_restarts_and_the_dns_is_slow(scene: Scene
 async def came_to(gateway: Gateway, name: str) -> bool:
     response = await gateway.get("/moving")
     return response.status == 200 and response.json()["name"] == name
+
+
+def guard(issuer: JwksServer, **more: Any) -> m.Manifest:
+    remote = {"uri": issuer.uri, "cacheDuration": "100ms"}
+    provider = {"name": "main", "issuer": "https://issuer.example", "remoteJWKS": remote, **more}
+    target = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "moving"}
+    spec = {"targetRefs": [target], "jwt": {"providers": [provider]}}
+    return m.manifest("dragoman.dev/v1alpha1", "SecurityPolicy", "guard", spec)
+
+
+async def test_while_a_token_policy_is_added_changed_and_its_keys_rotated(scene: Scene) -> None:
+    gateway = scene.gateway
+    first, second = SigningKey.make("first"), SigningKey.make("second")
+    moving = replace(MOVING, headers=bearer(first.token(aud="shop")))
+    async with JwksServer(first) as issuer:
+        # Two kept-alive connections and none that is new: filters of old connections meet the routes of now.
+        async with scene.probe(STEADY, moving, connections=2, fresh_every=0) as probe:
+            for _ in range(3):
+                gateway.write("guard.yaml", [guard(issuer)])
+                await gateway.answers("/moving", 401)
+                gateway.write("guard.yaml", [guard(issuer, claimToHeaders=[{"claim": "sub", "header": "x-user"}])])
+                await probe.sees(told_of_user, what="the user in a header")
+                gateway.write("guard.yaml", [guard(issuer, audiences=["shop"])])
+                await gateway.answers("/moving", 403, headers=bearer(first.token()))
+                gateway.write("guard.yaml", [guard(issuer)])
+                await gateway.answers("/moving", headers=bearer(first.token()))
+                issuer.rotate(first, second)
+                await gateway.answers("/moving", headers=bearer(second.token()))
+                issuer.rotate(first)
+                await gateway.answers("/moving", 401, headers=bearer(second.token()))
+                gateway.remove("guard.yaml")
+                await gateway.answers("/moving")
+        probe.assert_none_failed()
+
+
+def told_of_user(result: Result) -> bool:
+    return result.ok and result.response is not None and result.response.json()["headers"].get("x-user") == "alice"
