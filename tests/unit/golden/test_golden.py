@@ -1,6 +1,6 @@
 """Objects in, conditions and Envoy resources out: `NAME.in.yaml` → `NAME.out.yaml`, and Envoy accepts what comes out.
 
-`GOLDEN=rewrite` writes the outputs anew, for review with `git diff`.
+`GOLDEN=rewrite` writes the outputs anew, for review with `git diff`. A document `keySets` has what was fetched, by URI.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ from tests.unit.pipeline.driver import put
 
 FOLDER = Path(__file__).parent
 _FIXED = frozenset({"httpFilters", "localReplyConfig", "earlyHeaderMutationExtensions"})
+_MAPS = frozenset({"typedPerFilterConfig", "providers", "requirementMap"})
+_MANY = 50
 CASES = sorted(path.name.removesuffix(".in.yaml") for path in FOLDER.glob("*.in.yaml"))
 
 
 def compiled(text: str) -> Pipeline:
     pipeline = Pipeline()
     for document in filter(None, yaml.safe_load_all(text)):
-        put(pipeline, document)
+        if "keySets" in document:
+            for uri, fetched in document["keySets"].items():
+                pipeline.objects.key_sets.set(uri, fetched)
+        else:
+            put(pipeline, document)
     pipeline.graph.stabilise()
     for port, endpoints in bind(pipeline.gateway_ports()).bound.items():
         pipeline.bindings.set(port, endpoints)
@@ -54,7 +60,7 @@ def shown(pipeline: Pipeline) -> dict[str, Any]:
             for key, snapshot in sorted(pipeline.snapshots.current().items())
         },
         "services": {
-            owner: [to_dict(type_url, each.body) for each in found.values()]
+            owner: [_briefly(to_dict(type_url, each.body)) for each in found.values()]
             for owner, snapshot in sorted(pipeline.guards.snapshots.current().items())
             for type_url, found in snapshot.resources.items()
             if found
@@ -63,12 +69,18 @@ def shown(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _briefly(value: Any) -> Any:
-    """Leaves out what stands on every listener alike: `filters` shows it once (tests/unit/translate)."""
+    """Leaves out what stands on every listener alike, and what is there many times."""
     if isinstance(value, list):
-        return [_briefly(each) for each in value]
+        rest = [f"({len(value) - 2} more)"] if len(value) > _MANY else []
+        return [*(_briefly(each) for each in (value[:2] if rest else value)), *rest]
     if isinstance(value, dict):
-        return {name: "(fixed)" if name in _FIXED else _briefly(each) for name, each in value.items()}
+        return {name: "(fixed)" if name in _FIXED else _briefly(_sorted(name, each)) for name, each in value.items()}
     return value
+
+
+def _sorted(name: str, value: Any) -> Any:
+    """Protobuf's maps come in any order, which would make differences where there are none."""
+    return dict(sorted(value.items())) if name in _MAPS else value
 
 
 def _status(status: ObjectStatus) -> list[str]:
