@@ -36,7 +36,7 @@ from ext_authz.stats import Stats, collect
 from ext_authz.verdicts import VerdictCache
 
 TYPE_URL = "type.googleapis.com/dragoman.authz.v1.Policy"
-CLUSTER = "dragoman/authz"
+CLUSTER = "dragoman.services/authz"
 MAX_MESSAGE_BYTES = 1 << 20
 SWEEP_S = 1.0
 log = logging.getLogger("ext_authz")

@@ -14,7 +14,7 @@ from ratelimit_service.file_source import FileSource
 from ratelimit_service.model import Config
 from ratelimit_service.service import Service
 
-CLUSTER = "dragoman/ratelimit"
+CLUSTER = "dragoman.services/ratelimit"
 
 
 @dataclass(frozen=True, slots=True)

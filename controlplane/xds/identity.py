@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
-AUTHZ_OWNER: Final = "dragoman/authz"
-RATE_LIMIT_OWNER: Final = "dragoman/ratelimit"
+# A namespace has no dot in its name, so no Gateway is ever called like a service.
+_SERVICES: Final = "dragoman.services"
+AUTHZ_OWNER: Final = f"{_SERVICES}/authz"
+RATE_LIMIT_OWNER: Final = f"{_SERVICES}/ratelimit"
 SERVICE_OWNERS: Final = frozenset({AUTHZ_OWNER, RATE_LIMIT_OWNER})
 
 # In node.metadata: the Gateway ("NAMESPACE/NAME") that an Envoy says that it belongs to; optional.
@@ -73,7 +75,7 @@ def owner_of(principal: Principal, node: Node) -> str | Refusal:
 def _granted_owner(principal: Principal) -> str | None:
     if principal.owner is None or principal.role != "service" or "/" in principal.owner:
         return principal.owner
-    return f"dragoman/{principal.owner}"
+    return f"{_SERVICES}/{principal.owner}"
 
 
 def _service(principal: Principal, claimed: str) -> str | Refusal:

@@ -88,7 +88,7 @@ async def test_keys_travel_to_ext_authz_as_hashes_where_they_are_many(upstream: 
         assert plane is not None
         refused = await gateway.answers("/keys", 503, headers={"x-api-key": "key-1"})
         assert refused.json()["error"] == "unavailable"
-        snapshot = plane.cache.snapshot("dragoman/authz")
+        snapshot = plane.cache.snapshot("dragoman.services/authz")
         assert snapshot is not None
         ((name, policy),) = snapshot.of_type("type.googleapis.com/dragoman.authz.v1.Policy").items()
         assert name.startswith("demo/keys/")

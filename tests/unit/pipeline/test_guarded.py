@@ -106,7 +106,7 @@ def _agrees_with_itself(snapshot: Snapshot, pipeline: Pipeline) -> None:
     TypedExtensionConfig.FromString(extensions[_STRIPPED].body).typed_config.Unpack(mutations)
     stripped = {each.remove for each in mutations.mutations.request_mutations}
     told = {each.header_name.lower() for one in tokens.providers.values() for each in one.claim_to_headers}
-    policies = pipeline.guards.snapshots.current()["dragoman/authz"].of_type(xds.AUTHZ_POLICY)
+    policies = pipeline.guards.snapshots.current()["dragoman.services/authz"].of_type(xds.AUTHZ_POLICY)
     lingering = {each.requirement.id for each, _ in pipeline.guards.lingering.items()}
     if not lingering:
         assert told <= stripped

@@ -137,11 +137,11 @@ def test_policies_of_the_services_are_named_by_their_content() -> None:
     pipeline = routed(2)
     put(pipeline, limits("p1", per_day(1), target("HTTPRoute", "r0"), api=ENVOY_GATEWAY))
     stabilise(pipeline)
-    served = pipeline.guards.snapshots.current()["dragoman/ratelimit"].of_type(xds.RATE_LIMIT_CONFIG)
+    served = pipeline.guards.snapshots.current()["dragoman.services/ratelimit"].of_type(xds.RATE_LIMIT_CONFIG)
     (name,) = served
     assert name.startswith("demo/p1/")
     put(pipeline, limits("p1", per_day(2), target("HTTPRoute", "r0")))
     pipeline.delete_object(ObjectKey("gateway.envoyproxy.io", "BackendTrafficPolicy", "demo", "p1"))
     stabilise(pipeline)
-    (changed,) = pipeline.guards.snapshots.current()["dragoman/ratelimit"].of_type(xds.RATE_LIMIT_CONFIG)
+    (changed,) = pipeline.guards.snapshots.current()["dragoman.services/ratelimit"].of_type(xds.RATE_LIMIT_CONFIG)
     assert changed != name
