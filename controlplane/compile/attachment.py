@@ -42,23 +42,28 @@ class Attachment:
 
     places: tuple[Attached, ...] = ()
     parents: tuple[AttachedParent, ...] = ()
+    missing: tuple[Condition, ...] = ()  # of Gateways that nobody has
 
 
 def attach(view: View, route: HTTPRoute, listeners: Listeners) -> Attachment:
     """Attaches a route to the listeners that its parentRefs name and that let it in."""
     places: dict[tuple[ObjectKey, str], Attached] = {}
     parents: list[AttachedParent] = []
+    missing: list[Condition] = []
     for index, ref in enumerate(route.spec.parent_refs):
         gateway = ObjectKey(ref.group, ref.kind, ref.namespace or route.metadata.namespace, ref.name)
         if (gateway.group, gateway.kind) != (GATEWAY_GROUP, "Gateway"):
             continue
         judged = listeners(gateway)
         if judged is None:
+            if view.get(gateway) is None:
+                field = f"spec.parentRefs[{index}].name"
+                missing.append(false("Accepted", "NoMatchingParent", f"{gateway} does not exist", field))
             continue
         found, condition = _attach_to(view, route, ref, gateway, judged, f"spec.parentRefs[{index}]")
         places.update({(place.gateway, place.listener): place for place in found})
         parents.append(AttachedParent(_title(gateway, ref), condition, ref.section_name, ref.port, tuple(found)))
-    return Attachment(tuple(places.values()), tuple(parents))
+    return Attachment(tuple(places.values()), tuple(parents), tuple(missing))
 
 
 def _attach_to(

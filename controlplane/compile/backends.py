@@ -13,7 +13,7 @@ from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
 from controlplane.ir import Cluster, ClusterId, Endpoint, Endpoints, Protocol, UpstreamTls
 
-_BACKEND_GROUPS = (POLICY_GROUP, ENVOY_GATEWAY_GROUP)
+GROUPS = (POLICY_GROUP, ENVOY_GATEWAY_GROUP)
 _HTTP2_PROTOCOLS = ("kubernetes.io/h2c", "grpc", "gateway.envoyproxy.io/h2c")
 
 
@@ -135,7 +135,7 @@ def _tls_of(backend: Backend) -> UpstreamTls | None:
 
 
 def _backend_of(view: View, id_: ClusterId) -> Service | Backend | None:
-    groups = ("",) if id_.kind == "Service" else _BACKEND_GROUPS
+    groups = ("",) if id_.kind == "Service" else GROUPS
     found = (view.get(ObjectKey(group, id_.kind, id_.namespace, id_.name)) for group in groups)
     return next((backend for backend in found if backend is not None), None)
 
@@ -145,7 +145,7 @@ def _is_service(target: ObjectKey) -> bool:
 
 
 def _is_backend(target: ObjectKey) -> bool:
-    return target.kind == "Backend" and target.group in _BACKEND_GROUPS
+    return target.kind == "Backend" and target.group in GROUPS
 
 
 def _fault(reason: str, message: str, field: str) -> Resolved:

@@ -105,11 +105,15 @@ class Objects:
         accepted = self.accepted.get(key)
         if accepted is None and candidate.good and key.kind == "Backend":
             return candidate.object  # a new Backend has nothing to stand in for it; the routes to it wait instead
-        if accepted is None and key.kind == "Gateway":
-            return candidate.object  # as far as it can be read: its sound listeners serve
+        if accepted is None and key.kind == "Gateway" and all(_is_of_listener(fault) for fault in candidate.faults):
+            return candidate.object  # its sound listeners serve
         return accepted
 
     def _service_of_slice(self, key: ObjectKey) -> list[tuple[tuple[str, str], ObjectKey]]:
         piece = self.get(key)
         service = piece.metadata.labels.get(SERVICE_NAME) if piece is not None else None
         return [((key.namespace, service), key)] if service else []
+
+
+def _is_of_listener(fault: Fault) -> bool:
+    return fault.path.startswith("spec.listeners[")

@@ -148,8 +148,8 @@ class Pipeline:
     def wanted_hosts(self) -> frozenset[str]:
         """Returns the host names that Backends name, in force or about to be."""
         found: set[str] = set()
-        for key, admitted in self.objects.everything():
-            if key.kind == "Backend":
+        for group in backends.GROUPS:
+            for key, admitted in self.objects.table(group, "Backend").items():
                 for backend in (admitted.object if admitted.good else None, self.objects.accepted.peek(key)):
                     if backend is not None:
                         found.update(e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from controlplane.api.backend import Backend
+from controlplane.api.fields import unsupported_fields
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile import trust
 from controlplane.compile.attachment import Attached, Attachment
@@ -13,8 +14,6 @@ from controlplane.compile.httproute import CompiledRoute
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, ParentStatus, false, true
 from controlplane.pipeline.objects import Admitted, Objects
 from controlplane.pipeline.policies import is_policy
-
-_NOT_SUPPORTED_YET = frozenset({"GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "ListenerSet", "BackendTLSPolicy"})
 
 
 class Statuses:
@@ -55,11 +54,11 @@ class Statuses:
             return self._policy(key)
         if key.group == GATEWAY_GROUP and key.kind == "GatewayClass":
             return self._gateway_class(admitted)
-        if key.kind in _NOT_SUPPORTED_YET:
+        if not admitted.object.supported:
             message = f"{key.kind} is not supported yet; the object has no effect"
             return ObjectStatus(conditions=(false("Accepted", "NotSupported", message, "kind"),))
         untrusted = trust.faults(self._objects, admitted.object) if isinstance(admitted.object, Backend) else ()
-        return ObjectStatus(conditions=(true("Accepted"), *untrusted))
+        return ObjectStatus(conditions=(true("Accepted"), *untrusted, *_unsupported(admitted)))
 
     def _refused(self, key: ObjectKey, admitted: Admitted) -> tuple[Condition, ...]:
         stands_in = "; the last good version stays in force" if self._objects.get(key) is not None else ""
@@ -81,8 +80,9 @@ class Statuses:
 
     def _gateway(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
         judged = self._judged(key)
+        admitted = self._objects.candidate(key)
         if judged is None:
-            return ObjectStatus(conditions=refused)
+            return ObjectStatus(conditions=refused or self._without_class(admitted))
         listeners = tuple(
             ListenerStatus(
                 name=each.name,
@@ -101,7 +101,16 @@ class Statuses:
             accepted = true("Accepted", "ListenersNotValid", f"listeners that do not serve: {', '.join(bad)}")
         if len(bad) == len(judged):
             accepted = false("Accepted", "ListenersNotValid", "no listener is valid", "spec.listeners")
-        return ObjectStatus(conditions=refused or (accepted,), listeners=listeners)
+        conditions = (*(refused or (accepted,)), *_unsupported(admitted))
+        return ObjectStatus(conditions=conditions, listeners=listeners)
+
+    def _without_class(self, admitted: Admitted | None) -> tuple[Condition, ...]:
+        if admitted is None or admitted.object is None:
+            return ()
+        name = admitted.object.spec.gateway_class_name
+        if self._objects.get(ObjectKey(GATEWAY_GROUP, "GatewayClass", "", name)) is not None:
+            return ()
+        return (false("Accepted", "Pending", f"GatewayClass {name} does not exist", "spec.gatewayClassName"),)
 
     def _route(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
         faults = self._compiled(key).faults
@@ -122,7 +131,20 @@ class Statuses:
             )
             for parent in self._attachment(key).parents
         )
-        return ObjectStatus(conditions=refused, parents=parents)
+        return ObjectStatus(conditions=(*refused, *self._attachment(key).missing), parents=parents)
+
+
+def _unsupported(admitted: Admitted | None) -> tuple[Condition, ...]:
+    """Names the fields that have no effect yet."""
+    object_ = admitted.object if admitted is not None else None
+    if object_ is None:
+        return ()
+    return tuple(
+        Condition(
+            "NotSupported", "True", "UnsupportedField", "has no effect yet" + (mark.hint and f"; {mark.hint}"), path
+        )
+        for path, mark in unsupported_fields(object_)
+    )
 
 
 def _programmed(listener: GatewayListener) -> Condition:

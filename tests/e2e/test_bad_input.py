@@ -40,6 +40,7 @@ STEADY = [Target("/steady"), Target("/steady", host="other.example.com"), Target
 class Scene:
     gateway: Gateway
     authority: Authority
+    upstream: Upstream
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -64,7 +65,7 @@ async def running() -> AsyncIterator[Scene]:
             "edited.yaml": GOOD,
         }
         async with Gateway(files) as gateway:
-            yield Scene(gateway, authority)
+            yield Scene(gateway, authority, upstream)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -193,6 +194,57 @@ async def test_a_route_to_an_unknown_gateway_or_listener_harms_nobody(scene: Sce
     scene.gateway.write("lost.yaml", [lost])
     await scene.gateway.found("HTTPRoute demo/lost", "spec.parentRefs[0].sectionName", "has no listener of name nope")
     assert (await scene.gateway.get("/lost")).status == 404
+
+
+async def test_a_route_to_a_gateway_that_nobody_has_is_told(scene: Scene) -> None:
+    lost = m.route("lost", [m.to_backend("/lost", "echo")], parent="edgee")
+    scene.gateway.write("lost.yaml", [lost])
+    await scene.gateway.found("HTTPRoute demo/lost", "spec.parentRefs[0].name", "Gateway demo/edgee does not exist")
+
+
+async def test_a_gateway_of_a_class_that_nobody_has_is_told(scene: Scene) -> None:
+    other = m.gateway("other")
+    other["spec"]["gatewayClassName"] = "drogoman"
+    scene.gateway.write("other.yaml", [other])
+    await scene.gateway.found("Gateway demo/other", "spec.gatewayClassName", "GatewayClass drogoman does not exist")
+
+
+async def test_a_gateway_with_an_address_that_is_none_is_told_and_binds_nothing(scene: Scene) -> None:
+    other = m.gateway("other")
+    other["spec"]["addresses"] = [{"type": "IPAddress", "value": "here"}]
+    scene.gateway.write("other.yaml", [other])
+    await scene.gateway.found("Gateway demo/other", "spec.addresses[0].value", "expected an IP address")
+    scene.gateway.write("more.yaml", [m.route("more", [m.to_backend("/more", "echo")])])
+    await scene.gateway.answers("/more")
+
+
+async def test_what_is_not_supported_yet_is_told_by_name(scene: Scene) -> None:
+    target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
+    policy = m.manifest("dragoman.dev/v1alpha1", "ClientTrafficPolicy", "later", {"targetRefs": [target]})
+    backend = m.manifest(
+        "dragoman.dev/v1alpha1",
+        "Backend",
+        "later",
+        {"endpoints": [{"ip": {"address": "127.0.0.1", "port": 80}}], "fallback": True},
+    )
+    scene.gateway.write("later.yaml", [policy, backend])
+    await scene.gateway.found("ClientTrafficPolicy demo/later", "not supported yet")
+    await scene.gateway.found("Backend demo/later", "spec.fallback", "has no effect yet")
+
+
+@pytest.mark.parametrize("address", ["nowhere", "::1"])
+async def test_an_endpoint_that_is_no_address_is_told_and_the_last_good_ones_serve(scene: Scene, address: str) -> None:
+    gateway = scene.gateway
+    service = [m.service("pods"), m.route("pods", [m.rule("/pods", "pods")])]
+
+    def pods(where: str) -> m.Manifest:
+        return {**m.endpoint_slice("pods", where), "ports": [{"port": scene.upstream.port}]}
+
+    gateway.write("pods.yaml", [*service, pods("127.0.0.1")])
+    await gateway.answers("/pods")
+    gateway.write("pods.yaml", [*service, pods(address)])
+    await gateway.found("EndpointSlice demo/pods-a", "endpoints[0].addresses[0]", "expected an address of type IPv4")
+    assert (await gateway.get("/pods")).status == 200
 
 
 @pytest.mark.parametrize("fault", ["expired", "another key", "no PEM", "no certificate"])

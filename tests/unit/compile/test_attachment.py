@@ -87,8 +87,14 @@ def test_each_parent_reference_has_its_own_verdict() -> None:
 
 
 def test_a_gateway_of_somebody_else_is_none_of_our_business() -> None:
-    assert attached({"name": "other"}, on=[listener("a")]) == Attachment()
+    assert attached({"name": "other"}, on=[listener("a")], beside=(m.gateway("other"),)) == Attachment()
     assert attached({"kind": "Service", "group": ""}, on=[listener("a")]) == Attachment()
+
+
+def test_a_gateway_that_does_not_exist_is_told() -> None:
+    (missing,) = attached({"name": "edgee"}, on=[listener("a")]).missing
+    assert (missing.status, missing.reason, missing.field) == ("False", "NoMatchingParent", "spec.parentRefs[0].name")
+    assert missing.message == "Gateway demo/edgee does not exist"
 
 
 TEAM = {"matchLabels": {"team": "shop"}}
