@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import uvloop
 from rich.console import Console
 
-from benchmarks import control_plane, engine, swarm
+from benchmarks import control_plane, engine, guarded, services, swarm
+from benchmarks.peers import Peers
 from benchmarks.request_cost import cpu_us_per_request
 from benchmarks.rows import Row, print_table, write_json, write_markdown
 from benchmarks.scene import scene
 
-PARTS = ("engine", "control-plane", "swarm", "envoy", "services")
-# Measurements that stand in modules of their own: each has `async def rows() -> list[Row]`.
-SERVICES = ("benchmarks.services",)
+PARTS = ("engine", "control-plane", "swarm", "envoy", "services", "guarded")
 FEW_ROUTES = 10
 
 
@@ -32,12 +28,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="what to measure")
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "latest.json", help="where to write")
     parser.add_argument("--docs", action="store_true", help="put the table into docs/benchmarks.md too")
+    parser.add_argument("--peer-ratelimit", type=Path, help="a binary of envoyproxy/ratelimit to measure beside ours")
+    parser.add_argument(
+        "--peer-authz", type=Path, help="a binary of an ext_authz server (--listen unix:PATH), likewise"
+    )
     parser.add_argument("--strict", action="store_true", help="fail where a budget is not kept")
     options = parser.parse_args(argv)
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    rows = uvloop.run(_measure(options.routes, options.changes, frozenset(options.only), console))
+    peers = Peers(options.peer_ratelimit, options.peer_authz)
+    rows = uvloop.run(_measure(options.routes, options.changes, frozenset(options.only), peers, console))
     print_table(rows, console)
     write_json(rows, options.json)
     console.print(f"written to {options.json}")
@@ -46,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if options.strict and any(row.kept is False for row in rows) else 0
 
 
-async def _measure(routes: Sequence[int], changes: int, only: frozenset[str], console: Console) -> list[Row]:
+async def _measure(
+    routes: Sequence[int], changes: int, only: frozenset[str], peers: Peers, console: Console
+) -> list[Row]:
     rows: list[Row] = []
     for number in routes if "engine" in only else ():
         console.print(f"{number} routes: the engine alone …")
@@ -61,9 +64,11 @@ async def _measure(routes: Sequence[int], changes: int, only: frozenset[str], co
     if "envoy" in only:
         rows += await _request_costs(routes, console)
     if "services" in only:
-        for name in SERVICES:
-            console.print(f"{name} …")
-            rows += await _service_rows(name)
+        console.print("the services, asked by gRPC …")
+        rows += await services.measure(peers)
+    if "guarded" in only:
+        console.print("requests through Envoy, guarded in each way …")
+        rows += await guarded.measure(peers)
     return rows
 
 
@@ -80,13 +85,6 @@ async def _request_costs(routes: Sequence[int], console: Console) -> list[Row]:
         else:
             rows.append(Row(f"the same, {number} routes against {FEW_ROUTES}", cost_us / few_us, "×", 1.2))
     return rows
-
-
-async def _service_rows(name: str) -> list[Row]:
-    if importlib.util.find_spec(name) is None:
-        return []
-    rows = getattr(importlib.import_module(name), "rows", None)
-    return await cast("Callable[[], Awaitable[list[Row]]]", rows)() if callable(rows) else []
 
 
 if __name__ == "__main__":

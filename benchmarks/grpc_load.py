@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import ssl
 import struct
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -17,9 +15,9 @@ import ngh2
 import uvloop
 from ngh2 import NGH2Error, StreamClosed, TrailersReceived
 
+from benchmarks.cpu import cpu_s
 from dragoman.grpc_worker import Address
 
-CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 WINDOW_BYTES = 1 << 30
 
 
@@ -75,39 +73,6 @@ async def run(address: Address, load: Load, *, tls: ssl.SSLContext | None = None
         for client in clients:
             client.close()
     return _result(state, seconds)
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds, user and system, of a process and its living descendants (and of those it has reaped)."""
-    return sum(_cpu_of(each) for each in process_tree(pid))
-
-
-def process_tree(pid: int) -> Iterator[int]:
-    """A process and its descendants."""
-    yield pid
-    for task in _listed(Path(f"/proc/{pid}/task")):
-        try:
-            children = (task / "children").read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from process_tree(int(child))
-
-
-def _cpu_of(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    # utime, stime, cutime, cstime: proc(5) fields 14 to 17.
-    return sum(map(int, fields[11:15])) / CLOCK_TICKS_PER_S
-
-
-def _listed(folder: Path) -> Sequence[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return ()
 
 
 class _State:

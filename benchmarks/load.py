@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import cast
 
 
@@ -21,10 +23,19 @@ class Load:
         return self.answered / self.took_s
 
 
-async def load(port: int, *, host: str, path: str, requests: int, connections: int = 16) -> Load:
+async def load(
+    port: int,
+    *,
+    host: str,
+    path: str,
+    requests: int,
+    connections: int = 16,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Load:
     """Sends `requests` GET requests to loopback; the answers must be small, with a length and without chunks."""
     loop = asyncio.get_running_loop()
-    request = f"GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    request = f"GET {path} HTTP/1.1\r\nhost: {host}\r\n{more}\r\n".encode()
     shared = _Shared(request, left=requests, done=loop.create_future(), open=connections)
     began_at = time.perf_counter()
     pairs = [await loop.create_connection(lambda: _Client(shared), "127.0.0.1", port) for _ in range(connections)]

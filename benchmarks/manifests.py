@@ -36,16 +36,16 @@ class Folder:
     def write(self) -> None:
         """Writes everything, each route with its first path, in a file of its own."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "gateway.yaml").write_text(_all(_gateway(self.port)), "utf-8")
-        backends = [document for index in range(BACKENDS) for document in _backend(index, self.upstream_port)]
-        (self.path / "backends.yaml").write_text(_all(backends), "utf-8")
+        (self.path / "gateway.yaml").write_text(dump(gateway(self.port)), "utf-8")
+        backends = [document for index in range(BACKENDS) for document in backend(index, self.upstream_port)]
+        (self.path / "backends.yaml").write_text(dump(backends), "utf-8")
         for index in range(self.routes):
-            self._file(index).write_text(_all([_route(index, self.host(index), self.first_path(index))]), "utf-8")
+            self._file(index).write_text(dump([_route(index, self.host(index), self.first_path(index))]), "utf-8")
 
     def change(self, index: int, path: str) -> None:
         """Gives a route another path: its file is written aside, then renamed into place."""
         aside = self.path / f".route-{index}.new"
-        aside.write_text(_all([_route(index, self.host(index), path)]), "utf-8")
+        aside.write_text(dump([_route(index, self.host(index), path)]), "utf-8")
         os.replace(aside, self._file(index))
 
     def add(self, index: int, path: str) -> None:
@@ -60,7 +60,8 @@ class Folder:
         return self.path / f"route-{index:05}.yaml"
 
 
-def _gateway(port: int) -> list[dict[str, Any]]:
+def gateway(port: int) -> list[dict[str, Any]]:
+    """Returns a GatewayClass and a Gateway with one HTTP listener."""
     group = "gateway.networking.k8s.io/v1"
     return [
         {
@@ -81,7 +82,8 @@ def _gateway(port: int) -> list[dict[str, Any]]:
     ]
 
 
-def _backend(index: int, port: int) -> list[dict[str, Any]]:
+def backend(index: int, port: int) -> list[dict[str, Any]]:
+    """Returns a Service and its endpoint on loopback."""
     name = f"backend-{index}"
     return [
         {
@@ -123,5 +125,6 @@ def _route(index: int, host: str, path: str) -> dict[str, Any]:
     }
 
 
-def _all(documents: list[dict[str, Any]]) -> str:
+def dump(documents: list[dict[str, Any]]) -> str:
+    """Returns manifests as the text of a file."""
     return yaml.dump_all(documents, Dumper=_DUMPER, sort_keys=False)

@@ -16,17 +16,27 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure; `at_most` is its budget in the same unit, None where it is only reported."""
+    """One figure; `at_most` or `at_least` is its budget in the same unit, None where it is only reported."""
 
     name: str
     value: float
     unit: str
     at_most: float | None = None
+    at_least: float | None = None
 
     @property
     def kept(self) -> bool | None:
         """Whether the budget is kept; None without one."""
+        if self.at_least is not None:
+            return self.value >= self.at_least
         return None if self.at_most is None else self.value <= self.at_most
+
+    @property
+    def budget(self) -> str:
+        """The budget in words; empty without one."""
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
 
 
 def print_table(rows: Iterable[Row], console: Console) -> None:
@@ -35,14 +45,13 @@ def print_table(rows: Iterable[Row], console: Console) -> None:
     for title, justify in (("what", "left"), ("value", "right"), ("unit", "left"), ("must be", "right"), ("", "left")):
         table.add_column(title, justify="right" if justify == "right" else "left")
     for row in rows:
-        budget = "" if row.at_most is None else f"≤ {row.at_most:g}"
         verdict = {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[row.kept]
-        table.add_row(row.name, f"{row.value:,.2f}", row.unit, budget, verdict)
+        table.add_row(row.name, f"{row.value:,.2f}", row.unit, row.budget, verdict)
     console.print(table)
 
 
 def write_json(rows: Iterable[Row], path: Path) -> None:
-    """Writes `{"rows": [{"name", "value", "unit"}, …]}`; a row with a budget also has `at_most`."""
+    """Writes `{"rows": [{"name", "value", "unit"}, …]}`; one with a budget also has `at_most` or `at_least`."""
     documents = [{key: value for key, value in asdict(row).items() if value is not None} for row in rows]
     path.write_text(json.dumps({"rows": documents}, indent=2) + "\n", "utf-8")
 
@@ -52,9 +61,8 @@ def write_markdown(rows: Iterable[Row], path: Path) -> None:
     lines = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}.", ""]
     lines += ["| what | value | unit | must be | kept |", "| --- | ---: | --- | ---: | --- |"]
     for row in rows:
-        budget = "" if row.at_most is None else f"≤ {row.at_most:g}"
         kept = {None: "", True: "yes", False: "**no**"}[row.kept]
-        lines.append(f"| {row.name} | {row.value:,.2f} | {row.unit} | {budget} | {kept} |")
+        lines.append(f"| {row.name} | {row.value:,.2f} | {row.unit} | {row.budget} | {kept} |")
     table = "\n".join(lines)
     begin, end = "<!-- figures -->", "<!-- /figures -->"
     page = path.read_text("utf-8")

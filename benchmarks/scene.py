@@ -60,14 +60,14 @@ async def scene(routes: int, *, routes_a_host: int = 10) -> AsyncIterator[Scene]
         folder = Folder(Path(home) / "config", routes, port, upstream_port, routes_a_host)
         folder.write()
         admin = UnixAddress(f"{home}/admin.sock")
-        document = _impatient(bootstrap(GATEWAY, xds=TcpAddress("127.0.0.1", xds_port), admin=admin))
-        async with Envoy(_upstream(upstream_port), log_level="warning"):
+        document = impatient(bootstrap(GATEWAY, xds=TcpAddress("127.0.0.1", xds_port), admin=admin))
+        async with Envoy(upstream(upstream_port), log_level="warning"):
             envoy = Envoy(document, log_level="warning")
             process: ChildProcess | None = None
             try:
                 await envoy.start(ready=False)
                 began_at = time.perf_counter()
-                process = serve_process(folder, xds_port, http_port, Path(home))
+                process = serve_process(folder.path, xds_port, http_port, Path(home))
                 set_up = Scene(folder, process, envoy, 0.0)
                 await _listens(port, process)
                 ended_at = await set_up.answers(routes - 1, folder.first_path(routes - 1))
@@ -78,13 +78,17 @@ async def scene(routes: int, *, routes_a_host: int = 10) -> AsyncIterator[Scene]
                 await envoy.stop()
 
 
-def serve_process(folder: Folder, xds_port: int, http_port: int, home: Path) -> ChildProcess:
+def serve_process(config: Path, xds_port: int, http_port: int, home: Path, *more: str) -> ChildProcess:
     """Starts `dragoman serve` on a folder."""
-    script = str(Path(sys.executable).parent / "dragoman")
-    command = (script, "serve", "--config", str(folder.path))
     listen = ("--xds", f"127.0.0.1:{xds_port}", "--http", f"127.0.0.1:{http_port}")
-    # A home of its own, so that neither settings nor a kept snapshot of this machine's user have a say.
-    return ChildProcess((*command, *listen), log=home / "serve.log", cwd=home, env={"HOME": str(home)})
+    return dragoman("serve", "--config", str(config), *listen, *more, home=home)
+
+
+def dragoman(command: str, *arguments: str, home: Path) -> ChildProcess:
+    """Starts a command of the product."""
+    script = str(Path(sys.executable).parent / "dragoman")
+    # A home of its own, so that neither settings nor what is kept of this machine's user have a say.
+    return ChildProcess((script, command, *arguments), log=home / f"{command}.log", cwd=home, env={"HOME": str(home)})
 
 
 async def _listens(port: int, process: ChildProcess, *, within_s: float = 120.0) -> None:
@@ -101,14 +105,15 @@ async def _listens(port: int, process: ChildProcess, *, within_s: float = 120.0)
             await asyncio.sleep(POLL_S)
 
 
-def _impatient(document: dict[str, Any]) -> dict[str, Any]:
+def impatient(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns a bootstrap whose Envoy tries again at once where it finds no control plane."""
     # The cold start is the control plane's: not the moment at which an Envoy that backs off tries again.
     (service,) = document["dynamic_resources"]["ads_config"]["grpc_services"]
     service["envoy_grpc"]["retry_policy"]["retry_back_off"] = {"base_interval": "0.02s", "max_interval": "0.05s"}
     return document
 
 
-def _upstream(port: int) -> dict[str, Any]:
+def upstream(port: int) -> dict[str, Any]:
     """An Envoy that answers every request itself: a backend that costs next to nothing."""
     prefix = "type.googleapis.com/envoy.extensions.filters"
     router = {

@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import yaml
 from envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 
-from benchmarks import grpc_load
+from benchmarks import grpc_load, peers
+from benchmarks.cpu import cpu_s
+from benchmarks.peers import Peers
 from benchmarks.rows import Row
 from dragoman.grpc_worker import Address
 from ext_authz.check import METHOD as CHECK
@@ -28,12 +30,13 @@ from tests.support.process import ChildProcess
 from tests.support.ratelimit import request
 from tests.support.redis import RedisServer
 from tests.support.tokens import SigningKey, bearer, jwks
-from tests.support.waiting import until
 
-_CALLS = 60_000
-_ROUNDS = 3
+_CALLS = 30_000
+_ROUNDS = 4
 _LIMIT_US = 20.0
+_LIMIT_RATIO = 0.5
 _VERDICT_US = 16.0
+_VERDICT_RATIO = 0.8
 # What a browser's request carries beside what is checked.
 _HEADERS = {
     ":authority": "api.example.com",
@@ -46,31 +49,41 @@ _HEADERS = {
 }
 
 
-async def rows() -> list[Row]:
-    """Measures both services, each as one process beside its load."""
-    return [*await _limiter(), *await _authorizer()]
+async def measure(given: Peers) -> list[Row]:
+    """Measures both services, each as one process beside its load; where peers are given, in turns with them."""
+    return [*await _limiter(given.ratelimit), *await _authorizer(given.authz)]
 
 
-async def _limiter() -> list[Row]:
+async def _limiter(peer: Path | None) -> list[Row]:
     limits = {
         "domain": "bench",
         "descriptors": [{"key": "route", "value": "r", "rate_limit": {"unit": "hour", "requests_per_unit": 2**31}}],
     }
     body = request("bench", [("route", "r")])
     out: list[Row] = []
-    async with RedisServer() as redis:
-        for name, settings in (("memory", {}), ("Redis", {"redis": redis.unix_url})):
-            async with _service("ratelimit_service", limits, settings) as (process, address):
-                cost_us, result = await _cost(process, address, SHOULD_RATE_LIMIT, body)
-            out += [
-                Row(f"rate-limit decision with {name}: CPU of the service", cost_us, "µs", _LIMIT_US),
-                Row(f"rate-limit decision with {name}", result.requests_per_s, "decisions/s"),
-                Row(f"rate-limit decision with {name}, p99", result.p99_ms, "ms"),
-            ]
+    async with RedisServer() as redis, AsyncExitStack() as stack:
+        memory = await stack.enter_async_context(_service("ratelimit_service", limits, {}))
+        ours = await stack.enter_async_context(_service("ratelimit_service", limits, {"redis": redis.unix_url}))
+        asked = [("memory", memory), ("Redis", ours)]
+        if peer is not None:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dgb-")))
+            started = await stack.enter_async_context(peers.limiter(peer, [limits], redis, home))
+            asked.append(("Redis, envoyproxy/ratelimit", started))
+        costs = await _costs([(*started, SHOULD_RATE_LIMIT, body) for _, started in asked])
+    for (name, _), (cost_us, result) in zip(asked, costs, strict=True):
+        budget = _LIMIT_US if "envoyproxy" not in name else None
+        out += [
+            Row(f"rate-limit decision with {name}: CPU of the service", cost_us, "µs", budget),
+            Row(f"rate-limit decision with {name}", result.requests_per_s, "decisions/s"),
+            Row(f"rate-limit decision with {name}, p99", result.p99_ms, "ms"),
+        ]
+    if peer is not None:
+        ratio = costs[1][0] / costs[2][0]
+        out.append(Row("rate-limit decision with Redis: CPU against envoyproxy/ratelimit", ratio, "×", _LIMIT_RATIO))
     return out
 
 
-async def _authorizer() -> list[Row]:
+async def _authorizer(peer: Path | None) -> list[Row]:
     key = SigningKey.make("bench", "RS256")
     provider = {"name": "issuer", "issuer": "https://issuer.example", "jwks": {"inline": json.dumps(jwks(key))}}
     policies = {
@@ -79,37 +92,53 @@ async def _authorizer() -> list[Row]:
             {"id": "bench/keys/1", "apiKeys": {"store": True, "extractFrom": {"headers": [{"name": "x-api-key"}]}}},
         ]
     }
-    out: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="dgb-") as folder:
-        keys = Path(folder) / "keys.db"
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dgb-")))
+        keys = folder / "keys.db"
         made = await asyncio.to_thread(create_key, StoreLocation(keys), NewKey("acme"))
-        asked = {
-            "JWT": check_request({**_HEADERS, **bearer(key.token())}, policy="bench/jwt/1"),
-            "API key": check_request({**_HEADERS, "x-api-key": made.key}, policy="bench/keys/1"),
-        }
-        async with _service("ext_authz", policies, {"keys": str(keys)}) as (process, address):
-            for name, body in asked.items():
-                cost_us, result = await _cost(process, address, CHECK, body)
-                out += [
-                    Row(f"verdict for a cached {name}: CPU of ext_authz", cost_us, "µs", _VERDICT_US),
-                    Row(f"verdict for a cached {name}", result.requests_per_s, "verdicts/s"),
-                ]
+        ours = await stack.enter_async_context(_service("ext_authz", policies, {"keys": str(keys)}))
+        with_jwt = check_request({**_HEADERS, **bearer(key.token())}, policy="bench/jwt/1")
+        with_key = check_request({**_HEADERS, "x-api-key": made.key}, policy="bench/keys/1")
+        asked = [("a cached JWT", ours, with_jwt), ("a cached API key", ours, with_key)]
+        if peer is not None:
+            theirs = await stack.enter_async_context(peers.authorizer(peer, folder))
+            asked.append(("a JWT by a minimal grpc-go server", theirs, with_jwt))
+        costs = await _costs([(*started, CHECK, body) for _, started, body in asked])
+    out: list[Row] = []
+    for (name, started, _), (cost_us, result) in zip(asked, costs, strict=True):
+        budget = _VERDICT_US if started is ours else None
+        out += [
+            Row(f"verdict for {name}: CPU of the server", cost_us, "µs", budget),
+            Row(f"verdict for {name}", result.requests_per_s, "verdicts/s"),
+        ]
+    if peer is not None:
+        ratio = costs[0][0] / costs[2][0]
+        out.append(Row("verdict for a cached JWT: CPU against a minimal grpc-go server", ratio, "×", _VERDICT_RATIO))
     return out
 
 
-async def _cost(process: ChildProcess, address: Address, method: str, body: bytes) -> tuple[float, grpc_load.Result]:
-    """The least CPU a call, in microseconds, of some rounds; and what the round with it gave."""
-    load = grpc_load.Load(method=method, body=body, requests=_CALLS)
-    await _check_that_it_lets_pass(address, method, body)
-    await grpc_load.run(address, grpc_load.Load(method=method, body=body, requests=_CALLS // 10))
-    found: list[tuple[float, grpc_load.Result]] = []
+_Asked = tuple[ChildProcess, Address, str, bytes]
+_Cost = tuple[float, grpc_load.Result]
+
+
+async def _costs(asked: Sequence[_Asked]) -> list[_Cost]:
+    """The least CPU a call, in microseconds, of some rounds in turns; and what the round with it gave."""
+    for _, address, method, body in asked:
+        await _check_that_it_lets_pass(address, method, body)
+        await grpc_load.run(address, grpc_load.Load(method=method, body=body, requests=_CALLS // 10))
+    found: list[list[_Cost]] = [[] for _ in asked]
     for _ in range(_ROUNDS):
-        before = process.cpu_s()
-        result = await grpc_load.run(address, load)
-        if result.failed:
-            raise RuntimeError(f"{result.failed} of {result.requests} calls failed\n{process.tail()}")
-        found.append(((process.cpu_s() - before) / result.requests * 1e6, result))
-    return min(found, key=lambda each: each[0])
+        for each, costs in zip(asked, found, strict=True):
+            costs.append(await _cost(*each))
+    return [min(costs, key=lambda each: each[0]) for costs in found]
+
+
+async def _cost(process: ChildProcess, address: Address, method: str, body: bytes) -> _Cost:
+    before_s = cpu_s(process.pid)
+    result = await grpc_load.run(address, grpc_load.Load(method=method, body=body, requests=_CALLS))
+    if result.failed:
+        raise RuntimeError(f"{result.failed} of {result.requests} calls failed\n{process.tail()}")
+    return (cpu_s(process.pid) - before_s) / result.requests * 1e6, result
 
 
 async def _check_that_it_lets_pass(address: Address, method: str, body: bytes) -> None:
@@ -137,13 +166,5 @@ async def _service(
         command = [sys.executable, "-m", module, str(folder / "settings.json")]
         process = ChildProcess(command, log=folder / "log", cwd=folder)
         stack.push_async_callback(process.stop)
-
-        async def listens() -> bool:
-            if process.exit_code is not None:
-                raise AssertionError(f"{module} has ended\n{process.tail()}")
-            _, writer = await asyncio.open_unix_connection(str(folder / "service.sock"))
-            writer.close()
-            return True
-
-        await until(listens, what=module, detail=process.tail)
+        await peers.listening(process, folder / "service.sock")
         yield process, address

@@ -33,7 +33,7 @@ async def measure(*, envoys: int = 1_000, routes: int = 1_000, changes: int = 5)
         port, upstream_port, xds_port, http_port = free_ports(4)
         folder = Folder(Path(home) / "config", routes, port, upstream_port)
         folder.write()
-        process = serve_process(folder, xds_port, http_port, Path(home))
+        process = serve_process(folder.path, xds_port, http_port, Path(home))
         clients = [_Client(f"{GATEWAY}/{number}", xds_port, f"{GATEWAY}/{port}") for number in range(envoys)]
         try:
             began_at = time.perf_counter()

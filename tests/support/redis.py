@@ -59,6 +59,11 @@ class RedisServer:
         credentials = f":{self._password}@" if self._password else ""
         return f"unix://{credentials}{self.unix_path}?db=0"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "Redis is not started"
+        return self._process.pid
+
     async def start(self) -> None:
         """Starts the server, also again after `kill`: at the same address, with nothing in it."""
         command = [
