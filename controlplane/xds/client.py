@@ -327,6 +327,8 @@ class Client:
     def _next_removal(self, now: float) -> Outgoing | None:
         if self._goal is not self._newest or self._before(self._no_removal_before, now):
             return None
+        if any(each.pending and each.rank != UNRANKED and each.type_url not in IMMEDIATE for each in self._by_rank):
+            return None  # What is to be added, and only waits for an answer, goes first.
         unreferenced = True
         for type_url in REMOVAL_ORDER:
             subscription = self._subscriptions.get(type_url)
