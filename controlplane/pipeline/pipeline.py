@@ -20,7 +20,8 @@ from controlplane.pipeline.policies import Place, PolicyIndex, RoutePolicies
 from controlplane.pipeline.policy_statuses import PolicyStatuses
 from controlplane.pipeline.projection import GrpcProjection
 from controlplane.pipeline.statuses import Statuses
-from controlplane.translate import clusters, listeners, routes, tree
+from controlplane.pipeline.upstreams import Upstreams
+from controlplane.translate import listeners, routes, tree
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Resource, Snapshot
 
@@ -78,10 +79,8 @@ class Pipeline:
         self._route_config = graph.derive("route configuration", self._compute_route_config)
         self._ports = graph.derive("ports", self._compute_ports)
         self._listener = graph.derive("listener", self._compute_listener)
-        self._cluster = graph.derive("cluster", self._compute_cluster)
-        self._endpoints = graph.derive("endpoints", self._compute_endpoints)
         self._secret = graph.derive("secret", self._compute_secret)
-        self._authorities = graph.derive("authorities", self._compute_authorities)
+        self._upstreams = Upstreams(graph, self.objects)
         self._typed = graph.derive("resources", self._compute_typed)
         self._snapshot = graph.derive("snapshot", self._compute_snapshot)
         self.snapshots = graph.root(self._our_gateways, self._snapshot)
@@ -147,13 +146,7 @@ class Pipeline:
 
     def wanted_hosts(self) -> frozenset[str]:
         """Returns the host names that Backends name, in force or about to be."""
-        found: set[str] = set()
-        for group in backends.GROUPS:
-            for key, admitted in self.objects.table(group, "Backend").items():
-                for backend in (admitted.object if admitted.good else None, self.objects.accepted.peek(key)):
-                    if backend is not None:
-                        found.update(e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None)
-        return frozenset(found)
+        return self._upstreams.wanted_hosts()
 
     # -- which routes are where --
 
@@ -363,27 +356,11 @@ class Pipeline:
         body = listeners.listener(source, bind=bind)
         return Resource.of(xds.LISTENER, source.name, body, (source.origin,))
 
-    def _compute_cluster(self, id_: ir.ClusterId) -> Resource | None:
-        source = backends.cluster(self.objects, id_)
-        if source is None:
-            return None
-        return Resource.of(xds.CLUSTER, str(id_), clusters.cluster(source), (source.origin,))
-
-    def _compute_endpoints(self, id_: ir.ClusterId) -> Resource:
-        source = backends.endpoints(self.objects, id_)
-        return Resource.of(xds.ENDPOINT, str(id_), clusters.endpoints(source), (source.origin,))
-
     def _compute_secret(self, name: str) -> Resource | None:
         source = gateway.certificate(self.objects, name)
         if source is None:
             return None
         return Resource.of(xds.SECRET, name, listeners.secret(source), (source.origin,))
-
-    def _compute_authorities(self, id_: ir.ClusterId) -> Resource | None:
-        source = backends.authorities(self.objects, id_)
-        if source is None:
-            return None
-        return Resource.of(xds.SECRET, source.name, clusters.authorities(source.name, source.pem), (source.origin,))
 
     def _compute_typed(self, key: tuple[ObjectKey, str]) -> Mapping[str, Resource]:
         found = self._resources_of_type[key[1]](self, key[0])
@@ -394,21 +371,12 @@ class Pipeline:
         return Snapshot(MappingProxyType(typed))
 
     def _all_clusters(self, key: ObjectKey) -> Iterable[Resource | None]:
-        used = (self._cluster.get(id_) for id_ in sorted(self._used_clusters.get(key), key=str))
-        return (*used, *self.guards.clusters())
-
-    def _all_endpoints(self, key: ObjectKey) -> Iterable[Resource | None]:
-        used = sorted(self._used_clusters.get(key), key=str)
-        return (self._endpoints.get(id_) for id_ in used if self._cluster.get(id_) is not None)
+        return (*self._upstreams.clusters(self._used_clusters.get(key)), *self.guards.clusters())
 
     def _all_secrets(self, key: ObjectKey) -> Iterable[Resource | None]:
         chains = (chain for port in self._ports.get(key) for chain in port.chains)
         yield from (self._secret.get(name) for name in sorted({n for chain in chains for n in chain.certificates}))
-        backends_used = (id_ for id_ in self._used_clusters.get(key) if id_.kind == "Backend")
-        yield from (self._authorities.get(id_) for id_ in sorted(backends_used, key=str))
-
-    def _all_extensions(self, key: ObjectKey) -> Iterable[Resource | None]:
-        return self.guards.extensions(key)
+        yield from self._upstreams.secrets(self._used_clusters.get(key))
 
     def _all_listeners(self, key: ObjectKey) -> Iterable[Resource | None]:
         return (self._listener.get((key, each.port)) for each in self._ports.get(key))
@@ -421,8 +389,8 @@ class Pipeline:
         {
             xds.SECRET: _all_secrets,
             xds.CLUSTER: _all_clusters,
-            xds.ENDPOINT: _all_endpoints,
-            xds.EXTENSION_CONFIG: _all_extensions,
+            xds.ENDPOINT: lambda self, key: self._upstreams.endpoints(self._used_clusters.get(key)),
+            xds.EXTENSION_CONFIG: lambda self, key: self.guards.extensions(key),
             xds.LISTENER: _all_listeners,
             xds.ROUTE: _all_routes,
         }

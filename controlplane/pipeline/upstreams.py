@@ -1,0 +1,63 @@
+"""Clusters, their endpoints, and whom they trust: derived from the backends that routes name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controlplane import ir
+from controlplane.compile import backends
+from controlplane.graph import Derived, Graph
+from controlplane.pipeline.objects import Objects
+from controlplane.translate import clusters
+from controlplane.xds import resources as xds
+from controlplane.xds.resources import Resource
+
+
+class Upstreams:
+    """The resources of clusters, by their identity."""
+
+    def __init__(self, graph: Graph, objects: Objects) -> None:
+        self._objects = objects
+        self._cluster: Derived[ir.ClusterId, Resource | None] = graph.derive("cluster", self._compute_cluster)
+        self._endpoints: Derived[ir.ClusterId, Resource] = graph.derive("endpoints", self._compute_endpoints)
+        self._authorities: Derived[ir.ClusterId, Resource | None] = graph.derive(
+            "authorities", self._compute_authorities
+        )
+
+    def clusters(self, used: Iterable[ir.ClusterId]) -> Iterable[Resource | None]:
+        """Yields the clusters; None for one whose backend has gone."""
+        return (self._cluster.get(id_) for id_ in sorted(used, key=str))
+
+    def endpoints(self, used: Iterable[ir.ClusterId]) -> Iterable[Resource | None]:
+        """Yields the endpoints of the clusters that there are."""
+        return (self._endpoints.get(id_) for id_ in sorted(used, key=str) if self._cluster.get(id_) is not None)
+
+    def secrets(self, used: Iterable[ir.ClusterId]) -> Iterable[Resource | None]:
+        """Yields whom the clusters trust, where that is not the system's choice."""
+        return (self._authorities.get(id_) for id_ in sorted(used, key=str) if id_.kind == "Backend")
+
+    def wanted_hosts(self) -> frozenset[str]:
+        """Returns the host names that Backends name, in force or about to be."""
+        found: set[str] = set()
+        for group in backends.GROUPS:
+            for key, admitted in self._objects.table(group, "Backend").items():
+                for backend in (admitted.object if admitted.good else None, self._objects.accepted.peek(key)):
+                    if backend is not None:
+                        found.update(e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None)
+        return frozenset(found)
+
+    def _compute_cluster(self, id_: ir.ClusterId) -> Resource | None:
+        source = backends.cluster(self._objects, id_)
+        if source is None:
+            return None
+        return Resource.of(xds.CLUSTER, str(id_), clusters.cluster(source), (source.origin,))
+
+    def _compute_endpoints(self, id_: ir.ClusterId) -> Resource:
+        source = backends.endpoints(self._objects, id_)
+        return Resource.of(xds.ENDPOINT, str(id_), clusters.endpoints(source), (source.origin,))
+
+    def _compute_authorities(self, id_: ir.ClusterId) -> Resource | None:
+        source = backends.authorities(self._objects, id_)
+        if source is None:
+            return None
+        return Resource.of(xds.SECRET, source.name, clusters.authorities(source.name, source.pem), (source.origin,))
