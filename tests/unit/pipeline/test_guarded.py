@@ -28,7 +28,7 @@ _KEYS, _AUTHZ, _RBAC = (f"envoy.filters.http.{name}" for name in ("api_key_auth"
 _GUARDS = {_JWT, _KEYS, _AUTHZ, _RBAC}
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(batches)
 def test_no_route_is_sent_without_what_guards_it(edits: list[list[Edit]]) -> None:
     warm = Warm()

@@ -11,7 +11,7 @@ from tests.unit.pipeline.driver import Warm, output, put, stabilise
 from tests.unit.pipeline.edits import Edit, Put, batches, beginning
 
 
-@settings(max_examples=130, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(batches)
 def test_incremental_output_equals_cold_output(edits: list[list[Edit]]) -> None:
     warm = Warm()
