@@ -43,6 +43,15 @@ class SotwSubscription(Subscription):
         if grown and have is not None:
             self.refresh(have)
 
+    def note(self, name: str, new: Resource | None) -> None:
+        Subscription.note(self, name, new)
+        held = self.held_back.get(name)
+        if held is not None and (new is None or new.version != held):
+            # The version that was rejected is not wanted any more, and the client never took it.
+            del self.held_back[name]
+            self.rejected.discard(name)
+            self.culprits.pop(name, None)
+
     def additions(self, have: Have, nonce: str, now: float) -> Outgoing | None:
         stale = any((resource := have.get(name)) and self.known.get(name) != resource.version for name in self.adds)
         trial = self.parts.pop() if self.parts else None
@@ -57,8 +66,9 @@ class SotwSubscription(Subscription):
     def acknowledge(self) -> InFlight | None:
         answered = Subscription.acknowledge(self)
         if answered is not None:
-            self.rejected.clear()  # What is whole leaves nothing uncertain.
             self.accepted = {resource.name: resource for resource in answered.resources}
+            # A whole response leaves nothing uncertain: only what is held back is not as the snapshot has it.
+            self.rejected = set(self.accepted.keys() & self.held_back.keys())
         return answered
 
     def removal(self, have: Have, due: list[str], nonce: str, now: float) -> Outgoing | None:

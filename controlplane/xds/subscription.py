@@ -107,6 +107,7 @@ class Subscription:
             self.adds.discard(name)
             if name in self.known:
                 self.removes.setdefault(name, None)
+                self.forced.discard(name)
             else:
                 self.rejected.discard(name)
                 self.culprits.pop(name, None)
