@@ -53,7 +53,7 @@ async def test_a_route_that_was_broken_while_nobody_looked_serves_as_it_was(scen
         await gateway.found(*TOLD)
         gateway.write("more.yaml", [m.route("more", [m.to_backend("/more", "echo")])])
         await gateway.answers("/more")
-    probe.assert_none_failed(at_least_per_s=30)
+    probe.assert_none_failed(at_least_per_s=1)
 
 
 async def test_a_new_envoy_gets_it_too(scene: Scene) -> None:
@@ -92,7 +92,7 @@ async def test_a_file_that_cannot_be_read_keeps_what_it_had_until_it_can(scene: 
         gateway.write("edited.yaml", [GOOD])
         await gateway.answers("/edited")
         assert gateway.findings() == []
-    probe.assert_none_failed(at_least_per_s=30)
+    probe.assert_none_failed(at_least_per_s=1)
     await gateway.stop_plane()
     gateway.write("edited.yaml", "kind: [unclosed\n")
     await gateway.start_plane()
@@ -114,7 +114,7 @@ async def test_a_name_keeps_its_addresses_while_the_dns_is_silent(scene: Scene) 
         await gateway.start_plane()
         gateway.write("more.yaml", [m.route("more", [m.to_backend("/more", "echo")])])
         await gateway.answers("/more", within_s=2.0)
-    probe.assert_none_failed(at_least_per_s=30)
+    probe.assert_none_failed(at_least_per_s=1)
 
 
 async def test_a_gateway_whose_listeners_conflict_serves_as_it_did(scene: Scene) -> None:
@@ -133,4 +133,4 @@ async def test_a_gateway_whose_listeners_conflict_serves_as_it_did(scene: Scene)
         await gateway.answers("/other")
         gateway.remove("gateway.yaml")
         gateway.write("base.yaml", base)
-    probe.assert_none_failed(at_least_per_s=30)
+    probe.assert_none_failed(at_least_per_s=1)
