@@ -48,6 +48,8 @@ class TokenHeader:
 
 @dataclass(frozen=True, slots=True)
 class JwtProvider:
+    """Whose tokens are accepted; `claims_read` is whether rules of an authorization are about their claims."""
+
     name: str
     issuer: str
     audiences: tuple[str, ...]
@@ -56,6 +58,7 @@ class JwtProvider:
     from_headers: tuple[TokenHeader, ...] = ()
     from_params: tuple[str, ...] = ()
     from_cookies: tuple[str, ...] = ()
+    claims_read: bool = False
 
     @property
     def id(self) -> str:

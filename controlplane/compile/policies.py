@@ -6,7 +6,7 @@ unless its policy lets routes drop it and the route's says that it does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -151,11 +151,13 @@ def _guards(name: str, owned: _Owned) -> bool:
 
 def _bound(policies: ir.Policies) -> ir.Policies:
     """Binds the rules of an authorization to the providers whose tokens they are about."""
-    if policies.authorization is None:
+    authorization = policies.authorization
+    if authorization is None:
         return policies
+    policies = _reading_claims(policies, {rule.provider for rule in authorization.rules})
     ids = {each.name: each.id for each in policies.jwt.providers} if policies.jwt is not None else {}
     rules: list[ir.AuthorizationRule] = []
-    for rule in policies.authorization.rules:
+    for rule in authorization.rules:
         if rule.provider is None:
             rules.append(rule)
         elif rule.provider in ids:
@@ -163,7 +165,16 @@ def _bound(policies: ir.Policies) -> ir.Policies:
         elif not rule.allow:
             # A rule that would refuse some can no longer tell whom.
             return replace(policies, deny=policies.deny or ir.Deny(500, f"there is no JWT provider {rule.provider}"))
-    return replace(policies, authorization=replace(policies.authorization, rules=tuple(rules)))
+    return replace(policies, authorization=replace(authorization, rules=tuple(rules)))
+
+
+def _reading_claims(policies: ir.Policies, providers: Set[str | None]) -> ir.Policies:
+    """Marks the JWT providers whose tokens' claims decide: to hand claims on costs each request, so others do not."""
+    jwt = policies.jwt
+    if jwt is None:
+        return policies
+    marked = tuple(replace(each, claims_read=each.name in providers) for each in jwt.providers)
+    return replace(policies, jwt=replace(jwt, providers=marked))
 
 
 def _most_specific(winners: Iterable[tuple[Limits | None, str]]) -> tuple[Limits | None, str]:

@@ -68,7 +68,7 @@ def _requirement(names: list[str], *, optional: bool) -> JwtRequirement:
 
 
 def _provider(provider: ir.JwtProvider, key_set: str) -> JwtProvider:
-    return JwtProvider(
+    made = JwtProvider(
         issuer=provider.issuer,
         audiences=provider.audiences,
         local_jwks=DataSource(inline_string=key_set),
@@ -77,10 +77,13 @@ def _provider(provider: ir.JwtProvider, key_set: str) -> JwtProvider:
         from_headers=[JwtHeader(name=each.name, value_prefix=each.prefix) for each in provider.from_headers],
         from_params=provider.from_params,
         from_cookies=provider.from_cookies,
-        payload_in_metadata=provider.id,
-        normalize_payload_in_metadata=JwtProvider.NormalizePayload(space_delimited_claims=[SCOPE_CLAIM]),
         claim_to_headers=[
             JwtClaimToHeader(header_name=each.header, claim_name=each.claim) for each in provider.claim_headers
         ],
         jwt_cache_config=JwtCacheConfig(jwt_max_token_size=_MAX_CACHED_TOKEN_BYTES),
     )
+    if provider.claims_read:
+        # More than doubles what the filter costs: Envoy copies the claims for each request.
+        made.payload_in_metadata = provider.id
+        made.normalize_payload_in_metadata.space_delimited_claims.append(SCOPE_CLAIM)
+    return made

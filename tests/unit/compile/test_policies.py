@@ -114,13 +114,23 @@ def test_rules_are_bound_to_the_provider_that_is_in_force_and_lose_their_meaning
         gateway=[security("g", authorization=ir.Authorization((deny, allow)))], route=[security("r", jwt=jwt("p"))]
     )
     assert both.policies.authorization is not None
-    (provider,) = jwt("p").providers
+    assert both.policies.jwt is not None
+    (provider,) = both.policies.jwt.providers
     assert [rule.provider for rule in both.policies.authorization.rules] == [provider.id, provider.id]
     alone = merged(route=[security("r", authorization=ir.Authorization((allow,)))])
     assert alone.policies.authorization == ir.Authorization(())
     assert alone.policies.deny is None
     blind = merged(route=[security("r", authorization=ir.Authorization((deny,), default_allow=True))])
     assert blind.policies.deny is not None
+
+
+def test_claims_are_handed_on_only_where_rules_read_them() -> None:
+    about_claims = ir.Authorization((ir.AuthorizationRule(True, provider="p", scopes=("read",)),))
+    about_addresses = ir.Authorization((ir.AuthorizationRule(True, cidrs=("192.0.2.0/24",)),))
+    for authorization, read in ((about_claims, True), (about_addresses, False), (None, False)):
+        result = merged(route=[security("r", jwt=jwt("p"), authorization=authorization)])
+        assert result.policies.jwt is not None
+        assert [provider.claims_read for provider in result.policies.jwt.providers] == [read]
 
 
 def test_the_most_specific_limit_replaces_the_others_and_counts_for_its_own_target() -> None:
