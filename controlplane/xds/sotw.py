@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from controlplane.xds.order import FULL_STATE, WILDCARD_BY_DEFAULT
@@ -39,7 +40,7 @@ class SotwSubscription(Subscription):
         self.wildcard, self.names = wildcard, names
         self.answer_due = self.answer_due or grown
         if not wildcard:
-            self.forget([name for name in (*self.known, *self.adds, *self.culprits) if name not in names])
+            self.forget([name for name in (*self.known, *self.adds, *self.accepted) if name not in names])
         if grown and have is not None:
             self.refresh(have)
 
@@ -51,6 +52,13 @@ class SotwSubscription(Subscription):
             del self.held_back[name]
             self.rejected.discard(name)
             self.culprits.pop(name, None)
+
+    def forget(self, names: Iterable[str]) -> None:
+        names = list(names)
+        Subscription.forget(self, names)
+        for name in names:
+            self.accepted.pop(name, None)  # Lest it comes back, with what it refers to, in place of a bad successor.
+            self.held_back.pop(name, None)
 
     def additions(self, have: Have, nonce: str, now: float) -> Outgoing | None:
         stale = any((resource := have.get(name)) and self.known.get(name) != resource.version for name in self.adds)
@@ -66,7 +74,7 @@ class SotwSubscription(Subscription):
     def acknowledge(self) -> InFlight | None:
         answered = Subscription.acknowledge(self)
         if answered is not None:
-            self.accepted = {resource.name: resource for resource in answered.resources}
+            self.accepted = {each.name: each for each in answered.resources if self.wants(each.name)}
             # A whole response leaves nothing uncertain: only what is held back is not as the snapshot has it.
             self.rejected = set(self.accepted.keys() & self.held_back.keys())
         return answered
