@@ -255,6 +255,7 @@ class Policies:
     api_keys: ApiKeys | None = None
     keys: KeyPolicy | None = None
     authorization: Authorization | None = None
+    own_authorization: Authorization | None = None  # a route's, where its Gateway's stays in force: both must admit
     local_limit: LocalLimit | None = None
     global_limit: GlobalLimit | None = None
     limit_scope: str = ""

@@ -99,7 +99,7 @@ class MergeablePolicySpec(PolicySpec):
 
     merge_type: MergeType | None = None
     """Policies of a Gateway, listener, route and rule merge field by field, and the more specific one's field wins;
-    with Replace the more specific policy stands alone. A Gateway's authentication is never dropped silently."""
+    with Replace what Gateways and listeners give by their policies falls away, but never their authentication."""
 
     @model_validator(mode="after")
     def _merges_into_parent(self) -> MergeablePolicySpec:

@@ -1,7 +1,7 @@
 """Which policies are in force on a route: the most specific of each target, merged by field from the Gateway down.
 
 The field of the more specific policy wins, but for authentication: what a Gateway or listener asks for stays in force
-unless its policy lets routes drop it and the route's says that it does.
+unless its policy lets routes drop it and the route's says that it does. Of authorization, both then have to admit.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def _merge_security(winners: Sequence[Security | None], levels: Sequence[Level],
             if value is None:
                 continue
             owned = fields.get(name)
-            if owned is not None and level.of_route and _guards(name, owned):
+            if name == "authorization" and owned is not None and level.of_route and _guards(name, owned):
+                fields["own_authorization"] = _Owned(value, policy, True)
+            elif owned is not None and level.of_route and _guards(name, owned):
                 message = f"{owned.policy.key} asks for it too, and stays in force; it does not let routes drop it"
                 notes.append((policy.key, Condition("Overridden", "True", "Overridden", message, path)))
             else:
@@ -123,7 +125,7 @@ def _merge_security(winners: Sequence[Security | None], levels: Sequence[Level],
     values = {name: owned.value for name, owned in fields.items()}
     if "api_keys" in fields and "keys" not in fields and fields["api_keys"].policy.hashed_keys is not None:
         values |= {"api_keys": None, "keys": fields["api_keys"].policy.hashed_keys}
-    return _bound(ir.Policies(**values, deny=deny))
+    return _bound(ir.Policies(**values, deny=deny), fields, notes)
 
 
 def _drop(fields: dict[str, _Owned], policy: Security, level: Level, notes: list[Note]) -> None:
@@ -149,23 +151,43 @@ def _guards(name: str, owned: _Owned) -> bool:
     return name in AUTHENTICATION and not owned.of_route
 
 
-def _bound(policies: ir.Policies) -> ir.Policies:
-    """Binds the rules of an authorization to the providers whose tokens they are about."""
-    authorization = policies.authorization
-    if authorization is None:
-        return policies
-    policies = _reading_claims(policies, {rule.provider for rule in authorization.rules})
-    ids = {each.name: each.id for each in policies.jwt.providers} if policies.jwt is not None else {}
+def _bound(policies: ir.Policies, fields: dict[str, _Owned], notes: list[Note]) -> ir.Policies:
+    """Binds the rules of authorizations to the providers whose tokens they are about."""
+    wanted = {name: getattr(policies, name) for name in ("authorization", "own_authorization") if name in fields}
+    policies = _reading_claims(policies, {rule.provider for each in wanted.values() for rule in each.rules})
+    for name, authorization in wanted.items():
+        bound = _bind(authorization, policies.jwt, fields[name], fields.get("jwt"), notes)
+        if isinstance(bound, ir.Deny):
+            policies = replace(policies, deny=policies.deny or bound)
+        else:
+            policies = replace(policies, **{name: bound})
+    return policies
+
+
+def _bind(
+    authorization: ir.Authorization, jwt: ir.Jwt | None, owned: _Owned, tokens: _Owned | None, notes: list[Note]
+) -> ir.Authorization | ir.Deny:
+    """Binds rules to providers of their own level or a more general one.
+
+    A Gateway's rule never takes a route's provider for its own, whatever its name: else whoever writes the route would
+    say whose tokens the Gateway trusts.
+    """
+    trusted = jwt is not None and tokens is not None and (owned.of_route or not tokens.of_route)
+    ids = {each.name: each.id for each in jwt.providers} if jwt is not None and trusted else {}
     rules: list[ir.AuthorizationRule] = []
-    for rule in authorization.rules:
+    for index, rule in enumerate(authorization.rules):
         if rule.provider is None:
             rules.append(rule)
         elif rule.provider in ids:
             rules.append(replace(rule, provider=ids[rule.provider]))
-        elif not rule.allow:
-            # A rule that would refuse some can no longer tell whom.
-            return replace(policies, deny=policies.deny or ir.Deny(500, f"there is no JWT provider {rule.provider}"))
-    return replace(policies, authorization=replace(authorization, rules=tuple(rules)))
+        else:
+            effect = "lets nobody in" if rule.allow else "cannot tell whom it refuses, so nobody is let in"
+            message = f"there is no JWT provider {rule.provider} at this level or above; the rule {effect}"
+            field = f"spec.authorization.rules[{index}].principal.jwt.provider"
+            notes.append((owned.policy.key, false("Accepted", "Invalid", message, field)))
+            if not rule.allow:
+                return ir.Deny(500, f"there is no JWT provider {rule.provider}")
+    return replace(authorization, rules=tuple(rules))
 
 
 def _reading_claims(policies: ir.Policies, providers: Set[str | None]) -> ir.Policies:

@@ -97,19 +97,40 @@ async def test_the_first_rule_that_matches_decides(upstream: Upstream) -> None:
         assert await status("/mostly", "GET", "blue") == 200
 
 
-async def test_a_routes_token_policy_and_its_gateways_authorization_both_hold(upstream: Upstream) -> None:
+async def test_a_gateways_authorization_and_its_routes_must_both_admit(upstream: Upstream) -> None:
     scoped = rule("Allow", jwt={"provider": "main", "scopes": ["read"]})
+    writers = rule("Allow", jwt={"provider": "main", "scopes": ["write"]})
     files = {
         "a.yaml": [
             *routes(upstream, "guarded", "plain"),
+            security(
+                "edge",
+                target("Gateway", "edge"),
+                jwt={"providers": [provider(KEY)]},
+                authorization={"rules": [scoped]},
+            ),
+            security("guarded", authorization={"rules": [writers]}),
+        ]
+    }
+    async with Gateway(files) as gateway:
+        await gateway.answers("/guarded", headers=bearer(KEY.token({"scope": "read write"})))
+        assert (await gateway.get("/guarded", headers=bearer(KEY.token({"scope": "write"})))).status == 403
+        assert (await gateway.get("/guarded", headers=bearer(KEY.token({"scope": "read"})))).status == 403
+        assert (await gateway.get("/plain", headers=bearer(KEY.token({"scope": "read"})))).status == 200
+
+
+async def test_a_route_cannot_bring_the_issuer_that_its_gateways_rules_trust(upstream: Upstream) -> None:
+    scoped = rule("Allow", jwt={"provider": "main", "scopes": ["read"]})
+    files = {
+        "a.yaml": [
+            *routes(upstream, "guarded"),
             security("edge", target("Gateway", "edge"), authorization={"rules": [scoped]}),
             security("guarded", jwt={"providers": [provider(KEY)]}),
         ]
     }
     async with Gateway(files) as gateway:
-        await gateway.answers("/guarded", headers=bearer(KEY.token({"scope": "read"})))
-        assert (await gateway.get("/guarded", headers=bearer(KEY.token({"scope": "write"})))).status == 403
-        assert (await gateway.get("/plain")).status == 403
+        await gateway.answers("/guarded", 403, headers=bearer(KEY.token({"scope": "read"})))
+        assert any("no JWT provider main at this level or above" in each for each in gateway.findings())
 
 
 async def test_a_policy_with_a_guard_that_is_not_supported_lets_nobody_in(upstream: Upstream) -> None:

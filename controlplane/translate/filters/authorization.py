@@ -36,11 +36,13 @@ def listener_filter() -> HttpFilter:
 
 def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
     """Returns who is let in on a route; all others get 403."""
-    if policies.authorization is None:
+    asked = [each for each in (policies.authorization, policies.own_authorization) if each is not None]
+    if not asked:
         return None
     rules = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
-    admitted = _admitted(policies.authorization)
-    if admitted is not None:
+    parts = [part for part in map(_admitted, asked) if part is not None]
+    if len(parts) == len(asked):
+        admitted = _all(parts)
         policy = Policy(permissions=[Permission(any=True)], principals=[admitted])
         rules.policies["admitted"].CopyFrom(policy)
     return packed(RBACPerRoute(rbac=RBAC(rules=rules)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,8 +62,9 @@ def test_a_route_does_not_replace_the_authentication_above_it(level: str) -> Non
     above = {level: [security("g", jwt=jwt("g"), authorization=DENY)]}
     result = merged(**above, route=[security("r", jwt=jwt("r"), authorization=ALLOW, cors=CORS)])
     assert (result.policies.jwt, result.policies.authorization) == (jwt("g"), DENY)
+    assert result.policies.own_authorization == ALLOW  # and so both have to admit
     assert result.policies.cors == CORS
-    assert told(result) == [("r", "Overridden", "spec.jwt"), ("r", "Overridden", "spec.authorization")]
+    assert told(result) == [("r", "Overridden", "spec.jwt")]
 
 
 def test_a_listener_does_replace_its_gateways_authentication() -> None:
@@ -111,7 +113,7 @@ def test_rules_are_bound_to_the_provider_that_is_in_force_and_lose_their_meaning
     allow = ir.AuthorizationRule(True, provider="p", scopes=("read",))
     deny = ir.AuthorizationRule(False, provider="p", scopes=("banned",))
     both = merged(
-        gateway=[security("g", authorization=ir.Authorization((deny, allow)))], route=[security("r", jwt=jwt("p"))]
+        gateway=[security("g", jwt=jwt("p"))], route=[security("r", authorization=ir.Authorization((deny, allow)))]
     )
     assert both.policies.authorization is not None
     assert both.policies.jwt is not None
@@ -122,6 +124,18 @@ def test_rules_are_bound_to_the_provider_that_is_in_force_and_lose_their_meaning
     assert alone.policies.deny is None
     blind = merged(route=[security("r", authorization=ir.Authorization((deny,), default_allow=True))])
     assert blind.policies.deny is not None
+
+
+def test_a_gateways_rules_never_take_a_routes_provider_for_their_own() -> None:
+    allow = ir.AuthorizationRule(True, provider="p", scopes=("read",))
+    result = merged(
+        gateway=[security("g", authorization=ir.Authorization((allow,)))], route=[security("r", jwt=jwt("p"))]
+    )
+    assert result.policies.authorization == ir.Authorization(())
+    assert told(result) == [("g", "Accepted", "spec.authorization.rules[0].principal.jwt.provider")]
+    refusing = ir.Authorization((replace(allow, allow=False),), default_allow=True)
+    result = merged(gateway=[security("g", authorization=refusing)], route=[security("r", jwt=jwt("p"))])
+    assert result.policies.deny is not None
 
 
 def test_claims_are_handed_on_only_where_rules_read_them() -> None:
