@@ -28,6 +28,13 @@ class _State(IntEnum):
     COMPUTING = 3
 
 
+# Members of an enum are slow to look up, and these are compared for every read.
+_CLEAN: Final = _State.CLEAN
+_CHECK: Final = _State.CHECK
+_DIRTY: Final = _State.DIRTY
+_COMPUTING: Final = _State.COMPUTING
+
+
 class _Unset:
     def __repr__(self) -> str:
         return "unset"
@@ -53,7 +60,7 @@ class _Node:
 
     __slots__ = ("deps", "key", "owner", "pending", "readers", "state", "value")
 
-    def __init__(self, owner: _Owner, key: Any, value: Any, state: _State = _State.CLEAN) -> None:
+    def __init__(self, owner: _Owner, key: Any, value: Any, state: _State = _CLEAN) -> None:
         self.owner = owner
         self.key = key
         self.value = value
@@ -107,12 +114,14 @@ class Graph:
     # -- what tables, groups and derived collections use --
 
     def read(self, node: _Node) -> Any:
-        if node.state is not _State.CLEAN:
+        if node.state is not _CLEAN:
             self._refresh(node)
-        if self._active:
-            reader = self._active[-1]
-            if node not in reader.deps:
-                reader.deps[node] = None
+        active = self._active
+        if active:
+            reader = active[-1]
+            deps = reader.deps
+            if node not in deps:
+                deps[node] = None
                 node.readers[reader] = None
         return node.value
 
@@ -125,9 +134,9 @@ class Graph:
 
     def _changed(self, node: _Node) -> None:
         for reader in node.readers:
-            fresh = reader.state is _State.CLEAN
-            if reader.state is not _State.COMPUTING:
-                reader.state = _State.DIRTY
+            fresh = reader.state is _CLEAN
+            if reader.state is not _COMPUTING:
+                reader.state = _DIRTY
             reader.pending[node] = None
             if fresh:
                 self._suspect_readers(reader)
@@ -138,39 +147,43 @@ class Graph:
             stale = work.pop()
             for reader in stale.readers:
                 reader.pending[stale] = None
-                if reader.state is _State.CLEAN:
-                    reader.state = _State.CHECK
+                if reader.state is _CLEAN:
+                    reader.state = _CHECK
                     work.append(reader)
 
     def _refresh(self, node: _Node) -> None:
-        if node.state is _State.COMPUTING:
+        if node.state is _COMPUTING:
             raise CycleError(f"{node.owner.name}({node.key}) depends on itself")
-        if node.state is _State.CHECK:
+        if node.state is _CHECK:
             pending = node.pending
-            while pending and node.state is _State.CHECK:
+            while pending and node.state is _CHECK:
                 dep, _ = pending.popitem()
-                if dep.state is not _State.CLEAN:
-                    self._refresh(dep)
-            if node.state is _State.CHECK:
-                node.state = _State.CLEAN
-        if node.state is _State.DIRTY:
+                if dep.state is not _CLEAN:
+                    try:
+                        self._refresh(dep)
+                    except BaseException:
+                        pending[dep] = None  # Still to be looked at, the next time.
+                        raise
+            if node.state is _CHECK:
+                node.state = _CLEAN
+        if node.state is _DIRTY:
             self._recompute(node)
 
     def _recompute(self, node: _Node) -> None:
         owner = node.owner
         before, node.deps = node.deps, {}
         node.pending.clear()
-        node.state = _State.COMPUTING
+        node.state = _COMPUTING
         self._active.append(node)
         try:
             value = owner.compute(node.key)
         except BaseException:
             node.deps = {**before, **node.deps}
-            node.state = _State.DIRTY
+            node.state = _DIRTY
             raise
         finally:
             self._active.pop()
-        node.state = _State.CLEAN
+        node.state = _CLEAN
         self.recomputed[owner.name] += 1
         for dep in before:
             if dep not in node.deps:
@@ -285,7 +298,9 @@ class Derived(Generic[K, V]):
 
     def get(self, key: K) -> V:
         """Reads the value for a key (recorded), computing it if it is stale or new."""
-        node = self.node(key)
+        node = self._nodes.get(key)
+        if node is None:
+            node = self.node(key)
         value = self._graph.read(node)
         if not node.readers:
             self._graph.orphan(node)
@@ -294,7 +309,7 @@ class Derived(Generic[K, V]):
     def node(self, key: K) -> _Node:
         node = self._nodes.get(key)
         if node is None:
-            node = self._nodes[key] = _Node(self, key, _UNSET, _State.DIRTY)
+            node = self._nodes[key] = _Node(self, key, _UNSET, _DIRTY)
         return node
 
     def forget(self, node: _Node) -> None:
@@ -318,7 +333,7 @@ class Group(Generic[K, G, M]):
         self._buckets: dict[G, _Node] = {}
         self._emitted: dict[K, tuple[tuple[G, M], ...]] = {}
         self._rows: dict[K, None] = {}
-        self._reader = _Node(self, name, None, _State.DIRTY)  # stays so: `refresh` looks at what is pending
+        self._reader = _Node(self, name, None, _DIRTY)  # stays so: `refresh` looks at what is pending
         source.attach(self)
 
     def get(self, key: G) -> frozenset[M]:
@@ -338,19 +353,24 @@ class Group(Generic[K, G, M]):
         self._reader.pending = {}
         for node in stale:
             rows.setdefault(node.key)
-        for key in rows:
-            before = self._emitted.get(key, ())
-            after = self._current(key)
-            if after is before or after == before:
-                continue
-            self._count(before, -1, touched)
-            self._count(after, +1, touched)
-            if after:
-                self._emitted[key] = after
-            else:
-                self._emitted.pop(key, None)
-        for group in touched:
-            self._publish(group)
+        try:
+            for key in rows:
+                before = self._emitted.get(key, ())
+                after = self._current(key)
+                if after is before or after == before:
+                    continue
+                self._count(before, -1, touched)
+                self._count(after, +1, touched)
+                if after:
+                    self._emitted[key] = after
+                else:
+                    self._emitted.pop(key, None)
+        except BaseException:
+            self._rows |= rows  # Looked at again, the next time; what has been counted is not counted twice.
+            raise
+        finally:
+            for group in touched:
+                self._publish(group)
 
     def _current(self, key: K) -> tuple[tuple[G, M], ...]:
         node = self._emit.node(key)
@@ -398,7 +418,7 @@ class Root(Generic[K, V]):
         self._graph = graph
         self._keys: Derived[None, frozenset[K]] = Derived(graph, f"{values.name}.keys", lambda _: frozenset(keys()))
         self._values = values
-        self._reader = _Node(self, None, None, _State.DIRTY)
+        self._reader = _Node(self, None, None, _DIRTY)
         self._wanted: frozenset[K] = frozenset()
         self._current: dict[K, V] = {}
         self._changes: dict[K, V | None] = {}
@@ -408,15 +428,19 @@ class Root(Generic[K, V]):
         wanted: frozenset[K] = self._graph.read(keys_node)
         keys_node.readers[self._reader] = None
         stale, self._reader.pending = self._reader.pending, {}
-        if wanted is not self._wanted:
-            for key in self._wanted - wanted:
-                self._drop(key)
-            for key in wanted - self._wanted:
-                self._take(key)
-            self._wanted = wanted
-        for node in stale:
-            if node.owner is self._values and node.key in wanted:
-                self._take(node.key)
+        try:
+            if wanted is not self._wanted:
+                for key in self._current.keys() - wanted:
+                    self._drop(key)
+                for key in wanted - self._current.keys():
+                    self._take(key)
+                self._wanted = wanted
+            for node in stale:
+                if node.owner is self._values and node.key in wanted:
+                    self._take(node.key)
+        except BaseException:
+            self._reader.pending |= stale  # Looked at again, the next time.
+            raise
 
     def take_changes(self) -> Mapping[K, V | None]:
         """Returns what changed since the last call: key → new value, or None for what is gone."""

@@ -140,3 +140,29 @@ def test_warm_equals_cold_after_any_edits(edits: list[tuple[Any, ...]]) -> None:
             _apply(cold, edit)
     cold.graph.stabilise()
     assert dict(warm.root.current()) == dict(cold.root.current())
+
+
+def test_what_a_failed_computation_held_up_is_made_up_for() -> None:
+    graph = Graph()
+    numbers: Table[str, int] = graph.table("numbers")
+    inverse: Derived[str, float] = graph.derive("inverse", lambda key: 1 / (numbers.get(key) or 0))
+    shares: Group[str, str, float] = graph.group("shares", numbers, lambda key: [("all", inverse.get(key))])
+    total: Derived[str, float] = graph.derive("total", lambda name: sum(shares.get(name)))
+    rounded: Derived[str, int] = graph.derive("rounded", lambda name: round(total.get(name)))
+    root = graph.root(lambda: ["all"], rounded)
+    for key, value in {"a": 1, "b": 0, "c": 2}.items():
+        numbers.set(key, value)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            graph.stabilise()
+    numbers.set("b", 4)
+    graph.stabilise()
+    assert total.get("all") == 1.75
+    assert dict(root.current()) == {"all": 2}
+    numbers.set("c", 0)
+    with pytest.raises(ZeroDivisionError):
+        graph.stabilise()
+    numbers.set("d", 5)
+    numbers.set("c", 10)
+    graph.stabilise()
+    assert total.get("all") == pytest.approx(1 + 0.25 + 0.1 + 0.2)
