@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-import ext_authz.main
-import ratelimit_service.main
 from dragoman.cli.settings import SettingsFile, load
 from ext_authz.settings import AuthzSettings
 from ratelimit_service.settings import RateLimitSettings
@@ -44,7 +42,9 @@ def authz(
     """
     flags = {"listen": listen, "workers": workers, "xds": xds, "config": config, "redis": redis, "keys": keys}
     loaded = load(AuthzSettings, settings, **flags, http=http, engine=grpc_engine, state=state)
-    raise typer.Exit(ext_authz.main.run(loaded))
+    from ext_authz.main import run  # here, for what it imports is of no use to the other commands
+
+    raise typer.Exit(run(loaded))
 
 
 def ratelimit(
@@ -66,4 +66,6 @@ def ratelimit(
     """
     flags = {"listen": listen, "workers": workers, "xds": xds, "config": config, "redis": redis, "http": http}
     loaded = load(RateLimitSettings, settings, **flags, engine=grpc_engine, state=state)
-    raise typer.Exit(ratelimit_service.main.run(loaded))
+    from ratelimit_service.main import run
+
+    raise typer.Exit(run(loaded))
