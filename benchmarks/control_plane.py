@@ -58,6 +58,8 @@ async def _add(scene: Scene, number: int) -> float:
     scene.folder.add(index, path)
     took_s = await scene.answers(index, path) - began_at
     scene.folder.remove(index)
+    # Envoy is busy with the removal until it shows.
+    await scene.answers(index, path, status=404)
     return took_s
 
 

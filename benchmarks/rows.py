@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -58,7 +60,8 @@ def write_json(rows: Iterable[Row], path: Path) -> None:
 
 def write_markdown(rows: Iterable[Row], path: Path) -> None:
     """Puts the table between the marks `<!-- figures -->` and `<!-- /figures -->` of a page."""
-    lines = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}.", ""]
+    made = f"{datetime.now(UTC):%Y-%m-%d}, commit {_commit(path.parent)}"
+    lines = [f"{made}; Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}.", ""]
     lines += ["| what | value | unit | must be | kept |", "| --- | ---: | --- | ---: | --- |"]
     for row in rows:
         kept = {None: "", True: "yes", False: "**no**"}[row.kept]
@@ -67,3 +70,9 @@ def write_markdown(rows: Iterable[Row], path: Path) -> None:
     begin, end = "<!-- figures -->", "<!-- /figures -->"
     page = path.read_text("utf-8")
     path.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n{end}", page, flags=re.DOTALL), "utf-8")
+
+
+def _commit(folder: Path) -> str:
+    command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"

@@ -32,15 +32,15 @@ class Scene:
     envoy: Envoy
     cold_start_s: float
 
-    async def answers(self, index: int, path: str, *, within_s: float = 60.0) -> float:
-        """Polls a route through Envoy until it answers 200; returns the moment (perf_counter)."""
+    async def answers(self, index: int, path: str, *, status: int = 200, within_s: float = 60.0) -> float:
+        """Polls a route through Envoy until it answers with this status; returns the moment (perf_counter)."""
         deadline = time.perf_counter() + within_s
         connection = await Connection.to(self.folder.port)
         try:
             while True:
                 if not connection.open:
                     connection = await Connection.to(self.folder.port)
-                if (await connection.request(path, host=self.folder.host(index))).status == 200:
+                if (await connection.request(path, host=self.folder.host(index))).status == status:
                     return time.perf_counter()
                 if time.perf_counter() > deadline:
                     raise TimeoutError(
