@@ -122,10 +122,22 @@ def _listener(view: View, gateway: Gateway, spec: Listener, field: str, conflict
         accepted = false("Accepted", "UnsupportedProtocol", message, f"{field}.protocol")
     elif conflict is not None:
         accepted = false("Accepted", conflict.reason, conflict.message, conflict.field)
+    elif protocol == "HTTPS" and _checks_clients(gateway, spec.port):
+        message = "certificates of clients cannot be checked yet, so the listener does not serve"
+        accepted = false("Accepted", "UnsupportedValue", message, "spec.tls.frontend")
     conditions = [accepted, kind_fault or tls_fault or true("ResolvedRefs")]
     if conflict is not None:
         conditions.append(conflict)
     return GatewayListener(spec.name, spec.port, protocol, spec.hostname, kinds, certificates, spec, tuple(conditions))
+
+
+def _checks_clients(gateway: Gateway, port: int) -> bool:
+    """Says whether clients have to show a certificate on a port (Gateway API: GatewaySpec.tls.frontend)."""
+    frontend = gateway.spec.tls.frontend if gateway.spec.tls is not None else None
+    if frontend is None:
+        return False
+    of_port = next((each.tls for each in frontend.per_port if each.port == port), frontend.default)
+    return of_port.validation is not None
 
 
 def _kinds(spec: Listener, field: str) -> tuple[tuple[str, ...], Condition | None]:
