@@ -81,14 +81,13 @@ class ControlPlane:
         self.ads: AdsServer | None = None
         self._held: dict[str, Snapshot | None] = {}
         self._read_whole = False
+        self._built = False
         self._patient = True
 
     @property
     def ready(self) -> bool:
         """Says whether the first snapshot has been built."""
         return self._built
-
-    _built = False
 
     async def __aenter__(self) -> ControlPlane:
         try:
@@ -143,7 +142,7 @@ class ControlPlane:
         while True:
             await asyncio.sleep(_AGE_EVERY_S)
             step = self.engine.age()
-            if step.snapshots:
+            if step.snapshots or step.statuses:
                 self._publish(step)
 
     async def _fetch_keys_first(self, changes: Changes) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -48,11 +47,6 @@ class WorkerPlace:
 
 Command = Callable[[WorkerPlace], Sequence[str]]
 """Returns the arguments after `python` of one worker: `["-m", "dragoman.cli", "authz", "--listen", ...]`."""
-
-
-def usable_cores() -> int:
-    """Returns how many cores this process may use: the number of workers that makes sense."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def listen_addresses(listen: Address, count: int) -> tuple[Address, ...]:

@@ -50,10 +50,6 @@ class KeySet:
         fitting = (key for key in self.keys if algorithm in key.algorithms and (kid is None or key.kid in ("", kid)))
         return tuple(fitting)[:MAX_CANDIDATES]
 
-    def knows(self, kid: str) -> bool:
-        """Whether a key has this id, whatever its algorithm."""
-        return any(key.kid == kid for key in self.keys)
-
 
 def parse_keys(document: str) -> KeySet:
     """Reads a JWKS document (RFC 7517 §5); raises ValueError where it is none."""

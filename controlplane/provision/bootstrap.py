@@ -12,7 +12,6 @@ import yaml
 import dragoman
 from controlplane.provision.address import Address, TcpAddress, envoy_address, is_ip
 
-XDS_CLUSTER: Final = "dragoman-xds"
 LOOPBACK_ADMIN: Final = TcpAddress("127.0.0.1", 19000)
 
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"

@@ -53,7 +53,6 @@ class ServeSettings(BaseModel):
     """The folder that the last good version of each object is kept in."""
     log_level: str = "INFO"
     log_format: logs.Format = "json"
-    max_envoys: int = Field(default=10_000, ge=1)
 
     @field_validator("config")
     @classmethod
