@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from controlplane.api.meta import GATEWAY_GROUP
+
 Verdict = Literal["True", "False", "Unknown"]
 
 
@@ -20,13 +22,24 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class ParentRef:
+    """A parent or ancestor as the status names it; a namespace is None where the spec leaves it out."""
+
+    kind: str
+    name: str
+    group: str = GATEWAY_GROUP
+    namespace: str | None = None
+    section: str | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ParentStatus:
     """What one parent (of a route) or ancestor (of a policy) makes of the object."""
 
     parent: str  # "Gateway NS/NAME", with "/LISTENER" where one is named
     conditions: tuple[Condition, ...]
-    section: str | None = None
-    port: int | None = None
+    ref: ParentRef
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from controlplane.api.meta import GATEWAY_GROUP, ObjectKey, ParentReference
 from controlplane.compile.gateway import GatewayListener
 from controlplane.compile.hosts import intersect
 from controlplane.compile.view import View
-from controlplane.conditions import Condition, false, true
+from controlplane.conditions import Condition, ParentRef, false, true
 
 Listeners = Callable[[ObjectKey], Sequence[GatewayListener] | None]
 """Returns the listeners of a Gateway; None where it is not one of ours."""
@@ -31,8 +31,7 @@ class AttachedParent:
 
     title: str
     accepted: Condition
-    section: str | None = None
-    port: int | None = None
+    ref: ParentRef
     places: tuple[Attached, ...] = ()
 
 
@@ -62,7 +61,7 @@ def attach(view: View, route: HTTPRoute, listeners: Listeners) -> Attachment:
             continue
         found, condition = _attach_to(view, route, ref, gateway, judged, f"spec.parentRefs[{index}]")
         places.update({(place.gateway, place.listener): place for place in found})
-        parents.append(AttachedParent(_title(gateway, ref), condition, ref.section_name, ref.port, tuple(found)))
+        parents.append(AttachedParent(_title(gateway, ref), condition, _as_written(ref), tuple(found)))
     return Attachment(tuple(places.values()), tuple(parents), tuple(missing))
 
 
@@ -120,3 +119,7 @@ def _allows(view: View, gateway: ObjectKey, listener: GatewayListener, route: HT
 
 def _title(gateway: ObjectKey, ref: ParentReference) -> str:
     return f"{gateway}/{ref.section_name}" if ref.section_name else str(gateway)
+
+
+def _as_written(ref: ParentReference) -> ParentRef:
+    return ParentRef(ref.kind, ref.name, ref.group, ref.namespace, ref.section_name, ref.port)

@@ -10,7 +10,7 @@ from controlplane.compile.gateway import GatewayListener
 from controlplane.compile.httproute import CompiledRoute
 from controlplane.compile.policies import Merged
 from controlplane.compile.targets import Target
-from controlplane.conditions import Condition, ObjectStatus, ParentStatus, false, true
+from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.policies import Place, PolicyIndex
 
@@ -19,7 +19,7 @@ from controlplane.pipeline.policies import Place, PolicyIndex
 class _Reached:
     """A target that is there: the Gateways through which the policy has effect, and the merges that it was part of."""
 
-    ancestors: tuple[str, ...] = ()
+    ancestors: tuple[ParentRef, ...] = ()
     merges: tuple[Merged, ...] = ()
 
 
@@ -61,7 +61,7 @@ class PolicyStatuses:
         ancestors = dict.fromkeys(name for each in reached for name in each.ancestors)
         if not ancestors and not missing:
             return ObjectStatus(conditions=conditions)
-        return ObjectStatus(tuple(missing), tuple(ParentStatus(name, conditions) for name in ancestors))
+        return ObjectStatus(tuple(missing), tuple(ParentStatus(_title(ref), conditions, ref) for ref in ancestors))
 
     def _targets(self, key: ObjectKey) -> Iterable[Target]:
         targets = self._index.targets(key)
@@ -89,8 +89,10 @@ class PolicyStatuses:
         if not places:
             message = f"{target.key} has no listener {target.section}"
             return false("Accepted", "TargetNotFound", message, f"{target.field}.sectionName")
-        name = f"{target.key}/{target.section}" if target.section else str(target.key)
-        return _Reached((name,), tuple(self._index.inherited.get(place).default for place in places))
+        return _Reached(
+            (_ancestor(target.key, target.section),),
+            tuple(self._index.inherited.get(place).default for place in places),
+        )
 
     def _route(self, target: Target) -> _Reached | Condition | None:
         if target.section is not None and all(r.name != target.section for r in self._compiled(target.key).rules):
@@ -98,4 +100,13 @@ class PolicyStatuses:
             return false("Accepted", "TargetNotFound", message, f"{target.field}.sectionName")
         places = list(self._places(target.key))
         merges = tuple(merge for place in places for merge in self._index.merged.get((place, target.key)).all())
-        return _Reached(tuple(dict.fromkeys(str(place.gateway) for place in places)), merges)
+        return _Reached(tuple(dict.fromkeys(_ancestor(place.gateway) for place in places)), merges)
+
+
+def _ancestor(gateway: ObjectKey, section: str | None = None) -> ParentRef:
+    return ParentRef(gateway.kind, gateway.name, gateway.group, gateway.namespace, section)
+
+
+def _title(ref: ParentRef) -> str:
+    name = f"{ref.kind} {ref.namespace}/{ref.name}"
+    return f"{name}/{ref.section}" if ref.section else name

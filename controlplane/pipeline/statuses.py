@@ -126,8 +126,7 @@ class Statuses:
                     *further,
                     *filter(None, [self._conflict(key, parent.places)]),
                 ),
-                parent.section,
-                parent.port,
+                parent.ref,
             )
             for parent in self._attachment(key).parents
         )
