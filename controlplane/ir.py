@@ -245,7 +245,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class FilterChain:
-    """One listener of a Gateway: an SNI hostname (None: any), its certificates, its routes."""
+    """A listener of a Gateway for requests: an SNI hostname (None: any), its certificates, its routes."""
 
     listener: str
     hostname: str | None
@@ -254,15 +254,34 @@ class FilterChain:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamChain:
+    """Connections (or datagrams) that are passed on as they are: those of these SNI hostnames, or all.
+
+    TLS ends here where there are certificates. A chain without backends closes what comes.
+    """
+
+    name: str
+    backends: tuple[WeightedBackend, ...]
+    hostnames: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PortListener:
-    """All listeners of a Gateway on one port: plain HTTP (one chain), or HTTPS (a chain a listener)."""
+    """All listeners of a Gateway on one port: plain HTTP, TCP or UDP (one chain), or TLS (a chain a listener or route).
+
+    `tls` says whether connections begin with a TLS handshake, whoever ends it.
+    """
 
     gateway: str
     port: int
-    https: bool
-    chains: tuple[FilterChain, ...]
+    transport: Literal["TCP", "UDP"]
+    tls: bool
+    chains: tuple[FilterChain | StreamChain, ...]
     origin: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.gateway}/{self.port}"
+        suffix = "/UDP" if self.transport == "UDP" else ""
+        return f"{self.gateway}/{self.port}{suffix}"

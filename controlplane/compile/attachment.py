@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from controlplane.api.httproute import HTTPRoute
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey, ParentReference
 from controlplane.compile.gateway import GatewayListener
 from controlplane.compile.hosts import intersect
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, ParentRef, false, true
 
-Listeners = Callable[[ObjectKey], Sequence[GatewayListener] | None]
-"""Returns the listeners of a Gateway; None where it is not one of ours."""
+Listeners = Callable[[ObjectKey], tuple[ObjectKey, Sequence[GatewayListener]] | None]
+"""Returns the Gateway of a Gateway or ListenerSet, and the listeners that the object itself has; None if not ours."""
+PARENTS = ("Gateway", "ListenerSet")
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A route on one listener."""
+    """A route on one listener, by its id."""
 
     gateway: ObjectKey
     listener: str
@@ -44,54 +45,54 @@ class Attachment:
     missing: tuple[Condition, ...] = ()  # of Gateways that nobody has
 
 
-def attach(view: View, route: HTTPRoute, listeners: Listeners) -> Attachment:
-    """Attaches a route to the listeners that its parentRefs name and that let it in."""
+def attach(view: View, route: Any, listeners: Listeners) -> Attachment:
+    """Attaches a route of any kind to the listeners that its parentRefs name and that let it in."""
     places: dict[tuple[ObjectKey, str], Attached] = {}
     parents: list[AttachedParent] = []
     missing: list[Condition] = []
     for index, ref in enumerate(route.spec.parent_refs):
-        gateway = ObjectKey(ref.group, ref.kind, ref.namespace or route.metadata.namespace, ref.name)
-        if (gateway.group, gateway.kind) != (GATEWAY_GROUP, "Gateway"):
+        parent = ObjectKey(ref.group, ref.kind, ref.namespace or route.metadata.namespace, ref.name)
+        if parent.group != GATEWAY_GROUP or parent.kind not in PARENTS:
             continue
-        judged = listeners(gateway)
+        judged = listeners(parent)
         if judged is None:
-            if view.get(gateway) is None:
+            if view.get(parent) is None:
                 field = f"spec.parentRefs[{index}].name"
-                missing.append(false("Accepted", "NoMatchingParent", f"{gateway} does not exist", field))
+                missing.append(false("Accepted", "NoMatchingParent", f"{parent} does not exist", field))
             continue
-        found, condition = _attach_to(view, route, ref, gateway, judged, f"spec.parentRefs[{index}]")
+        found, condition = _attach_to(view, route, ref, parent, judged, f"spec.parentRefs[{index}]")
         places.update({(place.gateway, place.listener): place for place in found})
-        parents.append(AttachedParent(_title(gateway, ref), condition, _as_written(ref), tuple(found)))
+        parents.append(AttachedParent(_title(parent, ref), condition, _as_written(ref), tuple(found)))
     return Attachment(tuple(places.values()), tuple(parents), tuple(missing))
 
 
 def _attach_to(
     view: View,
-    route: HTTPRoute,
+    route: Any,
     ref: ParentReference,
-    gateway: ObjectKey,
-    judged: Sequence[GatewayListener],
+    parent: ObjectKey,
+    judged: tuple[ObjectKey, Sequence[GatewayListener]],
     field: str,
 ) -> tuple[list[Attached], Condition]:
-    named = [each for each in judged if _named_by(ref, each)]
+    gateway, listeners = judged
+    named = [each for each in listeners if _named_by(ref, each)]
     if not named:
         what = " and ".join(
             text for text in (ref.section_name and f"name {ref.section_name}", ref.port and f"port {ref.port}") if text
         )
-        message = f"{gateway} has no listener of {what}"
+        message = f"{parent} has no listener of {what}"
         return [], false("Accepted", "NoMatchingParent", message, f"{field}.sectionName")
-    allowed = [each for each in named if _allows(view, gateway, each, route)]
+    allowed = [each for each in named if _allows(view, each, route)]
     if not allowed:
-        message = f"no listener of {gateway} lets {route.kind}s of namespace {route.metadata.namespace} attach"
+        message = f"no listener of {parent} lets {route.kind}s of namespace {route.metadata.namespace} attach"
         return [], false("Accepted", "NotAllowedByListeners", message, field)
+    hostnames: tuple[str, ...] = getattr(route.spec, "hostnames", ())
     places = [
-        Attached(gateway, each.name, domains)
-        for each in allowed
-        if (domains := intersect(each.hostname, route.spec.hostnames))
+        Attached(gateway, each.id, domains) for each in allowed if (domains := intersect(each.hostname, hostnames))
     ]
     if not places:
         theirs = ", ".join(each.hostname or "*" for each in allowed)
-        message = f"none of the route's hostnames is served; the listeners of {gateway} have: {theirs}"
+        message = f"none of the route's hostnames is served; the listeners of {parent} have: {theirs}"
         return [], false("Accepted", "NoMatchingListenerHostname", message, "spec.hostnames")
     return places, true("Accepted")
 
@@ -100,14 +101,14 @@ def _named_by(ref: ParentReference, listener: GatewayListener) -> bool:
     return ref.section_name in (None, listener.name) and ref.port in (None, listener.port)
 
 
-def _allows(view: View, gateway: ObjectKey, listener: GatewayListener, route: HTTPRoute) -> bool:
+def _allows(view: View, listener: GatewayListener, route: Any) -> bool:
     if route.kind not in listener.kinds:
         return False
     allowed = listener.spec.allowed_routes.namespaces
     if allowed.from_ == "All":
         return True
     if allowed.from_ == "Same":
-        return route.metadata.namespace == gateway.namespace
+        return route.metadata.namespace == listener.owner.namespace
     if allowed.from_ == "Selector" and allowed.selector is not None:
         namespace = view.get(ObjectKey("", "Namespace", "", route.metadata.namespace))
         labels = {"kubernetes.io/metadata.name": route.metadata.namespace}
@@ -117,8 +118,8 @@ def _allows(view: View, gateway: ObjectKey, listener: GatewayListener, route: HT
     return False
 
 
-def _title(gateway: ObjectKey, ref: ParentReference) -> str:
-    return f"{gateway}/{ref.section_name}" if ref.section_name else str(gateway)
+def _title(parent: ObjectKey, ref: ParentReference) -> str:
+    return f"{parent}/{ref.section_name}" if ref.section_name else str(parent)
 
 
 def _as_written(ref: ParentReference) -> ParentRef:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.api.core import Secret
 from controlplane.api.gateway import Gateway, Listener
+from controlplane.api.listenerset import ListenerSet
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile.grants import permitted
+from controlplane.compile.protocols import PROTOCOLS, Transport
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false, true
-from controlplane.ir import Certificate, FilterChain, PortListener
+from controlplane.ir import Certificate, FilterChain, PortListener, StreamChain
 
 CONTROLLER_NAME = "dragoman.dev/gateway-controller"
-_KINDS_BY_PROTOCOL: Mapping[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute",), "HTTPS": ("HTTPRoute",)}
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayListener:
-    """A listener with the verdict on it. Only an accepted one serves; a valid one also has what it refers to."""
+    """A listener with the verdict on it. Only an accepted one serves; a valid one also has what it refers to.
 
+    `id` is its name within the Gateway: that of a ListenerSet's begins with `NAMESPACE/LISTENERSET/`.
+    """
+
+    id: str
     name: str
+    owner: ObjectKey
     port: int
     protocol: str
     hostname: str | None
@@ -34,7 +40,7 @@ class GatewayListener:
     def serves(self) -> bool:
         """Says whether the listener is to be programmed."""
         return all(c.status == "True" for c in self.conditions if c.type in ("Accepted", "ResolvedRefs")) or (
-            self.accepted and self.protocol == "HTTP" and bool(self.kinds)
+            self.accepted and self.protocol != "HTTPS" and bool(self.kinds) and not self._lacks_certificates
         )
 
     @property
@@ -42,51 +48,113 @@ class GatewayListener:
         """Says whether routes may attach."""
         return all(c.status == "True" for c in self.conditions if c.type == "Accepted")
 
+    @property
+    def transport(self) -> Transport:
+        """Over what the port is served."""
+        return PROTOCOLS[self.protocol].transport
 
-def listeners(view: View, gateway: Gateway) -> tuple[GatewayListener, ...]:
-    """Judges every listener of a Gateway."""
-    conflicting = conflicts(gateway)
-    return tuple(
-        _listener(view, gateway, spec, f"spec.listeners[{index}]", conflicting.get(spec.name))
-        for index, spec in enumerate(gateway.spec.listeners)
-    )
+    @property
+    def ends_tls(self) -> bool:
+        """Says whether TLS ends here, so that certificates are needed."""
+        tls = self.spec.tls
+        return self.protocol == "HTTPS" or (self.protocol == "TLS" and tls is not None and tls.mode == "Terminate")
+
+    @property
+    def _lacks_certificates(self) -> bool:
+        return self.ends_tls and not self.certificates
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A listener as it is written, and by whom."""
+
+    owner: ObjectKey
+    spec: Listener
+    field: str
+
+    @property
+    def id(self) -> str:
+        if self.owner.kind == "Gateway":
+            return self.spec.name
+        return f"{self.owner.namespace}/{self.owner.name}/{self.spec.name}"
+
+
+def listeners(view: View, gateway: Gateway, sets: Sequence[ListenerSet] = ()) -> tuple[GatewayListener, ...]:
+    """Judges every listener of a Gateway, its own first, then those of the ListenerSets in the order given."""
+    members = [*_members(gateway), *(member for each in sets for member in _members(each))]
+    conflicting = _conflicts(members)
+    return tuple(_listener(view, gateway, member, conflicting.get(member.id)) for member in members)
+
+
+def _members(source: Gateway | ListenerSet) -> Iterator[_Member]:
+    for index, spec in enumerate(source.spec.listeners):
+        yield _Member(source.key, spec, f"spec.listeners[{index}]")
 
 
 def conflicts(gateway: Gateway) -> dict[str, Condition]:
+    """Finds listeners of a Gateway that cannot be told apart, by name."""
+    return _conflicts(list(_members(gateway)))
+
+
+def _conflicts(members: Sequence[_Member]) -> dict[str, Condition]:
     """Finds listeners that cannot be told apart (Gateway API: "distinct" listeners). None of them wins."""
     found: dict[str, Condition] = {}
-    specs = gateway.spec.listeners
-    for index, one in enumerate(specs):
-        for other in specs:
-            if other.name == one.name or other.port != one.port:
+    for one in members:
+        for other in members:
+            if other is one or other.spec.port != one.spec.port or _transport(other) != _transport(one):
                 continue
-            field = f"spec.listeners[{index}]"
-            if other.protocol.upper() != one.protocol.upper():
-                message = f"listener {other.name} uses port {one.port} with protocol {other.protocol}"
-                found[one.name] = Condition("Conflicted", "True", "ProtocolConflict", message, f"{field}.protocol")
-            elif other.hostname == one.hostname:
-                message = f"listener {other.name} has the same port {one.port} and hostname"
-                found[one.name] = Condition("Conflicted", "True", "HostnameConflict", message, f"{field}.hostname")
+            port = one.spec.port
+            if other.spec.protocol.upper() != one.spec.protocol.upper():
+                message = f"listener {other.id} uses port {port} with protocol {other.spec.protocol}"
+                found[one.id] = Condition("Conflicted", "True", "ProtocolConflict", message, f"{one.field}.protocol")
+            elif other.spec.hostname == one.spec.hostname:
+                message = f"listener {other.id} has the same port {port} and hostname"
+                found[one.id] = Condition("Conflicted", "True", "HostnameConflict", message, f"{one.field}.hostname")
     return found
 
 
-def port_listeners(gateway: Gateway, judged: tuple[GatewayListener, ...]) -> tuple[PortListener, ...]:
-    """Groups the listeners that serve by port; names are contracts (docs/architecture.md)."""
+def _transport(member: _Member) -> str:
+    protocol = PROTOCOLS.get(member.spec.protocol.upper())
+    return protocol.transport if protocol is not None else member.spec.protocol
+
+
+def port_listeners(
+    gateway: Gateway, judged: Iterable[GatewayListener], streams: Mapping[str, tuple[StreamChain, ...]]
+) -> tuple[PortListener, ...]:
+    """Groups the listeners that serve by port; names are contracts (docs/architecture.md).
+
+    `streams` has, by the id of a TLS, TCP or UDP listener, where its connections go.
+    """
     identity = f"{gateway.metadata.namespace}/{gateway.metadata.name}"
-    by_port: dict[int, list[GatewayListener]] = {}
+    by_port: dict[tuple[int, Transport], list[GatewayListener]] = {}
     for listener in judged:
         if listener.serves:
-            by_port.setdefault(listener.port, []).append(listener)
-    return tuple(
+            by_port.setdefault((listener.port, listener.transport), []).append(listener)
+    made = (
         PortListener(
             gateway=identity,
             port=port,
-            https=members[0].protocol == "HTTPS",
-            chains=_chains(identity, port, members),
+            transport=transport,
+            tls=PROTOCOLS[members[0].protocol].tls,
+            chains=tuple(_chains(identity, port, members, streams)),
             origin=str(gateway.key),
         )
-        for port, members in sorted(by_port.items())
+        for (port, transport), members in sorted(by_port.items())
     )
+    return tuple(each for each in made if each.chains)
+
+
+def _chains(
+    identity: str, port: int, members: Sequence[GatewayListener], streams: Mapping[str, tuple[StreamChain, ...]]
+) -> Iterator[FilterChain | StreamChain]:
+    if members[0].protocol == "HTTP":
+        yield FilterChain("", None, f"{identity}/{port}")
+        return
+    for each in members:
+        if each.protocol == "HTTPS":
+            yield FilterChain(each.id, each.hostname, route_config_name(identity, each), each.certificates)
+        else:
+            yield from streams.get(each.id, ())
 
 
 def certificate(view: View, name: str) -> Certificate | None:
@@ -100,24 +168,17 @@ def certificate(view: View, name: str) -> Certificate | None:
 
 def route_config_name(gateway: str, listener: GatewayListener) -> str:
     """Returns the name of the RouteConfiguration that serves a listener."""
-    return f"{gateway}/{listener.name}" if listener.protocol == "HTTPS" else f"{gateway}/{listener.port}"
+    return f"{gateway}/{listener.id}" if listener.protocol == "HTTPS" else f"{gateway}/{listener.port}"
 
 
-def _chains(identity: str, port: int, members: list[GatewayListener]) -> tuple[FilterChain, ...]:
-    if members[0].protocol == "HTTP":
-        return (FilterChain("", None, f"{identity}/{port}"),)
-    return tuple(
-        FilterChain(each.name, each.hostname, route_config_name(identity, each), each.certificates) for each in members
-    )
-
-
-def _listener(view: View, gateway: Gateway, spec: Listener, field: str, conflict: Condition | None) -> GatewayListener:
+def _listener(view: View, gateway: Gateway, member: _Member, conflict: Condition | None) -> GatewayListener:
+    spec, field = member.spec, member.field
     protocol = spec.protocol.upper()
     kinds, kind_fault = _kinds(spec, field)
-    certificates, tls_fault = _certificates(view, gateway, spec, field)
+    certificates, tls_fault = _certificates(view, member)
     accepted = true("Accepted")
-    if protocol not in _KINDS_BY_PROTOCOL:
-        known = ", ".join(_KINDS_BY_PROTOCOL)
+    if protocol not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
         message = f"protocol {spec.protocol} is not supported; supported are {known}"
         accepted = false("Accepted", "UnsupportedProtocol", message, f"{field}.protocol")
     elif conflict is not None:
@@ -128,7 +189,18 @@ def _listener(view: View, gateway: Gateway, spec: Listener, field: str, conflict
     conditions = [accepted, kind_fault or tls_fault or true("ResolvedRefs")]
     if conflict is not None:
         conditions.append(conflict)
-    return GatewayListener(spec.name, spec.port, protocol, spec.hostname, kinds, certificates, spec, tuple(conditions))
+    return GatewayListener(
+        id=member.id,
+        name=spec.name,
+        owner=member.owner,
+        port=spec.port,
+        protocol=protocol,
+        hostname=spec.hostname,
+        kinds=kinds,
+        certificates=certificates,
+        spec=spec,
+        conditions=tuple(conditions),
+    )
 
 
 def _checks_clients(gateway: Gateway, port: int) -> bool:
@@ -141,7 +213,8 @@ def _checks_clients(gateway: Gateway, port: int) -> bool:
 
 
 def _kinds(spec: Listener, field: str) -> tuple[tuple[str, ...], Condition | None]:
-    supported = _KINDS_BY_PROTOCOL.get(spec.protocol.upper(), ())
+    protocol = PROTOCOLS.get(spec.protocol.upper())
+    supported = protocol.kinds if protocol is not None else ()
     wanted = spec.allowed_routes.kinds
     if not wanted:
         return supported, None
@@ -154,21 +227,22 @@ def _kinds(spec: Listener, field: str) -> tuple[tuple[str, ...], Condition | Non
     return kinds, None
 
 
-def _certificates(view: View, gateway: Gateway, spec: Listener, field: str) -> tuple[tuple[str, ...], Condition | None]:
-    if spec.protocol.upper() != "HTTPS":
+def _certificates(view: View, member: _Member) -> tuple[tuple[str, ...], Condition | None]:
+    spec, field, owner = member.spec, member.field, member.owner
+    if spec.protocol.upper() not in ("HTTPS", "TLS") or (spec.tls is not None and spec.tls.mode == "Passthrough"):
         return (), None
     if spec.tls is None or not spec.tls.certificate_refs:
-        message = "an HTTPS listener needs tls.certificateRefs"
+        message = "a listener that ends TLS needs tls.certificateRefs"
         return (), false("ResolvedRefs", "InvalidCertificateRef", message, f"{field}.tls")
     names: list[str] = []
     for index, ref in enumerate(spec.tls.certificate_refs):
         where = f"{field}.tls.certificateRefs[{index}]"
-        target = ObjectKey(ref.group, ref.kind, ref.namespace or gateway.metadata.namespace, ref.name)
+        target = ObjectKey(ref.group, ref.kind, ref.namespace or owner.namespace, ref.name)
         if (target.group, target.kind) != ("", "Secret"):
             message = f"{target.kind} is not a kind of certificate; expected a Secret"
             return (), false("ResolvedRefs", "InvalidCertificateRef", message, f"{where}.kind")
-        if not permitted(view, source=gateway.key, target=target):
-            message = f"no ReferenceGrant in namespace {target.namespace} lets this Gateway refer to {target}"
+        if not permitted(view, source=owner, target=target):
+            message = f"no ReferenceGrant in namespace {target.namespace} lets this {owner.kind} refer to {target}"
             return (), false("ResolvedRefs", "RefNotPermitted", message, where)
         name = f"{target.namespace}/{target.name}"
         if certificate(view, name) is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from controlplane.api.httpfilters import (
     HTTPCORSFilter,
@@ -17,11 +16,11 @@ from controlplane.api.httproute import HTTPBackendRef, HTTPRoute, HTTPRouteMatch
 from controlplane.api.meta import ObjectKey
 from controlplane.api.scalars import parse_duration
 from controlplane.compile.backends import resolve
+from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
 from controlplane.ir import (
     Action,
-    ClusterId,
     Cors,
     Forward,
     HeaderEdit,
@@ -38,21 +37,6 @@ from controlplane.ir import (
 )
 
 _ROOT = Match(PathMatch("PathPrefix", "/"))
-
-
-@dataclass(frozen=True, slots=True)
-class CompiledRoute:
-    """The rules of a route, in its own order, and what is wrong with its references."""
-
-    rules: tuple[Rule, ...] = ()
-    faults: tuple[Condition, ...] = ()
-
-    def clusters(self) -> Iterable[ClusterId]:
-        """Yields every cluster that the rules send requests to."""
-        for rule in self.rules:
-            if isinstance(rule.action, Forward):
-                yield from (b.cluster for b in rule.action.backends if b.cluster is not None)
-                yield from (m.cluster for m in rule.action.mirrors)
 
 
 def compile_route(view: View, route: HTTPRoute) -> CompiledRoute:

@@ -8,7 +8,7 @@ from typing import Any
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile.attachment import Attached
-from controlplane.compile.httproute import CompiledRoute
+from controlplane.compile.compiled import CompiledRoute
 from controlplane.conditions import Condition
 from controlplane.graph import Graph, Group, Table
 

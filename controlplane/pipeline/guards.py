@@ -11,7 +11,7 @@ from controlplane.api.meta import ObjectKey
 from controlplane.compile import jwks
 from controlplane.compile.policies import NOTHING
 from controlplane.graph import Derived, Graph, Group, Table
-from controlplane.pipeline.objects import Admitted, Objects
+from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.policies import Place, RoutePolicies
 from controlplane.translate import services
 from controlplane.translate.filters import identity_headers, jwt
@@ -43,7 +43,7 @@ class Guards:
         self,
         graph: Graph,
         objects: Objects,
-        routes: Table[ObjectKey, Admitted],
+        routes: Table[ObjectKey, None],
         *,
         gateways: Callable[[], Iterable[ObjectKey]],
         in_force: Callable[[ObjectKey], Iterable[tuple[Place, RoutePolicies]]],

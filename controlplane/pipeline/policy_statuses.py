@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.gateway import GatewayListener
-from controlplane.compile.httproute import CompiledRoute
 from controlplane.compile.policies import Merged
 from controlplane.compile.targets import Target
 from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
@@ -85,7 +85,7 @@ class PolicyStatuses:
         judged = self._judged(target.key)
         if judged is None:
             return None
-        places = [Place(target.key, each.name) for each in judged if target.section in (None, each.name)]
+        places = [Place(target.key, each.id) for each in judged if target.section in (None, each.id)]
         if not places:
             message = f"{target.key} has no listener {target.section}"
             return false("Accepted", "TargetNotFound", message, f"{target.field}.sectionName")

@@ -8,35 +8,29 @@ from controlplane.api.backend import Backend
 from controlplane.api.fields import unsupported_fields
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile import trust
-from controlplane.compile.attachment import Attached, Attachment
+from controlplane.compile.attachment import Attached
 from controlplane.compile.gateway import CONTROLLER_NAME, GatewayListener
-from controlplane.compile.httproute import CompiledRoute
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, ParentStatus, false, true
+from controlplane.pipeline.attachments import Attachments, is_route
 from controlplane.pipeline.objects import Admitted, Objects
-from controlplane.pipeline.policies import is_policy
+from controlplane.pipeline.policies import Place, is_policy
 
 
 class Statuses:
-    """Computes statuses; each source of verdicts is given as a function."""
+    """Computes statuses; `policy` and `conflict` say what is to be said of policies, and of routes that lose."""
 
     def __init__(
         self,
         objects: Objects,
+        attachments: Attachments,
         *,
         policy: Callable[[ObjectKey], ObjectStatus],
-        judged: Callable[[ObjectKey], Sequence[GatewayListener] | None],
-        attachment: Callable[[ObjectKey], Attachment],
-        compiled: Callable[[ObjectKey], CompiledRoute],
         conflict: Callable[[ObjectKey, Sequence[Attached]], Condition | None],
-        attached_routes: Callable[[ObjectKey, str], int],
     ) -> None:
         self._objects = objects
+        self._attachments = attachments
         self._policy = policy
-        self._judged = judged
-        self._attachment = attachment
-        self._compiled = compiled
         self._conflict = conflict
-        self._attached_routes = attached_routes
 
     def compute(self, key: ObjectKey) -> ObjectStatus:
         """Returns what is to be said about an object as it stands."""
@@ -44,7 +38,7 @@ class Statuses:
         if admitted is None:
             return ObjectStatus()
         refused = self._refused(key, admitted)
-        if key.group == GATEWAY_GROUP and key.kind == "HTTPRoute":
+        if is_route(key) and (admitted.object is None or admitted.object.supported):
             return self._route(key, refused)
         if key.group == GATEWAY_GROUP and key.kind == "Gateway":
             return self._gateway(key, refused)
@@ -79,14 +73,14 @@ class Statuses:
         return ObjectStatus(conditions=(true("Accepted"),))
 
     def _gateway(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
-        judged = self._judged(key)
+        judged = self._attachments.judged.get(key)
         admitted = self._objects.candidate(key)
         if judged is None:
             return ObjectStatus(conditions=refused or self._without_class(admitted))
         listeners = tuple(
             ListenerStatus(
                 name=each.name,
-                attached_routes=self._attached_routes(key, each.name),
+                attached_routes=len(self._attachments.on_listener.get(Place(key, each.id))),
                 supported_kinds=each.kinds,
                 conditions=(*each.conditions, _programmed(each)),
             )
@@ -113,7 +107,7 @@ class Statuses:
         return (false("Accepted", "Pending", f"GatewayClass {name} does not exist", "spec.gatewayClassName"),)
 
     def _route(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
-        faults = self._compiled(key).faults
+        faults = self._attachments.compiled.get(key).faults
         resolved = next((f for f in faults if f.type == "ResolvedRefs"), None) or true("ResolvedRefs")
         others = tuple(f for f in faults if f.type != "ResolvedRefs")
         further = tuple(f for f in faults if f.type == "ResolvedRefs" and f is not resolved)
@@ -128,9 +122,9 @@ class Statuses:
                 ),
                 parent.ref,
             )
-            for parent in self._attachment(key).parents
+            for parent in self._attachments.attachment.get(key).parents
         )
-        return ObjectStatus(conditions=(*refused, *self._attachment(key).missing), parents=parents)
+        return ObjectStatus(conditions=(*refused, *self._attachments.attachment.get(key).missing), parents=parents)
 
 
 def _unsupported(admitted: Admitted | None) -> tuple[Condition, ...]:

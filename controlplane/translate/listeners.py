@@ -54,10 +54,11 @@ def listener(source: ir.PortListener, *, bind: Sequence[tuple[str, int]]) -> byt
         additional_addresses=[AdditionalAddress(address=address) for address in others],
         per_connection_buffer_limit_bytes={"value": 32 * 1024},
     )
-    if source.https:
+    if source.tls:
         inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
         message.listener_filters.append(inspector)
-    message.filter_chains.extend(_chain(source, chain) for chain in source.chains)
+    chains = (each for each in source.chains if isinstance(each, ir.FilterChain))
+    message.filter_chains.extend(_chain(source, chain) for chain in chains)
     return encode(message)
 
 
@@ -72,7 +73,7 @@ def secret(source: ir.Certificate) -> bytes:
 def _chain(source: ir.PortListener, chain: ir.FilterChain) -> FilterChain:
     manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(_manager(source, chain)))
     out = FilterChain(name=chain.listener or source.name, filters=[manager])
-    if source.https:
+    if source.tls:
         if chain.hostname is not None:
             out.filter_chain_match.CopyFrom(FilterChainMatch(server_names=[chain.hostname]))
         out.transport_socket.CopyFrom(_tls(chain))

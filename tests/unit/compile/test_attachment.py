@@ -40,8 +40,8 @@ def attached(
     assert isinstance(route, HTTPRoute)
     judged = listeners(view, gateway)
 
-    def ours(key: ObjectKey) -> tuple[GatewayListener, ...] | None:
-        return judged if key == EDGE else None
+    def ours(key: ObjectKey) -> tuple[ObjectKey, tuple[GatewayListener, ...]] | None:
+        return (EDGE, judged) if key == EDGE else None
 
     return attach(view, route, ours)
 

@@ -1,0 +1,30 @@
+"""A route of any kind with its references resolved, whatever it is attached to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from controlplane.conditions import Condition
+from controlplane.ir import ClusterId, Forward, Rule, WeightedBackend
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRoute:
+    """The rules of a route, in its own order, and what is wrong with its references.
+
+    HTTPRoutes and GRPCRoutes have `rules`; TLSRoutes, TCPRoutes and UDPRoutes have `backends`, among which their
+    connections are shared out.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    faults: tuple[Condition, ...] = ()
+    backends: tuple[WeightedBackend, ...] = ()
+
+    def clusters(self) -> Iterable[ClusterId]:
+        """Yields every cluster that the rules send requests or connections to."""
+        for rule in self.rules:
+            if isinstance(rule.action, Forward):
+                yield from (b.cluster for b in rule.action.backends if b.cluster is not None)
+                yield from (m.cluster for m in rule.action.mirrors)
+        yield from (b.cluster for b in self.backends if b.cluster is not None)

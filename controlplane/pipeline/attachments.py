@@ -1,0 +1,130 @@
+"""Which listeners Gateways have, and which routes are on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from controlplane import ir
+from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.compile import attachment, gateway, routes
+from controlplane.compile.compiled import CompiledRoute
+from controlplane.compile.protocols import ROUTES
+from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.pipeline.objects import Objects
+from controlplane.pipeline.policies import Place
+
+Judged = tuple[gateway.GatewayListener, ...]
+
+
+def is_route(key: ObjectKey) -> bool:
+    """Says whether an object is a route of any kind."""
+    return key.group == GATEWAY_GROUP and key.kind in ROUTES
+
+
+class Attachments:
+    """Derived collections of listeners and of the routes on them; `routes` is to hold the key of every route."""
+
+    def __init__(self, graph: Graph, objects: Objects) -> None:
+        self._objects = objects
+        self.routes: Table[ObjectKey, None] = graph.table("routes")
+        self._sets: Group[ObjectKey, ObjectKey, ObjectKey] = graph.group(
+            "listener sets", objects.table(GATEWAY_GROUP, "ListenerSet"), self._parent_of_set
+        )
+        self.judged: Derived[ObjectKey, Judged | None] = graph.derive("listeners", self._compute_judged)
+        self.attachment: Derived[ObjectKey, attachment.Attachment] = graph.derive(
+            "attachment", self._compute_attachment
+        )
+        self._candidate: Derived[ObjectKey, CompiledRoute] = graph.derive("compiled candidate", self._compute_candidate)
+        self.compiled: Derived[ObjectKey, CompiledRoute] = graph.derive("compiled route", self._compute_compiled)
+        self.hosted: Group[ObjectKey, tuple[Place, str], ObjectKey] = graph.group(
+            "hosted", self.routes, lambda key: [((p, d), key) for p, domains in self.places(key) for d in domains]
+        )
+        self.domains: Group[ObjectKey, Place, str] = graph.group(
+            "domains", self.routes, lambda key: [(p, d) for p, domains in self.places(key) for d in domains]
+        )
+        self.on_listener: Group[ObjectKey, Place, ObjectKey] = graph.group(
+            "on listener", self.routes, lambda key: [(p, key) for p, _ in self.places(key)]
+        )
+        self.used_clusters: Group[ObjectKey, ObjectKey, ir.ClusterId] = graph.group(
+            "used clusters", self.routes, self._clusters_of_route
+        )
+
+    def our_gateways(self) -> list[ObjectKey]:
+        """Returns the Gateways of our class."""
+        keys = self._objects.table(GATEWAY_GROUP, "Gateway").all_keys()
+        return [key for key in keys if self.judged.get(key) is not None]
+
+    def places(self, route: ObjectKey) -> Iterable[tuple[Place, tuple[str, ...]]]:
+        """Returns the listeners that a route is on, and its domains there."""
+        return [(Place(p.gateway, p.listener), p.domains) for p in self.attachment.get(route).places]
+
+    def listener_of(self, place: Place) -> gateway.GatewayListener | None:
+        """Returns the listener at a place."""
+        return next((each for each in self.judged.get(place.gateway) or () if each.id == place.listener), None)
+
+    def of_parent(self, parent: ObjectKey) -> tuple[ObjectKey, Sequence[gateway.GatewayListener]] | None:
+        """Returns the Gateway of a Gateway or ListenerSet, and the listeners of the object itself; None if not ours."""
+        owner = parent if parent.kind == "Gateway" else self.gateway_of_set(parent)
+        judged = self.judged.get(owner) if owner is not None else None
+        if owner is None or judged is None:
+            return None
+        return owner, [each for each in judged if each.owner == parent]
+
+    def gateway_of_set(self, key: ObjectKey) -> ObjectKey | None:
+        """Returns the Gateway that a ListenerSet names."""
+        found = self._objects.get(key)
+        if found is None:
+            return None
+        ref = found.spec.parent_ref
+        return ObjectKey(ref.group, ref.kind, ref.namespace or key.namespace, ref.name)
+
+    def candidate(self, key: ObjectKey) -> CompiledRoute:
+        """Returns what the newest version of a route compiles to."""
+        return self._candidate.get(key)
+
+    def age(self, key: ObjectKey) -> tuple[float, ObjectKey]:
+        """Orders objects: the older first, then by name (Gateway API: conflict resolution)."""
+        created = self._objects.get(key).metadata.creation_timestamp
+        return (created.timestamp() if created else 0.0, key)
+
+    def _parent_of_set(self, key: ObjectKey) -> list[tuple[ObjectKey, ObjectKey]]:
+        parent = self.gateway_of_set(key)
+        return [(parent, key)] if parent is not None else []
+
+    def _compute_judged(self, key: ObjectKey) -> Judged | None:
+        found = self._objects.get(key)
+        if found is None:
+            return None
+        class_ = self._objects.get(ObjectKey(GATEWAY_GROUP, "GatewayClass", "", found.spec.gateway_class_name))
+        if class_ is None or class_.spec.controller_name != gateway.CONTROLLER_NAME:
+            return None
+        sets = [self._objects.get(each) for each in sorted(self._sets.get(key), key=self.age)]
+        return gateway.listeners(self._objects, found, sets)
+
+    def _compute_attachment(self, key: ObjectKey) -> attachment.Attachment:
+        route = self._objects.get(key)
+        if route is None:
+            return attachment.Attachment()
+        return attachment.attach(self._objects, route, self.of_parent)
+
+    def _compute_candidate(self, key: ObjectKey) -> CompiledRoute:
+        admitted = self._objects.candidate(key)
+        if admitted is None or not admitted.good:
+            return CompiledRoute()
+        return routes.compile_route(self._objects, admitted.object)
+
+    def _compute_compiled(self, key: ObjectKey) -> CompiledRoute:
+        route = self._objects.get(key)
+        if route is None:
+            return CompiledRoute()
+        admitted = self._objects.candidate(key)
+        if admitted is not None and admitted.object is route:
+            return self._candidate.get(key)
+        return routes.compile_route(self._objects, route)
+
+    def _clusters_of_route(self, key: ObjectKey) -> list[tuple[ObjectKey, ir.ClusterId]]:
+        gateways = {place.gateway for place, _ in self.places(key)}
+        if not gateways:
+            return []
+        used = dict.fromkeys(self.compiled.get(key).clusters())
+        return [(each, cluster) for each in gateways for cluster in used]
