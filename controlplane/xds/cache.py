@@ -42,6 +42,8 @@ class Observers:
     on_ack: Callable[[Ack], None] | None = None
     on_nack: Callable[[Nack], None] | None = None
     on_stream: Callable[[StreamEvent], None] | None = None
+    on_settled: Callable[[str], None] | None = None
+    """Hears the name of an owner of which a client has answered everything, or is to be sent something again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -245,8 +247,10 @@ class SnapshotCache:
         else:
             session.unsettled_since = self._clock()
             owner.unsettled.add(session)
+            self._tell(self._observers.on_settled, session.client.owner)
 
     def _settlement_changed(self, owner: str) -> None:
+        self._tell(self._observers.on_settled, owner)
         if owner in SERVICE_OWNERS and self._policies_settled():
             for session in self._all_sessions():
                 if session.client.holds_routes:
