@@ -17,14 +17,30 @@ LOOPBACK_ADMIN: Final = TcpAddress("127.0.0.1", 19000)
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
+_SDS_CA: Final = "xds-ca"
+_SDS_BEARER: Final = "xds-token"
+
+
 @dataclass(frozen=True, slots=True)
 class XdsTls:
-    """TLS to the control plane: files that Envoy reads. `server_name` is what its certificate must be for."""
+    """TLS to the control plane: files that Envoy reads. `server_name` is what its certificate must be for.
+
+    With `secrets_folder`, where the files of `secret_files` must be, what `ca_file` and `token_file` hold is followed
+    when it is replaced; the token (which needs the folder) is shown on each stream.
+    """
 
     ca_file: str
     server_name: str
     cert_file: str | None = None
     key_file: str | None = None
+    token_file: str | None = None
+    secrets_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.token_file is not None and self.secrets_folder is None:
+            raise ValueError(
+                "a token_file needs a secrets_folder: without it Envoy reads the token once, and it expires"
+            )
 
 
 def bootstrap(
@@ -58,6 +74,7 @@ def bootstrap(
         "xds_discovery": "STRICT_DNS" if by_name else "STATIC",
         "xds_lookup_family": "ALL" if by_name else None,
         "xds_tls": None if xds_tls is None else _transport_socket(xds_tls),
+        "xds_filters": None if xds_tls is None or xds_tls.token_file is None else _token_filters(xds_tls),
         "resource_monitors": _resource_monitors(max_connections, max_heap_bytes),
         "overload_actions": None if max_heap_bytes is None else _heap_actions(),
     }
@@ -65,6 +82,22 @@ def bootstrap(
     if admin is None:
         del filled["admin"]
     return filled
+
+
+def secret_files(tls: XdsTls) -> dict[str, dict[str, Any]]:
+    """Returns what must lie in `tls.secrets_folder` beside the bootstrap: file name → document; no secret is in them.
+
+    Envoy rereads a file that it is pointed to by a file of this form (SDS), and no other, when something is renamed
+    within its folder: so do Kubernetes' volumes replace what they hold. A file may hold one secret only.
+    """
+    if tls.secrets_folder is None:
+        return {}
+    ca = {"trusted_ca": {"filename": tls.ca_file}, "watched_directory": {"path": str(Path(tls.ca_file).parent)}}
+    files = {_secret_file(_SDS_CA): _secret(_SDS_CA, {"validation_context": ca})}
+    if tls.token_file is not None:
+        token = {"filename": tls.token_file, "watched_directory": {"path": str(Path(tls.token_file).parent)}}
+        files[_secret_file(_SDS_BEARER)] = _secret(_SDS_BEARER, {"generic_secret": {"secret": token}})
+    return files
 
 
 def bootstrap_yaml(document: Mapping[str, Any]) -> str:
@@ -100,13 +133,15 @@ def _without_mode(address: dict[str, Any]) -> dict[str, Any]:
 
 
 def _transport_socket(tls: XdsTls) -> dict[str, Any]:
-    context: dict[str, Any] = {
-        "validation_context": {
-            "trusted_ca": {"filename": tls.ca_file},
-            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": tls.server_name}}],
-        },
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-    }
+    names = {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": tls.server_name}}]}
+    context: dict[str, Any] = {"tls_params": {"tls_minimum_protocol_version": "TLSv1_2"}}
+    if tls.secrets_folder is None:
+        context["validation_context"] = {"trusted_ca": {"filename": tls.ca_file}, **names}
+    else:
+        context["combined_validation_context"] = {
+            "default_validation_context": names,
+            "validation_context_sds_secret_config": _secret_source(_SDS_CA, tls.secrets_folder),
+        }
     if tls.cert_file is not None and tls.key_file is not None:
         context["tls_certificates"] = [
             {"certificate_chain": {"filename": tls.cert_file}, "private_key": {"filename": tls.key_file}}
@@ -119,6 +154,40 @@ def _transport_socket(tls: XdsTls) -> dict[str, Any]:
             "common_tls_context": context,
         },
     }
+
+
+def _token_filters(tls: XdsTls) -> list[dict[str, Any]]:
+    assert tls.secrets_folder is not None
+    credential = {
+        "@type": f"{_EXTENSIONS}.http.injected_credentials.generic.v3.Generic",
+        "header": "authorization",
+        "header_value_prefix": "Bearer ",
+        "credential": _secret_source(_SDS_BEARER, tls.secrets_folder),
+    }
+    injector = {
+        "@type": f"{_EXTENSIONS}.filters.http.credential_injector.v3.CredentialInjector",
+        "overwrite": True,
+        "credential": {"name": "envoy.http.injected_credentials.generic", "typed_config": credential},
+    }
+    codec = {"@type": f"{_EXTENSIONS}.filters.http.upstream_codec.v3.UpstreamCodec"}
+    return [
+        {"name": "envoy.filters.http.credential_injector", "typed_config": injector},
+        {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
+    ]
+
+
+def _secret_file(name: str) -> str:
+    return f"{name}.yaml"
+
+
+def _secret(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    kind = f"{_EXTENSIONS}.transport_sockets.tls.v3.Secret"
+    return {"resources": [{"@type": kind, "name": name, **content}]}
+
+
+def _secret_source(name: str, folder: str) -> dict[str, Any]:
+    path = {"path": f"{folder}/{_secret_file(name)}"}
+    return {"name": name, "sds_config": {"path_config_source": path, "resource_api_version": "V3"}}
 
 
 def _resource_monitors(max_connections: int, max_heap_bytes: int | None) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from controlplane.provision.address import TcpAddress, UnixAddress
-from controlplane.provision.bootstrap import LOOPBACK_ADMIN, XdsTls, bootstrap, bootstrap_yaml, fill
+from controlplane.provision.bootstrap import LOOPBACK_ADMIN, XdsTls, bootstrap, bootstrap_yaml, fill, secret_files
 from tests.support.certificates import Authority
 from tests.support.envoy import Envoy, validate
 
@@ -30,6 +30,22 @@ def test_envoy_accepts_mutual_tls_to_the_control_plane(authority: Authority, tmp
     tls = XdsTls(str(ca), "xds.example", str(cert), str(key))
     accepted, message = validate(bootstrap("demo/edge", xds=TcpAddress("xds.example", 1), xds_tls=tls))
     assert accepted, message
+
+
+def test_envoy_accepts_a_token_and_a_ca_that_are_followed(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text(authority.cert_pem)
+    (tmp_path / "token").write_text("token")
+    tls = XdsTls(f"{tmp_path}/ca.crt", "xds.example", token_file=f"{tmp_path}/token", secrets_folder=str(tmp_path))
+    for name, document in secret_files(tls).items():
+        (tmp_path / name).write_text(bootstrap_yaml(document))
+    accepted, message = validate(bootstrap("demo/edge", xds=TcpAddress("xds.example", 1), xds_tls=tls))
+    assert accepted, message
+    assert "deprecated" not in message.lower()
+
+
+def test_a_token_that_would_be_read_only_once_is_refused() -> None:
+    with pytest.raises(ValueError, match="secrets_folder"):
+        XdsTls("/ca.crt", "xds.example", token_file="/token")
 
 
 def test_the_node_says_which_gateway_it_belongs_to() -> None:
