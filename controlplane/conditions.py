@@ -20,6 +20,13 @@ class Condition:
     message: str = ""
     field: str = ""
 
+    @property
+    def severity(self) -> int:
+        """2: something is wrong; 1: not known; 0: all is well."""
+        if self.status == "Unknown":
+            return 1
+        return 2 if self.status == ("True" if self.type in _BAD_WHEN_TRUE else "False") else 0
+
 
 @dataclass(frozen=True, slots=True)
 class ParentRef:
@@ -57,6 +64,9 @@ class ObjectStatus:
     conditions: tuple[Condition, ...] = ()
     parents: tuple[ParentStatus, ...] = ()
     listeners: tuple[ListenerStatus, ...] = ()
+    addresses: tuple[tuple[str, str], ...] = ()  # (type, value) of a Gateway's addresses, and of an Ingress's
+    attached_listener_sets: int | None = None  # of a Gateway
+    targets: tuple[ParentRef, ...] = ()  # of a policy: what `conditions` are about, where no ancestor is reached
 
     def faults(self) -> tuple[Condition, ...]:
         """Returns every condition that tells of something wrong, without repeats."""
@@ -65,8 +75,7 @@ class ObjectStatus:
             *(c for parent in self.parents for c in parent.conditions),
             *(c for listener in self.listeners for c in listener.conditions),
         ]
-        bad = (c for c in everything if c.status == ("True" if c.type in _BAD_WHEN_TRUE else "False"))
-        return tuple(dict.fromkeys(bad))
+        return tuple(dict.fromkeys(c for c in everything if c.severity == 2))
 
 
 _BAD_WHEN_TRUE = frozenset({"Conflicted", "Overridden", "PartiallyInvalid", "NotSupported"})

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from controlplane.api.meta import ObjectKey
-from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, false
+from controlplane.conditions import Condition, ObjectStatus, false
 from controlplane.engine import Engine
 from controlplane.provision.binding import Clash
 from controlplane.sources.locate import line_of
+from controlplane.status.programmed import programmed
 from controlplane.xds.cache import SnapshotCache
 from controlplane.xds.events import ClientSummary, Nack
 
@@ -82,23 +83,7 @@ def _finding(engine: Engine, key: ObjectKey, condition: Condition) -> Finding:
 def _programmed(
     key: ObjectKey, status: ObjectStatus, clients: tuple[ClientSummary, ...], nacks: tuple[Nack, ...]
 ) -> ObjectStatus:
-    """Fills in what the Envoys of a Gateway have said."""
-    if not status.listeners:
-        return status
-    owner = f"{key.namespace}/{key.name}"
-    mine = [client for client in clients if client.owner == owner]
-    verdict = Condition("Programmed", "Unknown", "Pending", "no Envoy of this Gateway is connected")
-    if mine and all(client.settled for client in mine):
-        verdict = Condition("Programmed", "True", "Programmed", "")
-    elif mine:
-        verdict = Condition("Programmed", "Unknown", "Pending", "not every Envoy has acknowledged the configuration")
-    refused = next((n for n in nacks if n.owner == owner and _still_rejected(mine, n)), None)
-    if refused is not None:
-        verdict = Condition(
-            "Programmed", "False", "Invalid", f"Envoy rejected {', '.join(refused.names)}: {refused.message}"
-        )
-    listeners = tuple(_listener(each, verdict) for each in status.listeners)
-    return replace(status, conditions=(*status.conditions, verdict), listeners=listeners)
+    return programmed(key, status, owner=f"{key.namespace}/{key.name}", clients=clients, nacks=nacks)[0]
 
 
 def _clashing(key: ObjectKey, status: ObjectStatus, clashes: tuple[Clash, ...]) -> ObjectStatus:
@@ -106,18 +91,6 @@ def _clashing(key: ObjectKey, status: ObjectStatus, clashes: tuple[Clash, ...]) 
     mine = [clash for clash in clashes if status.listeners and clash.gateway == f"{key.namespace}/{key.name}"]
     verdicts = [false("Programmed", "AddressNotUsable", str(clash), "spec.listeners") for clash in mine]
     return replace(status, conditions=(*status.conditions, *verdicts)) if verdicts else status
-
-
-def _still_rejected(clients: list[ClientSummary], nack: Nack) -> bool:
-    return any(nack.type_url in c.types and c.types[nack.type_url].rejected for c in clients)
-
-
-def _listener(listener: ListenerStatus, verdict: Condition) -> ListenerStatus:
-    pending = [c for c in listener.conditions if c.type == "Programmed" and c.status == "Unknown"]
-    if not pending:
-        return listener
-    others = tuple(c for c in listener.conditions if c.type != "Programmed")
-    return replace(listener, conditions=(*others, verdict))
 
 
 def _condition_json(condition: Condition) -> dict[str, str]:
