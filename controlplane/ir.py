@@ -198,20 +198,36 @@ class Protocol(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class SubjectName:
+    """A name that a certificate may have: one of DNS (perhaps with a wildcard), or a URI."""
+
+    kind: Literal["Hostname", "URI"]
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamTls:
-    """`ca_secret` names the SDS secret that holds the roots; None means the system's."""
+    """`ca_secret` names the SDS secret that holds the roots; None means the system's.
+
+    The certificate must have one of `names`. `client_certificate` is shown to the backend: the name of its SDS secret.
+    """
 
     sni: str | None = None
     ca_secret: str | None = None
     verify: bool = True
+    names: tuple[SubjectName, ...] = ()
+    client_certificate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
+    """`blocked` says that nothing may be sent, since the backend could not be trusted."""
+
     id: ClusterId
     protocol: Protocol = Protocol.HTTP1
     tls: UpstreamTls | None = None
     origin: str = ""
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +260,14 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientValidation:
+    """Certificates of clients: the SDS secret of who is trusted, and whether one without a valid one is turned away."""
+
+    ca_secret: str
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class FilterChain:
     """A listener of a Gateway for requests: an SNI hostname (None: any), its certificates, its routes."""
 
@@ -251,6 +275,7 @@ class FilterChain:
     hostname: str | None
     route_config: str
     certificates: tuple[str, ...] = ()
+    clients: ClientValidation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -58,8 +58,6 @@ class BackendTLSPolicySpec(Model):
 
 class BackendTLSPolicy(Resource):
     """TLS between the Gateway and the backends of a Service."""
-
-    supported: ClassVar[bool] = False
 
     kind: Literal["BackendTLSPolicy"] = "BackendTLSPolicy"
     spec: BackendTLSPolicySpec

@@ -215,8 +215,8 @@ class GatewayBackendTLS(Model):
 class GatewayTLSConfig(Model):
     """TLS towards clients (`frontend`) and backends (`backend`) for the whole Gateway."""
 
-    backend: Annotated[GatewayBackendTLS | None, NotSupported()] = None
-    frontend: Annotated[FrontendTLSConfig | None, NotSupported()] = None
+    backend: GatewayBackendTLS | None = None
+    frontend: FrontendTLSConfig | None = None
 
 
 class GatewaySpec(Model):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from controlplane.api.backend import Backend
 from controlplane.api.core import Service
 from controlplane.api.meta import ENVOY_GATEWAY_GROUP, POLICY_GROUP, BackendObjectReference, ObjectKey
-from controlplane.compile import trust
+from controlplane.compile import backendtls, trust
 from controlplane.compile.grants import permitted
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
-from controlplane.ir import Cluster, ClusterId, Endpoint, Endpoints, Protocol, UpstreamTls
+from controlplane.ir import Cluster, ClusterId, Endpoint, Endpoints, Protocol, SubjectName, UpstreamTls
 
 GROUPS = (POLICY_GROUP, ENVOY_GATEWAY_GROUP)
 _HTTP2_PROTOCOLS = ("kubernetes.io/h2c", "grpc", "gateway.envoyproxy.io/h2c")
@@ -40,7 +40,7 @@ def resolve(view: View, ref: BackendObjectReference, *, source: ObjectKey, field
         return _fault("BackendNotFound", f"{target} does not exist", f"{field}.name")
     if isinstance(backend, Service):
         return _resolve_service(backend, target, ref.port, field)
-    for untrusted in trust.faults(view, backend):
+    for untrusted in trust.faults(view, trust.of_backend(backend)):
         return _fault(untrusted.reason, f"{target} cannot be trusted: {untrusted.message}", f"{field}.name")
     return Resolved(ClusterId(target.namespace, "Backend", target.name, ref.port or 0))
 
@@ -52,8 +52,12 @@ def cluster(view: View, id_: ClusterId) -> Cluster | None:
         port = next((p for p in backend.spec.ports if p.port == id_.port), None)
         if port is None:
             return None
-        h2 = port.app_protocol in _HTTP2_PROTOCOLS
-        return Cluster(id_, Protocol.HTTP2 if h2 else Protocol.HTTP1, origin=str(backend.key))
+        protocol = Protocol.HTTP2 if port.app_protocol in _HTTP2_PROTOCOLS else Protocol.HTTP1
+        policy = backendtls.policy_of(view, backend, id_.port)
+        if policy is None:
+            return Cluster(id_, protocol, origin=str(backend.key))
+        tls = backendtls.upstream_tls(view, policy)
+        return Cluster(id_, protocol, tls, origin=str(backend.key), blocked=tls is None)
     if isinstance(backend, Backend):
         h2 = any(protocol in _HTTP2_PROTOCOLS for protocol in backend.spec.app_protocols)
         return Cluster(id_, Protocol.HTTP2 if h2 else Protocol.HTTP1, tls=_tls_of(backend), origin=str(backend.key))
@@ -73,7 +77,14 @@ def endpoints(view: View, id_: ClusterId) -> Endpoints:
 def authorities(view: View, id_: ClusterId) -> trust.Authorities | None:
     """Returns whom a cluster trusts, where that is not the system's choice."""
     backend = _backend_of(view, id_)
-    return trust.authorities(view, backend) if isinstance(backend, Backend) else None
+    if isinstance(backend, Backend):
+        return (
+            None
+            if trust.faults(view, trust.of_backend(backend))
+            else trust.authorities(view, trust.of_backend(backend))
+        )
+    policy = backendtls.policy_of(view, backend, id_.port) if backend is not None else None
+    return trust.authorities(view, trust.of_policy(policy)) if policy is not None else None
 
 
 def unresolved_hosts(view: View, id_: ClusterId) -> tuple[str, ...]:
@@ -130,8 +141,10 @@ def _tls_of(backend: Backend) -> UpstreamTls | None:
     tls = backend.spec.tls
     if tls is None:
         return None
-    ca_secret = trust.secret_name(backend) if trust.names_any(backend) else None
-    return UpstreamTls(sni=tls.sni, ca_secret=ca_secret, verify=not tls.insecure_skip_verify)
+    trusted = trust.of_backend(backend)
+    names = () if tls.sni is None else (SubjectName("Hostname", tls.sni),)
+    ca_secret = trusted.secret if trusted.refs else None
+    return UpstreamTls(sni=tls.sni, ca_secret=ca_secret, verify=not tls.insecure_skip_verify, names=names)
 
 
 def _backend_of(view: View, id_: ClusterId) -> Service | Backend | None:

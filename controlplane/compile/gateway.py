@@ -9,11 +9,12 @@ from controlplane.api.core import Secret
 from controlplane.api.gateway import Gateway, Listener
 from controlplane.api.listenerset import ListenerSet
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.compile.frontend import Frontend, frontend
 from controlplane.compile.grants import permitted
 from controlplane.compile.protocols import PROTOCOLS, Transport
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false, true
-from controlplane.ir import Certificate, FilterChain, PortListener, StreamChain
+from controlplane.ir import Certificate, ClientValidation, FilterChain, PortListener, StreamChain
 
 CONTROLLER_NAME = "dragoman.dev/gateway-controller"
 
@@ -35,6 +36,7 @@ class GatewayListener:
     certificates: tuple[str, ...]
     spec: Listener
     conditions: tuple[Condition, ...]
+    clients: ClientValidation | None = None
 
     @property
     def serves(self) -> bool:
@@ -152,7 +154,9 @@ def _chains(
         return
     for each in members:
         if each.protocol == "HTTPS":
-            yield FilterChain(each.id, each.hostname, route_config_name(identity, each), each.certificates)
+            yield FilterChain(
+                each.id, each.hostname, route_config_name(identity, each), each.certificates, each.clients
+            )
         else:
             yield from streams.get(each.id, ())
 
@@ -183,10 +187,9 @@ def _listener(view: View, gateway: Gateway, member: _Member, conflict: Condition
         accepted = false("Accepted", "UnsupportedProtocol", message, f"{field}.protocol")
     elif conflict is not None:
         accepted = false("Accepted", conflict.reason, conflict.message, conflict.field)
-    elif protocol == "HTTPS" and _checks_clients(gateway, spec.port):
-        message = "certificates of clients cannot be checked yet, so the listener does not serve"
-        accepted = false("Accepted", "UnsupportedValue", message, "spec.tls.frontend")
-    conditions = [accepted, kind_fault or tls_fault or true("ResolvedRefs")]
+    clients = frontend(view, gateway, spec.port) if protocol == "HTTPS" else Frontend()
+    accepted = clients.accepted if accepted.status == "True" and clients.accepted is not None else accepted
+    conditions = [accepted, kind_fault or tls_fault or clients.resolved or true("ResolvedRefs")]
     if conflict is not None:
         conditions.append(conflict)
     return GatewayListener(
@@ -200,16 +203,8 @@ def _listener(view: View, gateway: Gateway, member: _Member, conflict: Condition
         certificates=certificates,
         spec=spec,
         conditions=tuple(conditions),
+        clients=clients.validation,
     )
-
-
-def _checks_clients(gateway: Gateway, port: int) -> bool:
-    """Says whether clients have to show a certificate on a port (Gateway API: GatewaySpec.tls.frontend)."""
-    frontend = gateway.spec.tls.frontend if gateway.spec.tls is not None else None
-    if frontend is None:
-        return False
-    of_port = next((each.tls for each in frontend.per_port if each.port == port), frontend.default)
-    return of_port.validation is not None
 
 
 def _kinds(spec: Listener, field: str) -> tuple[tuple[str, ...], Condition | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from controlplane.api.backendtlspolicy import BackendTLSPolicy
 from controlplane.api.endpointslice import EndpointSlice
 from controlplane.api.meta import ObjectKey
 from controlplane.api.referencegrant import ReferenceGrant
@@ -23,6 +24,10 @@ class View(Protocol):
 
     def slices(self, namespace: str, service: str) -> Iterable[EndpointSlice]:
         """Returns the EndpointSlices of a Service."""
+        ...
+
+    def tls_policies(self, namespace: str, service: str) -> Sequence[BackendTLSPolicy]:
+        """Returns the BackendTLSPolicies that name a Service, the oldest first."""
         ...
 
     def addresses(self, host: str) -> tuple[str, ...] | None:

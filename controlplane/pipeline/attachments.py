@@ -49,6 +49,10 @@ class Attachments:
             "used clusters", self.routes, self._clusters_of_route
         )
 
+        self.gateways_of_service: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
+            "gateways of a service", self.routes, self._services_of_route
+        )
+
     def our_gateways(self) -> list[ObjectKey]:
         """Returns the Gateways of our class."""
         keys = self._objects.table(GATEWAY_GROUP, "Gateway").all_keys()
@@ -128,3 +132,7 @@ class Attachments:
             return []
         used = dict.fromkeys(self.compiled.get(key).clusters())
         return [(each, cluster) for each in gateways for cluster in used]
+
+    def _services_of_route(self, key: ObjectKey) -> list[tuple[tuple[str, str], ObjectKey]]:
+        used = [(gateway, id_) for gateway, id_ in self._clusters_of_route(key) if id_.kind == "Service"]
+        return list(dict.fromkeys(((id_.namespace, id_.name), gateway) for gateway, id_ in used))

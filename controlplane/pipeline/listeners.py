@@ -7,12 +7,12 @@ from itertools import chain
 
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
-from controlplane.compile import gateway
+from controlplane.compile import frontend, gateway
 from controlplane.graph import Derived, Graph, Table
 from controlplane.pipeline.attachments import Attachments
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.streams import Streams
-from controlplane.translate import listeners
+from controlplane.translate import clusters, listeners
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Resource
 
@@ -30,6 +30,9 @@ class Listeners:
             "listener", self._compute_listener
         )
         self._secret: Derived[str, Resource | None] = graph.derive("secret", self._compute_secret)
+        self._authorities: Derived[tuple[ObjectKey, str], Resource | None] = graph.derive(
+            "client authorities", self._compute_authorities
+        )
 
     def ports(self, key: ObjectKey) -> tuple[ir.PortListener, ...]:
         """Returns what a Gateway listens on."""
@@ -40,9 +43,17 @@ class Listeners:
         return (self._listener.get((key, each.name)) for each in self._ports.get(key))
 
     def secrets(self, key: ObjectKey) -> Iterable[Resource | None]:
-        """Yields the certificates that the listeners of a Gateway show."""
+        """Yields the certificates that the listeners of a Gateway show, and whom they trust clients by."""
         names = {name for each in self._chains(key) for name in each.certificates}
-        return (self._secret.get(name) for name in sorted(names))
+        yield from (self._secret.get(name) for name in sorted(names))
+        trusted = {
+            each.clients.ca_secret for each in self._chains(key) if isinstance(each, ir.FilterChain) and each.clients
+        }
+        yield from (self._authorities.get((key, name)) for name in sorted(trusted))
+
+    def certificate(self, name: str) -> Resource | None:
+        """Returns the certificate that a Secret (`NAMESPACE/NAME`) holds."""
+        return self._secret.get(name)
 
     def route_configurations(self, key: ObjectKey) -> list[str]:
         """Returns the names of the RouteConfigurations that the listeners of a Gateway refer to."""
@@ -73,3 +84,11 @@ class Listeners:
         if source is None:
             return None
         return Resource.of(xds.SECRET, name, listeners.secret(source), (source.origin,))
+
+    def _compute_authorities(self, key: tuple[ObjectKey, str]) -> Resource | None:
+        gateway_key, name = key
+        found = self._objects.get(gateway_key)
+        source = frontend.authorities(self._objects, found, name) if found is not None else None
+        if source is None:
+            return None
+        return Resource.of(xds.SECRET, name, clusters.authorities(name, source.pem), (source.origin,))

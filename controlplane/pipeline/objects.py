@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane.api.backendtlspolicy import BackendTLSPolicy
 from controlplane.api.endpointslice import EndpointSlice
 from controlplane.api.load import Fault
 from controlplane.api.meta import DISCOVERY_GROUP, GATEWAY_GROUP, ObjectKey
 from controlplane.api.referencegrant import ReferenceGrant
+from controlplane.compile.backendtls import in_order
 from controlplane.compile.targets import Targets
 from controlplane.graph import Derived, Graph, Group, Table
 
@@ -46,6 +48,9 @@ class Objects:
         )
         self._slices: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
             "slices", self.table(DISCOVERY_GROUP, "EndpointSlice"), self._service_of_slice
+        )
+        self._tls_policies: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
+            "TLS policies", self.table(GATEWAY_GROUP, "BackendTLSPolicy"), self._services_of_policy
         )
 
     def table(self, group: str, kind: str) -> Table[ObjectKey, Admitted]:
@@ -90,6 +95,10 @@ class Objects:
         found = (self.get(key) for key in sorted(self._slices.get((namespace, service))))
         return [piece for piece in found if piece is not None]
 
+    def tls_policies(self, namespace: str, service: str) -> Sequence[BackendTLSPolicy]:
+        found = (self.get(key) for key in self._tls_policies.get((namespace, service)))
+        return in_order(policy for policy in found if policy is not None)
+
     def addresses(self, host: str) -> tuple[str, ...] | None:
         return self.resolved.get(host)
 
@@ -113,6 +122,12 @@ class Objects:
         piece = self.get(key)
         service = piece.metadata.labels.get(SERVICE_NAME) if piece is not None else None
         return [((key.namespace, service), key)] if service else []
+
+    def _services_of_policy(self, key: ObjectKey) -> list[tuple[tuple[str, str], ObjectKey]]:
+        policy = self.get(key)
+        targets = policy.targets if policy is not None else ()
+        names = dict.fromkeys(each.name for each in targets if (each.group, each.kind) == ("", "Service"))
+        return [((key.namespace, name), key) for name in names]
 
 
 def _is_of_listener(fault: Fault) -> bool:

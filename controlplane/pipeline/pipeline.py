@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from controlplane.api.meta import ObjectKey
-from controlplane.compile import backends
+from controlplane.compile import backends, backendtls
 from controlplane.compile.protocols import HTTP_ROUTES
 from controlplane.conditions import ObjectStatus
 from controlplane.graph import Derived, Graph, Table
@@ -55,6 +55,9 @@ class Pipeline:
         self._listeners = Listeners(graph, self.objects, attachments)
         self.bindings = self._listeners.bindings
         self._upstreams = Upstreams(graph, self.objects)
+        self._client_certificate: Derived[ObjectKey, backendtls.ClientCertificate] = graph.derive(
+            "client certificate", self._compute_client_certificate
+        )
         self._typed = graph.derive("resources", self._compute_typed)
         self._snapshot = graph.derive("snapshot", self._compute_snapshot)
         self.snapshots = graph.root(attachments.our_gateways, self._snapshot)
@@ -136,6 +139,12 @@ class Pipeline:
             return []
         return [(place, self.policies.merged.get((place, key))) for place, _ in self._attachments.places(key)]
 
+    def _compute_client_certificate(self, key: ObjectKey) -> backendtls.ClientCertificate:
+        found = self.objects.get(key)
+        if found is None:
+            return backendtls.ClientCertificate()
+        return backendtls.client_certificate(self.objects, found)
+
     def _compute_typed(self, key: tuple[ObjectKey, str]) -> Mapping[str, Resource]:
         found = self._resources_of_type[key[1]](self, key[0])
         return MappingProxyType({each.name: each for each in found if each is not None})
@@ -145,13 +154,17 @@ class Pipeline:
         return Snapshot(MappingProxyType(typed))
 
     def _all_clusters(self, key: ObjectKey) -> Iterable[Resource | None]:
-        return (*self._upstreams.clusters(self._attachments.used_clusters.get(key)), *self.guards.clusters())
+        used, shown = self._attachments.used_clusters.get(key), self._client_certificate.get(key).secret
+        return (*self._upstreams.clusters(used, certificate=shown), *self.guards.clusters())
 
     def _all_endpoints(self, key: ObjectKey) -> Iterable[Resource | None]:
         return self._upstreams.endpoints(self._attachments.used_clusters.get(key))
 
     def _all_secrets(self, key: ObjectKey) -> Iterable[Resource | None]:
         yield from self._listeners.secrets(key)
+        shown = self._client_certificate.get(key).secret
+        if shown is not None:
+            yield self._listeners.certificate(shown)
         yield from self._upstreams.secrets(self._attachments.used_clusters.get(key))
 
     def _all_routes(self, key: ObjectKey) -> Iterable[Resource | None]:

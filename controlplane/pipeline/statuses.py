@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from controlplane.api.backend import Backend
+from controlplane.api.backendtlspolicy import BackendTLSPolicy
 from controlplane.api.fields import unsupported_fields
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile import trust
 from controlplane.compile.attachment import Attached
+from controlplane.compile.backendtls import client_certificate, judge
+from controlplane.compile.frontend import insecure
 from controlplane.compile.gateway import CONTROLLER_NAME, GatewayListener
-from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, ParentStatus, false, true
+from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.pipeline.attachments import Attachments, is_route
 from controlplane.pipeline.objects import Admitted, Objects
 from controlplane.pipeline.policies import Place, is_policy
@@ -46,12 +49,18 @@ class Statuses:
             return ObjectStatus(conditions=refused)
         if is_policy(key):
             return self._policy(key)
+        if isinstance(admitted.object, BackendTLSPolicy):
+            return self._backend_tls(admitted.object)
         if key.group == GATEWAY_GROUP and key.kind == "GatewayClass":
             return self._gateway_class(admitted)
         if not admitted.object.supported:
             message = f"{key.kind} is not supported yet; the object has no effect"
             return ObjectStatus(conditions=(false("Accepted", "NotSupported", message, "kind"),))
-        untrusted = trust.faults(self._objects, admitted.object) if isinstance(admitted.object, Backend) else ()
+        untrusted = (
+            trust.faults(self._objects, trust.of_backend(admitted.object))
+            if isinstance(admitted.object, Backend)
+            else ()
+        )
         return ObjectStatus(conditions=(true("Accepted"), *untrusted, *_unsupported(admitted)))
 
     def _refused(self, key: ObjectKey, admitted: Admitted) -> tuple[Condition, ...]:
@@ -95,7 +104,11 @@ class Statuses:
             accepted = true("Accepted", "ListenersNotValid", f"listeners that do not serve: {', '.join(bad)}")
         if len(bad) == len(judged):
             accepted = false("Accepted", "ListenersNotValid", "no listener is valid", "spec.listeners")
-        conditions = (*(refused or (accepted,)), *_unsupported(admitted))
+        gateway = self._objects.get(key)
+        further = (
+            (client_certificate(self._objects, gateway).condition, insecure(gateway)) if gateway is not None else ()
+        )
+        conditions = (*(refused or (accepted,)), *filter(None, further), *_unsupported(admitted))
         return ObjectStatus(conditions=conditions, listeners=listeners)
 
     def _without_class(self, admitted: Admitted | None) -> tuple[Condition, ...]:
@@ -125,6 +138,27 @@ class Statuses:
             for parent in self._attachments.attachment.get(key).parents
         )
         return ObjectStatus(conditions=(*refused, *self._attachments.attachment.get(key).missing), parents=parents)
+
+    def _backend_tls(self, policy: BackendTLSPolicy) -> ObjectStatus:
+        conditions = judge(self._objects, policy)
+        services = [(policy.metadata.namespace, each.name) for each in policy.targets if each.kind == "Service"]
+        gateways = {gateway for each in services for gateway in self._attachments.gateways_of_service.get(each)}
+        missing = [
+            false(
+                "Accepted",
+                "TargetNotFound",
+                f"{each.kind} {each.name} does not exist",
+                f"spec.targetRefs[{index}].name",
+            )
+            for index, each in enumerate(policy.targets)
+            if self._objects.get(ObjectKey(each.group, each.kind, policy.metadata.namespace, each.name)) is None
+        ]
+        if not gateways:
+            return ObjectStatus(conditions=(*missing, *conditions))
+        refs = [ParentRef(key.kind, key.name, key.group, key.namespace) for key in sorted(gateways)]
+        return ObjectStatus(
+            tuple(missing), tuple(ParentStatus(f"{r.kind} {r.namespace}/{r.name}", conditions, r) for r in refs)
+        )
 
 
 def _unsupported(admitted: Admitted | None) -> tuple[Condition, ...]:

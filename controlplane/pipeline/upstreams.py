@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from controlplane import ir
 from controlplane.compile import backends
@@ -18,23 +19,27 @@ class Upstreams:
 
     def __init__(self, graph: Graph, objects: Objects) -> None:
         self._objects = objects
-        self._cluster: Derived[ir.ClusterId, Resource | None] = graph.derive("cluster", self._compute_cluster)
+        self._cluster: Derived[tuple[ir.ClusterId, str | None], Resource | None] = graph.derive(
+            "cluster", self._compute_cluster
+        )
+        self._blocked: Derived[ir.ClusterId, bool] = graph.derive("blocked cluster", self._compute_blocked)
         self._endpoints: Derived[ir.ClusterId, Resource] = graph.derive("endpoints", self._compute_endpoints)
         self._authorities: Derived[ir.ClusterId, Resource | None] = graph.derive(
             "authorities", self._compute_authorities
         )
 
-    def clusters(self, used: Iterable[ir.ClusterId]) -> Iterable[Resource | None]:
-        """Yields the clusters; None for one whose backend has gone."""
-        return (self._cluster.get(id_) for id_ in sorted(used, key=str))
+    def clusters(self, used: Iterable[ir.ClusterId], *, certificate: str | None = None) -> Iterable[Resource | None]:
+        """Yields the clusters, None for one whose backend has gone; `certificate` is shown to backends that ask."""
+        return (self._cluster.get((id_, certificate)) for id_ in sorted(used, key=str))
 
     def endpoints(self, used: Iterable[ir.ClusterId]) -> Iterable[Resource | None]:
-        """Yields the endpoints of the clusters that there are."""
-        return (self._endpoints.get(id_) for id_ in sorted(used, key=str) if self._cluster.get(id_) is not None)
+        """Yields the endpoints of the clusters that there are and that may be used."""
+        return (self._endpoints.get(id_) for id_ in sorted(used, key=str) if not self._blocked.get(id_))
 
     def secrets(self, used: Iterable[ir.ClusterId]) -> Iterable[Resource | None]:
-        """Yields whom the clusters trust, where that is not the system's choice."""
-        return (self._authorities.get(id_) for id_ in sorted(used, key=str) if id_.kind == "Backend")
+        """Yields whom the clusters trust, where that is not the system's choice; several may trust the same."""
+        found = (self._authorities.get(id_) for id_ in sorted(used, key=str))
+        return {each.name: each for each in found if each is not None}.values()
 
     def wanted_hosts(self) -> frozenset[str]:
         """Returns the host names that Backends name, in force or about to be."""
@@ -46,10 +51,17 @@ class Upstreams:
                         found.update(e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None)
         return frozenset(found)
 
-    def _compute_cluster(self, id_: ir.ClusterId) -> Resource | None:
+    def _compute_blocked(self, id_: ir.ClusterId) -> bool:
+        source = backends.cluster(self._objects, id_)
+        return source is None or source.blocked
+
+    def _compute_cluster(self, key: tuple[ir.ClusterId, str | None]) -> Resource | None:
+        id_, certificate = key
         source = backends.cluster(self._objects, id_)
         if source is None:
             return None
+        if certificate is not None and source.tls is not None:
+            source = replace(source, tls=replace(source.tls, client_certificate=certificate))
         return Resource.of(xds.CLUSTER, str(id_), clusters.cluster(source), (source.origin,))
 
     def _compute_endpoints(self, id_: ir.ClusterId) -> Resource:

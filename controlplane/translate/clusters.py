@@ -35,7 +35,9 @@ def ads() -> ConfigSource:
 
 
 def cluster(source: ir.Cluster) -> bytes:
-    """Encodes a cluster whose endpoints come by EDS."""
+    """Encodes a cluster whose endpoints come by EDS; one that is blocked has none."""
+    if source.blocked:
+        return encode(Cluster(name=str(source.id), type=Cluster.STATIC, connect_timeout=duration(_CONNECT_TIMEOUT_S)))
     message = Cluster(
         name=str(source.id),
         type=Cluster.EDS,
@@ -87,16 +89,17 @@ def _tls(tls: ir.UpstreamTls, protocol: ir.Protocol) -> TransportSocket:
     common = CommonTlsContext(alpn_protocols=["h2" if protocol is ir.Protocol.HTTP2 else "http/1.1"])
     if tls.verify:
         _verify(common, tls)
+    if tls.client_certificate is not None:
+        common.tls_certificate_sds_secret_configs.add(name=tls.client_certificate, sds_config=ads())
     upstream = UpstreamTlsContext(common_tls_context=common, sni=tls.sni or "")
     return TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(upstream))
 
 
 def _verify(common: CommonTlsContext, tls: ir.UpstreamTls) -> None:
     context = CertificateValidationContext()
-    if tls.sni is not None:
-        context.match_typed_subject_alt_names.add(
-            san_type=SubjectAltNameMatcher.DNS, matcher=StringMatcher(exact=tls.sni)
-        )
+    for name in tls.names:
+        type_ = SubjectAltNameMatcher.DNS if name.kind == "Hostname" else SubjectAltNameMatcher.URI
+        context.match_typed_subject_alt_names.add(san_type=type_, matcher=StringMatcher(exact=name.value))
     if tls.ca_secret is None:
         context.trusted_ca.filename = _SYSTEM_ROOTS
         common.validation_context.CopyFrom(context)

@@ -19,7 +19,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import (
     HeaderMutation as EarlyHeaderMutation,
 )
-from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsCertificate
+from envoy.extensions.transport_sockets.tls.v3.common_pb2 import CertificateValidationContext, TlsCertificate
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig, Secret
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, DownstreamTlsContext
 
@@ -110,4 +110,14 @@ def _tls(chain: ir.FilterChain) -> TransportSocket:
         ],
     )
     context = DownstreamTlsContext(common_tls_context=common)
+    if chain.clients is not None:
+        _check_clients(context, chain.clients)
     return TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
+
+
+def _check_clients(context: DownstreamTlsContext, clients: ir.ClientValidation) -> None:
+    context.require_client_certificate.value = clients.required
+    validation = context.common_tls_context.combined_validation_context
+    if not clients.required:
+        validation.default_validation_context.trust_chain_verification = CertificateValidationContext.ACCEPT_UNTRUSTED
+    validation.validation_context_sds_secret_config.CopyFrom(SdsSecretConfig(name=clients.ca_secret, sds_config=ads()))

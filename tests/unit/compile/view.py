@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from controlplane.api.backendtlspolicy import BackendTLSPolicy
 from controlplane.api.endpointslice import EndpointSlice
 from controlplane.api.load import load
 from controlplane.api.meta import ObjectKey
 from controlplane.api.referencegrant import ReferenceGrant
+from controlplane.compile.backendtls import in_order
 
 
 class PlainView:
@@ -27,6 +29,11 @@ class PlainView:
     def slices(self, namespace: str, service: str) -> Iterable[EndpointSlice]:
         pieces = [each for each in self.objects.values() if isinstance(each, EndpointSlice)]
         return [each for each in pieces if (each.metadata.namespace, each.service_name) == (namespace, service)]
+
+    def tls_policies(self, namespace: str, service: str) -> Sequence[BackendTLSPolicy]:
+        found = (each for each in self.objects.values() if isinstance(each, BackendTLSPolicy))
+        about = (each for each in found if service in {target.name for target in each.targets})
+        return in_order(each for each in about if each.metadata.namespace == namespace)
 
     def addresses(self, host: str) -> tuple[str, ...] | None:
         return None
