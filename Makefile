@@ -6,6 +6,7 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
+.PHONY: test-cluster conformance cluster cluster-down
 .PHONY: help up test test-unit lint format bench docs lock clean
 
 help: ## Show this help
@@ -32,11 +33,23 @@ up: $(RUN_STAMP) ## Start the whole gateway on examples/quickstart; Ctrl-C stops
 	@$(BIN)/dragoman up examples/quickstart
 
 test: $(DEV_STAMP) ## Run all tests: unit, and end to end with real Envoy and Redis
-	@$(BIN)/python -m pytest -n 2 -m "not serial" tests
-	@$(BIN)/python -m pytest -m serial tests
+	@$(BIN)/python -m pytest -n 2 -m "not serial" --ignore tests/cluster tests
+	@$(BIN)/python -m pytest -m serial --ignore tests/cluster tests
 
 test-unit: $(DEV_STAMP) ## Run the unit tests alone
 	@$(BIN)/python -m pytest -n 2 tests/unit
+
+test-cluster: $(DEV_STAMP) ## Run the tests that need a Kubernetes cluster (tests/cluster/README.md)
+	@$(BIN)/python -m pytest -n 0 -rs tests/cluster
+
+conformance: $(DEV_STAMP) ## Run the Gateway API conformance suite (TEST=HTTPRouteWeight KEEP=1 FAST=1 CLUSTER_NAME=...)
+	@$(BIN)/python tools/conformance.py $(if $(TEST),--test '$(TEST)') $(if $(KEEP),--keep) $(if $(FAST),--fast) $(CONFORMANCE_FLAGS)
+
+cluster: $(DEV_STAMP) ## Start a Kubernetes cluster with the product in it, without containers
+	@$(BIN)/python tools/cluster.py up
+
+cluster-down: $(DEV_STAMP) ## End that cluster
+	@$(BIN)/python tools/cluster.py down
 
 lint: $(DEV_STAMP) ## ruff, pyright, import-linter
 	@$(BIN)/ruff check .

@@ -53,7 +53,8 @@ class Cluster:
             raise RuntimeError(why_no_rig())
         cluster = Cluster(rig.home / "run" / name / "kubeconfig", name=name, rig=rig)
         cluster._keep = keep
-        if not (keep and cluster.running()):
+        cluster.fresh = not (keep and cluster.running())
+        if cluster.fresh:
             rig.run("up", channel, name=name)
         return cluster
 
@@ -63,6 +64,7 @@ class Cluster:
         return Cluster(kubeconfig)
 
     _keep = False
+    fresh = False
 
     @property
     def ours(self) -> bool:
@@ -204,6 +206,12 @@ class Cluster:
         command = [self.helm, "upgrade", "--install", release, str(CHART), "--namespace", NAMESPACE]
         limit = f"{within_s:.0f}s"
         self.run(*command, "--create-namespace", "--wait", "--timeout", limit, *options, within_s=within_s + 30)
+
+    def restart(self) -> None:
+        """Starts every process of what is installed anew, with the code as it is now, and waits for them."""
+        self.kubectl("-n", NAMESPACE, "rollout", "restart", "deployment")
+        for each in self.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments")["items"]:
+            self.wait_rollout(NAMESPACE, each["metadata"]["name"])
 
     def uninstall(self, *, release: str = "dragoman") -> None:
         """Removes what was installed; the CRDs stay."""
