@@ -67,6 +67,14 @@ bench: $(DEV_STAMP) ## Measure against the performance budget; writes benchmarks
 docs: $(RUN_STAMP) ## Write docs/resources/ from the models
 	@$(BIN)/python tools/generate_docs.py
 
+.PHONY: crds chart-lint
+crds: $(RUN_STAMP) ## Write the chart's CRDs from the models
+	@$(BIN)/python tools/generate_crds.py
+
+chart-lint: ## Check the chart (needs helm)
+	@helm lint --strict --quiet charts/dragoman
+	@helm lint --strict --quiet charts/dragoman --values tests/cluster/values.yaml
+
 lock: $(DEV_STAMP) ## Pin the dependencies anew, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements-dev.in -o requirements-dev.txt
