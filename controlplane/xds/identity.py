@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
+from controlplane.provision.names import resource_name
+
 # A namespace has no dot in its name, so no Gateway is ever called like a service.
 _SERVICES: Final = "dragoman.services"
 AUTHZ_OWNER: Final = f"{_SERVICES}/authz"
@@ -40,11 +42,18 @@ class Principal:
     """Who is at the other end, as authenticated by the transport (in file mode: by which socket it came).
 
     `owner` is `NAMESPACE/GATEWAY` for a gateway, `authz` or `ratelimit` for a service; None leaves the choice within
-    the role to the client (loopback TCP of `serve`: claims are accepted, and logged).
+    the role to the client (loopback TCP of `serve`: claims are accepted, and logged). `service_account` (namespace and
+    name, of a verified token) leaves a gateway the one choice that has a ServiceAccount of this name.
     """
 
     role: Literal["gateway", "service", "any"]
     owner: str | None = None
+    service_account: tuple[str, str] | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the client's own word decides whose it is."""
+        return self.owner is None and self.service_account is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,16 @@ def _gateway(principal: Principal, node: Node, claimed: str) -> str | Refusal:
         return Refusal(f"node.cluster {claimed!r} is not a service's, but this connection is")
     if not _GATEWAY.fullmatch(claimed):
         return Refusal("node.cluster must be NAMESPACE/NAME of a Gateway")
+    if principal.service_account is not None and not _runs_as(claimed, principal.service_account):
+        return Refusal(
+            f"node.cluster {claimed!r} is not the Gateway of service account {'/'.join(principal.service_account)!r}"
+        )
     stated = node.metadata.get(GATEWAY_METADATA, claimed)
     if stated != claimed:
         return Refusal(f"node.metadata[{GATEWAY_METADATA!r}] contradicts node.cluster {claimed!r}")
     return claimed + GRPC_SUFFIX if node.user_agent_name.startswith("gRPC") else claimed
+
+
+def _runs_as(gateway: str, service_account: tuple[str, str]) -> bool:
+    namespace, _, name = gateway.partition("/")
+    return (namespace, resource_name(name)) == service_account

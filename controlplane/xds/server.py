@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import random
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import grpc
 import grpc.aio
 
 from controlplane.xds import wire
+from controlplane.xds.authentication import Authenticated
 from controlplane.xds.cache import Session, SnapshotCache
 from controlplane.xds.events import Protocol
 from controlplane.xds.identity import Node, Principal, Refusal, owner_of
@@ -31,6 +33,9 @@ SOTW_METHOD: Final = f"{_SERVICE}/StreamAggregatedResources"
 
 _PRUNE_INTERVAL_S: Final = 5.0
 
+Admission = Principal | Authenticated
+"""Who comes by an address: known by the address itself, or by what each shows."""
+
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -43,6 +48,12 @@ class Limits:
     first_request_timeout_s: float = 10.0
     keepalive_s: float = 30.0
     """A peer that leaves a ping unanswered for a third of this is taken for dead."""
+    max_connections: int = 10_000
+    """On each address; Envoys and services need one."""
+    max_unauthenticated: int = 1_000
+    """Streams whose token is being verified."""
+    max_stream_age_s: float | None = 3600.0
+    """How long who has shown a token is served without showing one anew (less up to a fifth)."""
 
 
 class ListenError(ValueError):
@@ -68,26 +79,28 @@ class AdsServer:
 async def serve_ads(
     cache: SnapshotCache,
     *,
-    listen: Mapping[str, Principal],
+    listen: Mapping[str, Admission],
     limits: Limits | None = None,
     insecure_off_loopback: bool = False,
 ) -> AdsServer:
     """Serves the cache on each address (`unix:/path`, created with mode 0600, or `HOST:PORT`) to who comes by it.
 
-    Raises ListenError for a busy address, and for plaintext off loopback unless that is asked for.
+    Raises ListenError for a busy address, and for plaintext off loopback unless that is asked for. TLS alone lets
+    nobody in: a certificate comes with an authenticator.
     """
     limits = limits or Limits()
     streams = _Streams(cache, limits)
     servers: list[grpc.aio.Server] = []
     addresses: list[str] = []
     try:
-        for address, principal in listen.items():
-            if not (insecure_off_loopback or _is_local(address)):
+        for address, admission in listen.items():
+            tls = admission.tls if isinstance(admission, Authenticated) else None
+            if not (tls or insecure_off_loopback or _is_local(address)):
                 raise ListenError(f"{address}: plaintext xDS is served on loopback and Unix sockets only")
             server = grpc.aio.server(options=_options(limits))
             servers.append(server)
-            server.add_generic_rpc_handlers((_Handler(streams, principal),))
-            addresses.append(_bind(server, address))
+            server.add_generic_rpc_handlers((_Handler(streams, admission),))
+            addresses.append(_bind(server, address, tls.credentials() if tls else None))
             await server.start()
     except BaseException:
         await asyncio.gather(*(server.stop(None) for server in servers))
@@ -110,6 +123,11 @@ def _options(limits: Limits) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", int(limits.keepalive_s * 1000 / 3)),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Of one client: more than Envoy and our own clients ever open.
+        ("grpc.max_concurrent_streams", 100),
+        ("grpc.max_connection_idle_ms", 300_000),
+        ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        ("grpc.server_handshake_timeout_ms", int(limits.first_request_timeout_s * 1000)),
     ]
 
 
@@ -124,10 +142,10 @@ def _is_local(address: str) -> bool:
     return False
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
     try:
         if not address.startswith("unix:"):
-            port = server.add_insecure_port(address)
+            port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
             return f"{address.rpartition(':')[0]}:{port}"
         path = Path(address.removeprefix("unix:"))
         _clear_stale(path)
@@ -149,10 +167,10 @@ def _clear_stale(path: Path) -> None:
 
 
 class _Handler(grpc.GenericRpcHandler):
-    def __init__(self, streams: _Streams, principal: Principal) -> None:
+    def __init__(self, streams: _Streams, admission: Admission) -> None:
         self._handlers: dict[str, Any] = {
-            DELTA_METHOD: grpc.stream_stream_rpc_method_handler(streams.handler(principal, _DELTA)),
-            SOTW_METHOD: grpc.stream_stream_rpc_method_handler(streams.handler(principal, _SOTW)),
+            DELTA_METHOD: grpc.stream_stream_rpc_method_handler(streams.handler(admission, _DELTA)),
+            SOTW_METHOD: grpc.stream_stream_rpc_method_handler(streams.handler(admission, _SOTW)),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -182,7 +200,7 @@ _SOTW: Final = _Dialect("sotw", parse_sotw, _encode_sotw)
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Why a stream is ended by the server."""
+    """Why a stream is ended by the server; with code OK, only so that the client comes back."""
 
     code: grpc.StatusCode
     message: str
@@ -196,14 +214,15 @@ class _Streams:
         self._cache = cache
         self._limits = limits
         self._open: set[asyncio.Future[_End]] = set()
+        self._authenticating = 0
         self._stopping = False
 
-    def handler(self, principal: Principal, dialect: _Dialect) -> Callable[[Any, _Context], Awaitable[None]]:
-        """Returns the gRPC method of one dialect for those who come as the principal."""
+    def handler(self, admission: Admission, dialect: _Dialect) -> Callable[[Any, _Context], Awaitable[None]]:
+        """Returns the gRPC method of one dialect for those who come by an address."""
 
         async def handle(_: object, context: _Context) -> None:
-            end = await self._serve(context, principal, dialect)
-            if end is not None:
+            end = await self._serve(context, admission, dialect)
+            if end is not None and end.code != grpc.StatusCode.OK:
                 self._cache.metrics.refused(end.reason)
                 await context.abort(end.code, end.message)
 
@@ -213,18 +232,47 @@ class _Streams:
         """Ends every stream."""
         self._stopping = True
         for ended in self._open:
-            if not ended.done():
-                ended.set_result(_End(grpc.StatusCode.UNAVAILABLE, "the control plane is going away", "stopping"))
+            _end(ended, _STOPPING)
 
-    async def _serve(self, context: _Context, principal: Principal, dialect: _Dialect) -> _End | None:
+    async def _serve(self, context: _Context, admission: Admission, dialect: _Dialect) -> _End | None:
+        principal = await self._principal(context, admission)
+        if isinstance(principal, _End):
+            return principal
         if self._stopping or len(self._open) >= self._limits.max_clients:
             return _End(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients", "max_clients")
         ended: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._open.add(ended)
+        ageing = self._age(ended) if isinstance(admission, Authenticated) else None
         try:
             return await self._admit(context, principal, dialect, ended)
         finally:
             self._open.discard(ended)
+            if ageing is not None:
+                ageing.cancel()
+
+    async def _principal(self, context: _Context, admission: Admission) -> Principal | _End:
+        if isinstance(admission, Principal):
+            return admission
+        if self._authenticating >= self._limits.max_unauthenticated:
+            return _End(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients", "max_clients")
+        self._authenticating += 1
+        try:
+            principal = await admission.authenticator.authenticate(tuple(context.invocation_metadata() or ()))
+        finally:
+            self._authenticating -= 1
+        if isinstance(principal, Principal):
+            return principal
+        _log.warning("refused a stream from %s: %s", context.peer(), principal.message)
+        return _End(grpc.StatusCode.UNAUTHENTICATED, principal.message, "unauthenticated")
+
+    def _age(self, ended: asyncio.Future[_End]) -> asyncio.TimerHandle | None:
+        """Ends a stream some time: who has lost the right to it must not be served for as long as they stay."""
+        longest_s = self._limits.max_stream_age_s
+        if longest_s is None:
+            return None
+        # Spread, so that not everybody comes at once who came at once.
+        age_s = longest_s * random.uniform(0.8, 1.0)  # noqa: S311
+        return asyncio.get_running_loop().call_later(age_s, _end, ended, _AGED)
 
     async def _admit(
         self, context: _Context, principal: Principal, dialect: _Dialect, ended: asyncio.Future[_End]
@@ -244,7 +292,7 @@ class _Streams:
             _log.warning("refused a %s stream from %s: %s", dialect.protocol, context.peer(), owner.message)
             return _End(grpc.StatusCode.PERMISSION_DENIED, owner.message, "identity")
         node_id = node.id if node is not None else ""
-        if principal.owner is None:
+        if principal.is_free:
             _log.info("%s is taken for %s by its own word (%s)", context.peer(), owner, node_id)
         stream = _Stream(context, self._cache, dialect)
         return await stream.run(owner, node_id, request, ended)
@@ -256,6 +304,13 @@ async def _read(context: _Context) -> bytes | None:
     return message if isinstance(message, bytes) else None
 
 
+def _end(ended: asyncio.Future[_End], why: _End) -> None:
+    if not ended.done():
+        ended.set_result(why)
+
+
+_AGED: Final = _End(grpc.StatusCode.OK, "show a token anew", "aged")
+_STOPPING: Final = _End(grpc.StatusCode.UNAVAILABLE, "the control plane is going away", "stopping")
 _MALFORMED: Final = _End(grpc.StatusCode.INVALID_ARGUMENT, "malformed request", "malformed")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from controlplane.provision.names import resource_name
 from controlplane.xds.identity import GATEWAY_METADATA, Node, Principal, Refusal, owner_of
 
 EDGE = Principal("gateway", "demo/edge")
@@ -53,3 +54,35 @@ def test_an_owner_that_the_principal_may_claim_is_granted(principal: Principal, 
 )
 def test_a_claim_beyond_the_principal_is_refused(principal: Principal, node: Node) -> None:
     assert isinstance(owner_of(principal, node), Refusal)
+
+
+def account(namespace: str, name: str) -> Principal:
+    return Principal("gateway", service_account=(namespace, name))
+
+
+@pytest.mark.parametrize(
+    ("principal", "node", "owner"),
+    [
+        (account("demo", "dragoman-edge"), Node("e", "demo/edge"), "demo/edge"),
+        (account("demo", "dragoman-edge"), Node("e", "demo/edge", "gRPC C-core"), "demo/edge#grpc"),
+        (account("demo", resource_name("a.b")), Node("e", "demo/a.b"), "demo/a.b"),
+        (account("demo", resource_name("g" * 200)), Node("e", "demo/" + "g" * 200), "demo/" + "g" * 200),
+    ],
+)
+def test_a_service_account_may_claim_the_gateway_that_it_is_named_for(
+    principal: Principal, node: Node, owner: str
+) -> None:
+    assert owner_of(principal, node) == owner
+
+
+@pytest.mark.parametrize(
+    "claim",
+    ["other/edge", "demo/other", "demo/edge2", "demo/dragoman-edge", "", "dragoman.services/authz", "demo/e.dge"],
+)
+def test_a_service_account_may_claim_nothing_else(claim: str) -> None:
+    assert isinstance(owner_of(account("demo", "dragoman-edge"), Node("e", claim)), Refusal)
+
+
+@pytest.mark.parametrize("name", ["default", "edge", "dragoman"])
+def test_a_service_account_that_is_not_a_gateways_may_claim_none(name: str) -> None:
+    assert isinstance(owner_of(account("demo", name), Node("e", "demo/edge")), Refusal)
