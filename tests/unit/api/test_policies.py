@@ -240,11 +240,11 @@ def test_the_other_kinds_of_envoy_gateway_are_read() -> None:
 apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: EnvoyProxy
 metadata: {name: a}
-spec: {provider: {type: Kubernetes}, concurrency: 2, extraArgs: [a]}
+spec: {provider: {type: Kubernetes}, concurrency: 2, telemetry: {metrics: {}}, mergeGateways: true}
 """)
     )
     assert (proxy.key.group, proxy.key.kind) == ("gateway.envoyproxy.io", "EnvoyProxy")
-    assert [path for path, _ in unsupported_fields(proxy)] == ["spec.provider", "spec.concurrency", "spec.extraArgs"]
+    assert [path for path, _ in unsupported_fields(proxy)] == ["spec.telemetry", "spec.mergeGateways"]
     patch = accept(
         {
             **policy("EnvoyPatchPolicy", "{}", "gateway.envoyproxy.io"),
