@@ -25,7 +25,7 @@ from controlplane.xds.events import Nack, StreamEvent
 from controlplane.xds.identity import GRPC_SUFFIX, Principal
 from controlplane.xds.metrics import XdsMetrics
 from controlplane.xds.resources import Snapshot
-from controlplane.xds.server import AdsServer, serve_ads
+from controlplane.xds.server import Admission, AdsServer, serve_ads
 from dragoman.jwks import JwksCache
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class ControlPlane:
         source: Source,
         *,
         bind: Bind,
-        listen: Mapping[str, Principal],
+        listen: Mapping[str, Admission],
         nameservers: Sequence[tuple[str, int]] = (),
         insecure_off_loopback: bool = False,
         metrics: XdsMetrics | None = None,
@@ -59,10 +59,12 @@ class ControlPlane:
         state: Path | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
         on_nack: Callable[[Nack], None] = lambda nack: None,
+        on_settled: Callable[[str], None] | None = None,
     ) -> None:
         self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
         self.cache = SnapshotCache(
-            observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed), metrics=metrics
+            observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=on_settled),
+            metrics=metrics,
         )
         self.engine_metrics = EngineMetrics(self.engine)
         self.nacks: dict[tuple[str, str], Nack] = {}

@@ -27,7 +27,7 @@ class Attachments:
     def __init__(self, graph: Graph, objects: Objects) -> None:
         self._objects = objects
         self.routes: Table[ObjectKey, None] = graph.table("routes")
-        self._sets: Group[ObjectKey, ObjectKey, ObjectKey] = graph.group(
+        self.sets: Group[ObjectKey, ObjectKey, ObjectKey] = graph.group(
             "listener sets", objects.table(GATEWAY_GROUP, "ListenerSet"), self._parent_of_set
         )
         self.judged: Derived[ObjectKey, Judged | None] = graph.derive("listeners", self._compute_judged)
@@ -102,7 +102,7 @@ class Attachments:
         class_ = self._objects.get(ObjectKey(GATEWAY_GROUP, "GatewayClass", "", found.spec.gateway_class_name))
         if class_ is None or class_.spec.controller_name != gateway.CONTROLLER_NAME:
             return None
-        sets = [self._objects.get(each) for each in sorted(self._sets.get(key), key=self.age)]
+        sets = [self._objects.get(each) for each in sorted(self.sets.get(key), key=self.age)]
         return gateway.listeners(self._objects, found, sets)
 
     def _compute_attachment(self, key: ObjectKey) -> attachment.Attachment:

@@ -14,6 +14,7 @@ from controlplane.pipeline.attachments import Attachments, is_route
 from controlplane.pipeline.conflicts import Conflicts
 from controlplane.pipeline.guards import Guards
 from controlplane.pipeline.http import HttpRoutes
+from controlplane.pipeline.infrastructure import Infrastructures
 from controlplane.pipeline.listeners import Listeners
 from controlplane.pipeline.objects import Admitted, Objects
 from controlplane.pipeline.policies import Place, PolicyIndex, RoutePolicies
@@ -61,6 +62,7 @@ class Pipeline:
         self._typed = graph.derive("resources", self._compute_typed)
         self._snapshot = graph.derive("snapshot", self._compute_snapshot)
         self.snapshots = graph.root(attachments.our_gateways, self._snapshot)
+        self.infrastructure = Infrastructures(graph, self.objects, attachments)
         self.grpc = GrpcProjection(
             graph,
             targets=self._http.targets,
@@ -110,6 +112,15 @@ class Pipeline:
                 tuple(dict.fromkeys(p.port for p in self._listeners.ports(key))),
             )
         return out
+
+    def gateway_of(self, key: ObjectKey) -> ObjectKey | None:
+        """Returns the Gateway of ours that a Gateway or ListenerSet belongs to."""
+        found = self._attachments.of_parent(key)
+        return found[0] if found is not None else None
+
+    def listener_sets(self, gateway: ObjectKey) -> list[ObjectKey]:
+        """Returns the ListenerSets that name a Gateway."""
+        return sorted(self._attachments.sets.get(gateway))
 
     def wanted_key_sets(self) -> Mapping[str, float]:
         """Returns the URIs of the key sets that policies name, and how often to fetch each, in seconds."""

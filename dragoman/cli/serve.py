@@ -10,10 +10,12 @@ from typing import Annotated
 
 import typer
 import uvloop
+from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from controlplane.kube.errors import KubeconfigError
 from controlplane.provision.binding import bind
 from controlplane.server import ControlPlane
 from controlplane.sources.files import FileSource
@@ -23,6 +25,7 @@ from controlplane.xds.server import ListenError
 from dragoman import logs
 from dragoman.cli.errors import CommandError
 from dragoman.cli.memory import spare_the_collector
+from dragoman.cli.options import nameserver, state_file
 from dragoman.cli.settings import ServeSettings, SettingsFile, load
 from dragoman.grpc_worker import Address
 from dragoman.http_server import Health, json_response, serve_http
@@ -34,9 +37,40 @@ _log = logging.getLogger(__name__)
 
 def serve(
     config: Annotated[Path | None, typer.Option(help="Folder of manifests.")] = None,
+    kubernetes: Annotated[
+        bool | None, typer.Option("--kubernetes", help="Serve the objects of a Kubernetes cluster instead.")
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(help="How to reach the cluster. [default: the pod's account, else as kubectl]"),
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    namespace: Annotated[
+        list[str] | None, typer.Option(help="Watch this namespace alone; may be repeated. [default: all]")
+    ] = None,
     xds: Annotated[
         str | None, typer.Option(help="Where Envoys are served (HOST:PORT or unix:PATH). [default: 127.0.0.1:18000]")
     ] = None,
+    xds_address: Annotated[
+        str | None, typer.Option(help="Where the Envoys of a cluster find the control plane (HOST:PORT).")
+    ] = None,
+    xds_secret: Annotated[
+        str | None, typer.Option(help="Secret with the certificate of xDS in a cluster. [default: dragoman-xds]")
+    ] = None,
+    xds_certificate: Annotated[
+        str | None, typer.Option(help="Who makes it: self-made, cert-manager or existing. [default: self-made]")
+    ] = None,
+    service_account: Annotated[
+        list[str] | None, typer.Option(help="Service account of a service: authz=NAMESPACE/NAME; may be repeated.")
+    ] = None,
+    lease: Annotated[
+        str | None, typer.Option(help="Lease by which replicas agree on who writes. [default: dragoman]")
+    ] = None,
+    provisioning: Annotated[
+        bool | None, typer.Option(help="Start Envoys for the Gateways of a cluster. [default: yes]")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Dragoman's own image, for what runs beside Envoys.")] = None,
+    envoy_image: Annotated[str | None, typer.Option(help="Image of Envoys, unless a ProxyConfig names one.")] = None,
     http: Annotated[
         str | None, typer.Option(help="Where health, metrics and status are served. [default: 127.0.0.1:18001]")
     ] = None,
@@ -57,15 +91,19 @@ def serve(
     ] = None,
     settings: SettingsFile = None,
 ) -> None:
-    """Run the control plane: watch a folder of manifests and serve xDS to the Envoys of its Gateways."""
-    flags = {"config": config, "xds": xds, "http": http, "xds_insecure": xds_insecure, "dns": dns}
+    """Run the control plane: watch a folder of manifests, or a cluster, and serve xDS to the Envoys of its Gateways."""
+    flags: dict[str, object] = {"config": config, "xds": xds, "http": http, "xds_insecure": xds_insecure, "dns": dns}
+    flags |= {"kubernetes": kubernetes, "kubeconfig": kubeconfig, "context": context, "namespace": namespace}
+    flags |= {"xds_address": xds_address, "xds_secret": xds_secret, "xds_certificate": xds_certificate}
+    flags |= {"service_account": service_account, "lease": lease, "provisioning": provisioning}
+    flags |= {"image": image, "envoy_image": envoy_image}
     loaded = load(ServeSettings, settings, **flags, authz=authz, ratelimit=ratelimit, state=state)
     logs.configure(level=loaded.log_level, format=loaded.log_format, fields={"service": "controlplane"})
     # Building the first snapshot makes no garbage, but many objects: the collector would look at them over and over.
     gc.disable()
     try:
         uvloop.run(_serve(loaded))
-    except ListenError as error:
+    except (ListenError, KubeconfigError) as error:
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(error.strerror or str(error)) from None
@@ -75,6 +113,31 @@ async def _serve(settings: ServeSettings) -> None:
     stop = stop_on_signals()
     registry = new_registry()
     health = Health()
+    async with AsyncExitStack() as stack:
+        if settings.kubernetes:
+            # Only here: a folder needs neither the client nor the time that it takes to load.
+            from dragoman.cli.cluster import cluster_of
+
+            cluster = await cluster_of(settings, registry, health, stack)
+            plane, running = cluster.plane, cluster
+        else:
+            plane = running = _of_folder(settings, registry)
+        health.watch("config", lambda: plane.ready or "the first snapshot is not built yet")
+        if settings.http is not None:
+            listen, routes = Address.parse(settings.http), [status_route(plane)]
+            server = await serve_http(health=health, registry=registry, listen=listen, routes=routes)
+            stack.push_async_callback(server.close)
+        await stack.enter_async_context(running)
+        spare_the_collector()
+        health.started()
+        _log.info("serving xDS on %s", settings.xds)
+        await stop.wait()
+        _log.info("stopping")
+        health.drain()
+
+
+def _of_folder(settings: ServeSettings, registry: CollectorRegistry) -> ControlPlane:
+    assert settings.config is not None
     plane = ControlPlane(
         FileSource(settings.config),
         bind=bind,
@@ -84,22 +147,10 @@ async def _serve(settings: ServeSettings) -> None:
         metrics=XdsMetrics(registry),
         authz=settings.authz,
         ratelimit=settings.ratelimit,
-        state=None if settings.state is None else settings.state / "accepted.db",
+        state=state_file(settings),
     )
     registry.register(plane.engine_metrics)
-    health.watch("config", lambda: plane.ready or "the first snapshot is not built yet")
-    async with AsyncExitStack() as stack:
-        if settings.http is not None:
-            listen, routes = Address.parse(settings.http), [status_route(plane)]
-            server = await serve_http(health=health, registry=registry, listen=listen, routes=routes)
-            stack.push_async_callback(server.close)
-        await stack.enter_async_context(plane)
-        spare_the_collector()
-        health.started()
-        _log.info("serving xDS on %s", settings.xds)
-        await stop.wait()
-        _log.info("stopping")
-        health.drain()
+    return plane
 
 
 def status_route(plane: ControlPlane) -> Route:
@@ -109,13 +160,3 @@ def status_route(plane: ControlPlane) -> Route:
         return json_response(plane.report().to_json())
 
     return Route("/status", status)
-
-
-def nameserver(text: str) -> tuple[str, int]:
-    """Reads HOST or HOST:PORT of a DNS server."""
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        return text.strip("[]"), 53
-    if not port.isdecimal():
-        raise CommandError(f"--dns {text}: expected HOST:PORT")
-    return host.strip("[]"), int(port)

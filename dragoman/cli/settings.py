@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dragoman import logs
 from dragoman import settings as layers
@@ -35,8 +35,32 @@ class ServeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    config: Path
+    config: Path | None = None
     """The folder of manifests."""
+    kubernetes: bool = False
+    """Whether objects come from a Kubernetes API server instead of a folder."""
+    kubeconfig: Path | None = None
+    """How to reach the API server; in a pod its service account goes before the default kubeconfig."""
+    context: str | None = None
+    """The context of the kubeconfig; its current one unless given."""
+    namespace: tuple[str, ...] = ()
+    """The namespaces that are watched; all of them unless given."""
+    lease: str = "dragoman"
+    """The Lease by which replicas agree on who writes."""
+    xds_secret: str = "dragoman-xds"  # noqa: S105  (its name)
+    """The Secret of the control plane's namespace with the certificate that xDS is served with in a cluster."""
+    xds_certificate: Literal["self-made", "cert-manager", "existing"] = "self-made"
+    """Who makes that certificate."""
+    xds_address: str | None = None
+    """Where the Envoys of a cluster find the control plane: HOST:PORT."""
+    service_account: tuple[str, ...] = ()
+    """The service accounts of ext_authz and the rate limit service: authz=NAMESPACE/NAME, ratelimit=NAMESPACE/NAME."""
+    provisioning: bool = True
+    """Whether Envoys are started for the Gateways of a cluster."""
+    image: str = ""
+    """Dragoman's own image, for what runs beside Envoys in a cluster."""
+    envoy_image: str = ""
+    """The image of Envoys in a cluster, where a ProxyConfig names no other."""
     xds: str = "127.0.0.1:18000"
     """Where Envoys are served: HOST:PORT or unix:PATH."""
     http: str | None = "127.0.0.1:18001"
@@ -56,8 +80,24 @@ class ServeSettings(BaseModel):
 
     @field_validator("config")
     @classmethod
-    def _is_folder(cls, path: Path) -> Path:
-        return _folder(path)
+    def _is_folder(cls, path: Path | None) -> Path | None:
+        return None if path is None else _folder(path)
+
+    @field_validator("service_account")
+    @classmethod
+    def _names_service(cls, accounts: tuple[str, ...]) -> tuple[str, ...]:
+        for each in accounts:
+            service, equals, account = each.partition("=")
+            namespace, slash, name = account.partition("/")
+            if service not in ("authz", "ratelimit") or not (equals and namespace and slash and name):
+                raise ValueError(f"{each!r} is not authz=NAMESPACE/NAME or ratelimit=NAMESPACE/NAME")
+        return accounts
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> ServeSettings:
+        if (self.config is not None) == self.kubernetes:
+            raise ValueError("give either a folder of manifests (--config) or --kubernetes")
+        return self
 
     @field_validator("xds", "http")
     @classmethod

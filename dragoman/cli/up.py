@@ -38,8 +38,9 @@ from controlplane.xds.metrics import XdsMetrics
 from dragoman import logs
 from dragoman.cli.errors import CommandError
 from dragoman.cli.memory import spare_the_collector
+from dragoman.cli.options import nameserver
 from dragoman.cli.screen import Screen
-from dragoman.cli.serve import nameserver, status_route
+from dragoman.cli.serve import status_route
 from dragoman.cli.settings import SettingsFile, UpSettings, load
 from dragoman.grpc_worker import Address
 from dragoman.http_server import Health, serve_http

@@ -1,0 +1,87 @@
+"""The status that each object is to have in Kubernetes: the engine's verdicts, with what Envoys and addresses add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.conditions import Condition, ObjectStatus
+from controlplane.engine import Engine
+from controlplane.status.programmed import programmed
+from controlplane.status.writer import Desired
+from controlplane.xds.events import ClientSummary, Nack
+
+Addresses = Callable[[ObjectKey], Sequence[tuple[str, str]]]
+"""Returns the addresses (type, value) at which a Gateway is reached."""
+Trouble = Callable[[ObjectKey], Condition | None]
+"""Returns what keeps clients from reaching a Gateway: a Programmed condition."""
+
+
+class DesiredStatuses:
+    """`of` returns what is to be said about an object; each source of what the engine does not know is a function."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clients: Callable[[], Iterable[ClientSummary]],
+        nacks: Callable[[], Iterable[Nack]],
+        addresses: Addresses,
+        trouble: Trouble,
+    ) -> None:
+        self._engine = engine
+        self._clients = clients
+        self._nacks = nacks
+        self._addresses = addresses
+        self._trouble = trouble
+
+    def keys(self) -> Iterable[ObjectKey]:
+        """Returns every object that something may be said about."""
+        return self._engine.pipeline.statuses.current().keys()
+
+    def of(self, key: ObjectKey) -> Desired:
+        """Returns what is to be said about an object as things stand."""
+        status = self._engine.pipeline.statuses.current().get(key)
+        if status is None or key.group != GATEWAY_GROUP or key.kind not in ("Gateway", "ListenerSet"):
+            return Desired(status, generation=self._generation(key))
+        gateway = self._engine.pipeline.gateway_of(key)
+        if gateway is None:
+            return Desired(None)
+        return self._with_envoys(key, gateway, status)
+
+    def _with_envoys(self, key: ObjectKey, gateway: ObjectKey, status: ObjectStatus) -> Desired:
+        said, settled = programmed(
+            key,
+            status,
+            owner=f"{gateway.namespace}/{gateway.name}",
+            clients=self._clients(),
+            nacks=self._nacks(),
+            hindrance=self._trouble(gateway),
+        )
+        if key.kind == "Gateway":
+            said = replace(said, addresses=tuple((type_, value) for type_, value in self._addresses(gateway)))
+        return Desired(said, settled, self._generation(key))
+
+    def _generation(self, key: ObjectKey) -> int | None:
+        admitted = self._engine.pipeline.objects.peek(key)
+        if admitted is None or admitted.object is None:
+            return None
+        return admitted.object.metadata.generation or None
+
+
+def without_addresses(_: ObjectKey) -> Sequence[tuple[str, str]]:
+    """Where nothing is provisioned, nothing is known of addresses."""
+    return ()
+
+
+def without_trouble(_: ObjectKey) -> Condition | None:
+    """Where nothing is provisioned, nothing is known of what goes wrong with it."""
+    return None
+
+
+def concerned(engine: Engine, owner: str) -> list[ObjectKey]:
+    """Returns the objects whose status depends on the Envoys of a Gateway (`NAMESPACE/NAME`)."""
+    namespace, _, name = owner.partition("/")
+    gateway = ObjectKey(GATEWAY_GROUP, "Gateway", namespace, name)
+    return [gateway, *engine.pipeline.listener_sets(gateway)]
