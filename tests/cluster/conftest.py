@@ -9,12 +9,16 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+import pytest_asyncio
 
 from tests.support.cluster import Cluster
 from tests.support.cluster_faults import Faults
-from tests.support.cluster_rig import KUBECONFIG_VARIABLE, Rig, reap, why_no_rig
+from tests.support.cluster_logs import PodLogs
+from tests.support.cluster_rig import KUBECONFIG_VARIABLE, ROOT, Rig, reap, why_no_rig
+from tests.support.cluster_scene import Scene
 
 PREFIX = "test"
+LOGS = ROOT / "build" / "test-cluster"
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +31,20 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         pytest.skip(reason)
     with _ended_by_sigterm_too(), Cluster.existing(Path(named)) if named else _fresh(request) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def product(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with the product installed by its chart: two replicas of the control plane."""
+    with PodLogs(cluster.api, LOGS):
+        cluster.install({"controlPlane": {"replicas": 2}})
+        yield cluster
+
+
+@pytest_asyncio.fixture
+async def scene(product: Cluster, namespace: str) -> Scene:
+    """A Gateway that serves, in a namespace of the test's own."""
+    return await Scene.make(product, namespace)
 
 
 @pytest.fixture

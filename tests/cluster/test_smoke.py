@@ -7,6 +7,7 @@ import pytest
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import ApiError
 from tests.support.cluster_faults import Faults
+from tests.support.cluster_scene import echo
 from tests.support.cluster_traffic import Traffic
 from tests.support.traffic import Target
 from tests.support.waiting import until
@@ -87,34 +88,3 @@ def first_code(cluster: Cluster, path: str, version: str) -> int:
         return next(cluster.api.watch(path, resource_version=version))["object"]["code"]
     except ApiError as fault:
         return fault.status
-
-
-def echo(namespace: str) -> list[dict[str, object]]:
-    labels = {"app": "echo"}
-    container = {
-        "name": "echo",
-        "image": "registry.k8s.io/gateway-api/echo-basic",
-        "env": [
-            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            {"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-        ],
-    }
-    template = {
-        "metadata": {"labels": labels},
-        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
-    }
-    metadata = {"name": "echo", "namespace": namespace}
-    return [
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": metadata,
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata,
-            "spec": {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": 3000}]},
-        },
-    ]

@@ -62,7 +62,7 @@ class Network:
         """Starts a process inside; who asks for it stops it."""
         return ChildProcess(self.command(command), log=log, env=env, cwd=cwd)
 
-    def socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    def socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """Returns a new IPv4 socket that is inside for good, whoever uses it."""
         return self._enter(lambda: socket.socket(socket.AF_INET, kind))
 
