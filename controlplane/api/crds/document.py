@@ -29,8 +29,8 @@ _NAMES: Final[dict[str, _Names]] = {
     "ClientTrafficPolicy": _Names("clienttrafficpolicies", ("ctp",), True),
     "ExtensionPolicy": _Names("extensionpolicies", ("extp",), True),
     "HTTPRouteFilter": _Names("httproutefilters", ("hrf",), False),
-    "PatchPolicy": _Names("patchpolicies", ("pp",), True),
-    "ProxyConfig": _Names("proxyconfigs", ("pc",), False),
+    "PatchPolicy": _Names("patchpolicies", ("ppo",), True),
+    "ProxyConfig": _Names("proxyconfigs", ("pxc",), False),
     "SecurityPolicy": _Names("securitypolicies", ("sp",), True),
 }
 
