@@ -15,7 +15,7 @@ from tests.support.cluster_rig import Rig, why_no_rig
 
 
 def main() -> int:
-    """Returns the exit code: 0, or 3 where no cluster can be started here."""
+    """Returns the exit code: 0, 1 where something failed, or 3 where no cluster can be started here."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["check", "build", "up", "down"])
     command = parser.parse_args().command
@@ -28,16 +28,20 @@ def main() -> int:
     if command == "build":
         rig.build("up", "conformance", "helm")
     elif command == "up":
-        _up(rig, name)
+        return _up(rig, name)
     elif command == "down":
         rig.run("down", name=name)
     return 0
 
 
-def _up(rig: Rig, name: str) -> None:
+def _up(rig: Rig, name: str) -> int:
     rig.build("up", "echo-basic", "coredns", "helm")
     with Cluster.start(name, keep=True) as cluster:
-        cluster.install()
+        try:
+            cluster.install()
+        except AssertionError as fault:
+            print(fault, *fault.__notes__, sep="\n")
+            return 1
         if not cluster.fresh:
             cluster.restart()
     state = rig.home / "run" / name
@@ -45,6 +49,7 @@ def _up(rig: Rig, name: str) -> None:
     print(f"    . {state}/env.sh")
     print("    ip netns exec $NETNS kubectl get pods -A")
     print(f"    make cluster-down{'' if name == 'dragoman' else f' CLUSTER_NAME={name}'}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ from typing import Any
 import yaml
 
 from dragoman import __version__
-from tests.support.cluster import Cluster
+from tests.support.cluster import NAMESPACE, Cluster
 from tests.support.cluster_logs import PodLogs
 from tests.support.cluster_rig import ROOT, Rig, why_no_rig
+from tests.support.cluster_scene import GATEWAY_CLASS, manifest
 
-GATEWAY_CLASS = "dragoman"
 PROFILES = ("GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP", "GATEWAY-UDP")
 FOLDER = ROOT / "build" / "conformance"
 REPORT = ROOT / "docs" / "conformance" / f"experimental-v{__version__}-default-report.yaml"
@@ -93,7 +93,11 @@ def main() -> int:
     rig.build("up", "conformance", "helm")
     began = time.monotonic()
     with Cluster.start(options.name, keep=options.keep) as cluster, PodLogs(cluster.api, FOLDER / "pods"):
-        _install(cluster)
+        try:
+            _install(cluster)
+        except AssertionError as fault:
+            print(f"conformance: NOT RUN: {fault}\n{cluster.describe(NAMESPACE)}")
+            return 1
         print(f"conformance: installed after {time.monotonic() - began:.0f} s")
         outcome = _run(rig, cluster, options)
     print(f"conformance: {time.monotonic() - began:.0f} s in all; logs are in {FOLDER.relative_to(ROOT)}")
@@ -116,21 +120,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _install(cluster: Cluster) -> None:
-    try:
-        cluster.install()
-        if not cluster.fresh:
-            cluster.restart()
-        document = {
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "GatewayClass",
-            "metadata": {"name": GATEWAY_CLASS},
-        }
-        cluster.wait_for(document, lambda found: found.get("status", {}).get("supportedFeatures"), within_s=60)
-    except AssertionError:
-        for what in ("get pods -A -o wide", "get events -A", f"get gatewayclass {GATEWAY_CLASS} -o yaml"):
-            print(f"$ kubectl {what}\n{cluster.run('kubectl', *what.split(), check=False).stdout}")
-        print(f"conformance: the logs of the pods are in {FOLDER.relative_to(ROOT)}/pods")
-        raise
+    cluster.install()
+    if not cluster.fresh:
+        cluster.restart()
+    document = manifest("GatewayClass", "", GATEWAY_CLASS, None)
+    cluster.wait_for(
+        document,
+        lambda found: found.get("status", {}).get("supportedFeatures"),
+        what="the features that the GatewayClass claims",
+        within_s=60,
+    )
 
 
 def _run(rig: Rig, cluster: Cluster, options: argparse.Namespace) -> Outcome:

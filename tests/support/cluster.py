@@ -203,9 +203,23 @@ class Cluster:
             path = self.folder / f"values-{number}.yaml"
             path.write_text(yaml.safe_dump(dict(each)))
             options += ["--values", str(path)]
-        command = [self.helm, "upgrade", "--install", release, str(CHART), "--namespace", NAMESPACE]
+        command = [self.helm, "upgrade", "--install", release, str(CHART), "--namespace", NAMESPACE, *options]
         limit = f"{within_s:.0f}s"
-        self.run(*command, "--create-namespace", "--wait", "--timeout", limit, *options, within_s=within_s + 30)
+        try:
+            self.run(*command, "--create-namespace", "--wait", "--timeout", limit, within_s=within_s + 30)
+        except AssertionError as fault:
+            fault.add_note(self.describe(NAMESPACE))
+            raise
+
+    def describe(self, namespace: str) -> str:
+        """Returns what one looks at first: pods, events, and the end of what the pods that are not ready wrote."""
+        told = [self.kubectl("-n", namespace, *each.split()) for each in ("get pods -o wide", "get events")]
+        for pod in self.api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]:
+            if not all(status["ready"] for status in pod["status"].get("containerStatuses", [])):
+                name = pod["metadata"]["name"]
+                log = self.run(self._kubectl, "-n", namespace, "logs", name, "--tail=20", check=False)
+                told.append(f"{name}:\n{log.stdout}{log.stderr}")
+        return "\n".join(told)
 
     def restart(self) -> None:
         """Starts every process of what is installed anew, with the code as it is now, and waits for them."""
