@@ -243,14 +243,14 @@ def _published(path: Path) -> list[str]:
     profiles = {profile["name"]: profile for profile in report.get("profiles") or []}
     report["profiles"] = [profiles[name] for name in PROFILES if name in profiles]
     faults = [f"the report says nothing of {name}" for name in PROFILES if name not in profiles]
-    for name, profile in profiles.items():
+    for name, profile in ((name, profiles[name]) for name in PROFILES if name in profiles):
         print(f"{name:14}", *(_counts(level, profile.get(level, {})) for level in ("core", "extended")), sep="  ")
         unclaimed = profile.get("extended", {}).get("unsupportedFeatures", [])
         if unclaimed:
             faults.append(f"{name}: not claimed: {', '.join(unclaimed)}")
         if "extended" not in profile:
             faults.append(f"{name}: no extended feature was tested")
-    if not faults or profiles:
+    if profiles:
         REPORT.parent.mkdir(parents=True, exist_ok=True)
         REPORT.write_text(yaml.safe_dump(report, sort_keys=False))
         print(f"conformance: the report is {REPORT.relative_to(ROOT)}")
