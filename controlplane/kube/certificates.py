@@ -21,8 +21,10 @@ from controlplane.kube.paths import path_of
 
 _log = logging.getLogger(__name__)
 
-MANAGED_BY: Final = "app.kubernetes.io/managed-by"
-_OURS: Final = "dragoman"
+_LABELS: Final = {"app.kubernetes.io/managed-by": "dragoman"}
+# Not the label: an empty Secret that was put there to be filled is ours too, though a chart has labelled it.
+_MARK: Final = "dragoman.dev/certificate"
+_SELF_MADE: Final = "self-made"
 _POLL_S: Final = 30.0
 _TRIES: Final = 5
 
@@ -60,9 +62,9 @@ async def ensure(
 ) -> Certificates:
     """Returns what is in the Secret, which is made where it is not there, and renewed before it ends.
 
-    The authority is in the Secret `authority_name` (by default `SECRET-ca`; several leaves may share one). A Secret
-    that is not labelled as ours is somebody else's, and only read; with `make=False` none is made either. Several
-    replicas may do this at once. Raises CertificatesError, and ApiError.
+    The authority is in the Secret `authority_name` (by default `SECRET-ca`; several leaves may share one). An empty
+    Secret is filled; one that is neither empty nor filled by us is somebody else's, and only read, as all are with
+    `make=False`. Several replicas may do this at once. Raises CertificatesError, and ApiError.
     """
     work = _Work(api, namespace, secret_name, authority_name or f"{secret_name}-ca", tuple(dns_names), now)
     for _ in range(_TRIES):
@@ -110,14 +112,15 @@ class _Work:
 
     async def ensure(self, *, make: bool) -> Certificates:
         secret = await self._get(self.name)
-        if secret is None and not make:
+        empty = secret is None or _is_empty(secret)
+        if not make and empty:
             raise CertificatesError(f"Secret {self.namespace}/{self.name} is not there yet")
-        if secret is not None and not _is_ours(secret):
+        if secret is not None and not empty and not (make and _is_ours(secret)):
             return self._foreign(secret)
         authority = await self._authority()
-        if secret is None:
+        if secret is None or empty:
             issued = new_leaf(authority, self.dns_names, self.now)
-            return await self._write(None, issued, bundle([authority.certificate], self.now))
+            return await self._write(secret, issued, bundle([authority.certificate], self.now))
         return await self._refreshed(secret, authority)
 
     async def _refreshed(self, secret: dict[str, Any], authority: Issued) -> Certificates:
@@ -140,9 +143,9 @@ class _Work:
 
     async def _authority(self) -> Issued:
         secret = await self._get(self.authority_name)
-        if secret is None:
+        if secret is None or _is_empty(secret):
             issued = new_authority(self.now)
-            await self._put(self.authority_name, None, {"tls.crt": issued.certificate, "tls.key": issued.key})
+            await self._put(self.authority_name, secret, {"tls.crt": issued.certificate, "tls.key": issued.key})
             _log.info("made the authority in Secret %s/%s", self.namespace, self.authority_name)
             return issued
         held = _read(secret)
@@ -171,13 +174,16 @@ class _Work:
 
     async def _put(self, name: str, old: dict[str, Any] | None, data: Mapping[str, bytes]) -> None:
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+        mark = {_MARK: _SELF_MADE}
         if old is not None:
-            await self.api.replace(path_of("", "v1", "secrets", self.namespace, name), {**old, "data": encoded})
+            metadata = {**old["metadata"], "annotations": {**(old["metadata"].get("annotations") or {}), **mark}}
+            filled = {**old, "metadata": metadata, "data": encoded}
+            await self.api.replace(path_of("", "v1", "secrets", self.namespace, name), filled)
             return
         document = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"namespace": self.namespace, "name": name, "labels": {MANAGED_BY: _OURS}},
+            "metadata": {"namespace": self.namespace, "name": name, "labels": _LABELS, "annotations": mark},
             "type": "kubernetes.io/tls",
             "data": encoded,
         }
@@ -198,8 +204,13 @@ def _read(secret: Mapping[str, Any]) -> Certificates:
 
 
 def _is_ours(secret: Mapping[str, Any]) -> bool:
-    labels = cast("dict[str, str]", secret["metadata"].get("labels") or {})
-    return labels.get(MANAGED_BY) == _OURS
+    annotations = cast("dict[str, str]", secret["metadata"].get("annotations") or {})
+    return annotations.get(_MARK) == _SELF_MADE
+
+
+def _is_empty(secret: Mapping[str, Any]) -> bool:
+    data = cast("dict[str, str]", secret.get("data") or {})
+    return not any(data.get(name) for name in ("tls.crt", "tls.key"))
 
 
 def utc_now() -> datetime:

@@ -188,6 +188,19 @@ async def test_a_secret_of_somebody_else_is_read_and_left_alone(secrets: Secrets
     assert secrets.writes == ["dragoman-xds"]
 
 
+async def test_empty_secrets_that_a_chart_put_there_are_filled_and_renewed(secrets: Secrets) -> None:
+    labels = {"app.kubernetes.io/managed-by": "Helm"}
+    for name in ("dragoman-xds", "dragoman-xds-ca"):
+        metadata = {"name": name, "labels": labels}
+        await secrets.create("/api/v1/namespaces/system/secrets", {"metadata": metadata, "type": "Opaque"})
+    found = await asyncio.gather(*(certificates(secrets) for _ in range(3)))
+    assert found[0] == found[1] == found[2]
+    assert trusts(found[0].authorities, found[0])
+    stored = secrets.held["/api/v1/namespaces/system/secrets/dragoman-xds"]
+    assert (stored["type"], stored["metadata"]["labels"]) == ("Opaque", labels)
+    assert await certificates(secrets, now=NOW + timedelta(days=61)) != found[0]
+
+
 async def test_a_secret_that_lacks_something_is_said_to(secrets: Secrets) -> None:
     await secrets.create("/api/v1/namespaces/system/secrets", Authority().leaf("a").secret("system", "dragoman-xds"))
     with pytest.raises(CertificatesError, match=r"lacks ca\.crt"):
