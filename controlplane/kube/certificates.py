@@ -176,8 +176,8 @@ class _Work:
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
         mark = {_MARK: _SELF_MADE}
         if old is not None:
-            metadata = {**old["metadata"], "annotations": {**(old["metadata"].get("annotations") or {}), **mark}}
-            filled = {**old, "metadata": metadata, "data": encoded}
+            metadata = {**old["metadata"], "annotations": {**_annotations(old), **mark}}
+            filled: dict[str, Any] = {**old, "metadata": metadata, "data": encoded}
             await self.api.replace(path_of("", "v1", "secrets", self.namespace, name), filled)
             return
         document = {
@@ -204,8 +204,11 @@ def _read(secret: Mapping[str, Any]) -> Certificates:
 
 
 def _is_ours(secret: Mapping[str, Any]) -> bool:
-    annotations = cast("dict[str, str]", secret["metadata"].get("annotations") or {})
-    return annotations.get(_MARK) == _SELF_MADE
+    return _annotations(secret).get(_MARK) == _SELF_MADE
+
+
+def _annotations(secret: Mapping[str, Any]) -> dict[str, str]:
+    return cast("dict[str, str]", secret["metadata"].get("annotations") or {})
 
 
 def _is_empty(secret: Mapping[str, Any]) -> bool:
