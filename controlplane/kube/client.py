@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, cast
@@ -54,10 +54,16 @@ class Api:
 
     @classmethod
     @asynccontextmanager
-    async def over(cls, access: Access, *, timeout_s: float = _TIMEOUT_S) -> AsyncGenerator[Api]:
-        """The API server that this leads to."""
+    async def over(
+        cls,
+        access: Access,
+        *,
+        timeout_s: float = _TIMEOUT_S,
+        new_socket: Callable[[Any], socket.socket] | None = None,
+    ) -> AsyncGenerator[Api]:
+        """The API server that this leads to. `new_socket` makes sockets for entries of `getaddrinfo`."""
         # Watches hold a connection each; what is bounded are requests.
-        connector = aiohttp.TCPConnector(limit=0, socket_factory=_socket, keepalive_timeout=30)
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=new_socket or _socket, keepalive_timeout=30)
         headers = {"User-Agent": f"dragoman/{__version__}", "Accept-Encoding": "identity"}
         async with aiohttp.ClientSession(
             connector=connector, headers=headers, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=_BUFFER_BYTES
@@ -108,12 +114,18 @@ class Api:
         return await self._request("DELETE", path, document=options)
 
     async def lines(
-        self, path: str, *, params: Mapping[str, str], accept: str | None = None, silence_s: float | None = None
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        accept: str | None = None,
+        silence_s: float | None = None,
+        on_open: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[bytes]:
         """Yields the lines of a watch until the API server ends it; a line that is readable comes without waiting.
 
         Ends with an ApiError when nothing comes for longer than the watch was to last (`timeoutSeconds`), or for
-        `silence_s` where that is less.
+        `silence_s` where that is less. `on_open` is called when the watch is granted.
         """
         lasts_s = int(params.get("timeoutSeconds") or _WATCH_S)
         params = {"timeoutSeconds": str(lasts_s), **params, "watch": "true"}
@@ -122,6 +134,7 @@ class Api:
             total=lasts_s + 2 * _WATCH_SLACK_S, sock_connect=_CONNECT_S, sock_read=max(silent_s, 0.001)
         )
         async with self._open("GET", path, params=params, accept=accept, timeout=timeout) as response:
+            on_open()
             pieces: list[bytes] = []
             held = 0
             async for chunk in response.content.iter_any():

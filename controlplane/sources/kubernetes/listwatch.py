@@ -1,0 +1,140 @@
+"""Keeps up with one collection of the API: lists it, watches it from there, and lists again where history is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+from controlplane.kube.client import Api, ApiError, error_of_status
+from controlplane.sources.kubernetes.backoff import Backoff
+from controlplane.sources.kubernetes.tuning import Tuning
+
+_log = logging.getLogger(__name__)
+
+_PARTIAL: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_PARTIAL_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_EVENTS: Final = frozenset({"ADDED", "MODIFIED", "DELETED"})
+# A watch that ends sooner, without a word, is not asked for again at once.
+_SHORT_S: Final = 1.0
+_STEADY_S: Final = 5.0
+
+
+class Sink(Protocol):
+    """Whom it is told: a list from `begin` to `end`, page by page (a list that fails begins anew), then events."""
+
+    def begin(self) -> None: ...
+    def page(self, items: Iterable[dict[str, Any]]) -> None: ...
+    def end(self) -> None: ...
+    def changed(self, type_: str, document: dict[str, Any]) -> None: ...
+    def failed(self, error: ApiError) -> None: ...
+    def well(self) -> None: ...
+
+
+class ListWatch:
+    """`run()` until cancelled. The sink may take documents apart: they are not used again."""
+
+    def __init__(self, api: Api, path: str, sink: Sink, *, metadata_only: bool = False, tuning: Tuning) -> None:
+        self._api = api
+        self._path = path
+        self._sink = sink
+        self._metadata_only = metadata_only
+        self._tuning = tuning
+        self._backoff = Backoff(first_s=tuning.first_wait_s, longest_s=tuning.longest_wait_s)
+        self._version: str | None = None
+        self._behind = 0
+
+    async def run(self) -> None:
+        """Lists, then watches, over and over; what fails is told and tried again after a while."""
+        while True:
+            try:
+                if self._version is None:
+                    await self._list()
+                await self._watch()
+            except ApiError as error:
+                await self._recover(error)
+            except Exception as error:
+                # A fault of ours with something that came: a list sets right what was missed.
+                _log.exception("%s", self._path)
+                self._version = None
+                await self._recover(ApiError(0, "Malformed", f"{self._path}: {error}"))
+
+    async def _recover(self, error: ApiError) -> None:
+        if error.gone or error.reason in ("Expired", "Malformed"):
+            self._version = None
+        first_loss = error.gone and self._backoff.tries == 0
+        if not error.gone:
+            self._sink.failed(error)
+        longest_s = self._tuning.forbidden_wait_s if error.forbidden else None
+        wait_s = self._backoff.next_s(error, longest_s=longest_s)
+        if not first_loss:
+            await asyncio.sleep(wait_s)
+
+    async def _list(self) -> None:
+        self._sink.begin()
+        # No resourceVersion is asked for: the list is of now, not of some cache that may be behind what we know.
+        params = {"limit": str(self._tuning.page)}
+        accept = _PARTIAL_LIST if self._metadata_only else None
+        while True:
+            answer = await self._api.get(self._path, params=params, accept=accept)
+            metadata = answer["metadata"]
+            self._sink.page(answer["items"] or ())
+            if not metadata.get("continue"):
+                break
+            params["continue"] = metadata["continue"]
+        self._sink.end()
+        self._sink.well()
+        self._version = str(metadata["resourceVersion"])
+
+    async def _watch(self) -> None:
+        began, version = time.monotonic(), self._version
+        self._behind = 0
+        # Not all at the same time: they would all be asked for anew at the same time, too.
+        lasts_s = max(1, int(self._tuning.watch_s * random.uniform(0.8, 1.2)))  # noqa: S311
+        params = {"resourceVersion": version or "", "allowWatchBookmarks": "true", "timeoutSeconds": str(lasts_s)}
+        accept = _PARTIAL if self._metadata_only else None
+        lines = self._api.lines(
+            self._path, params=params, accept=accept, silence_s=self._tuning.silence_s, on_open=self._sink.well
+        )
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                self._take(json.loads(line))
+                if self._backoff.tries and time.monotonic() - began > _STEADY_S:
+                    self._backoff.reset()
+        lasted_s = time.monotonic() - began
+        if lasted_s > _STEADY_S:
+            self._backoff.reset()
+        elif lasted_s < _SHORT_S and self._version == version:
+            await asyncio.sleep(self._backoff.next_s())
+
+    def _take(self, event: dict[str, Any]) -> None:
+        type_, document = event["type"], event["object"]
+        if type_ == "ERROR":
+            raise error_of_status(document)
+        version = str(document["metadata"]["resourceVersion"])
+        if type_ == "BOOKMARK":
+            self._mark(version)
+        elif type_ in _EVENTS:
+            # Only what was taken is behind us: should it fail, a list sets it right.
+            self._sink.changed(type_, document)
+            self._version = version
+
+    def _mark(self, version: str) -> None:
+        """Takes a bookmark. One that leads back is not followed; if another does, history is not what it was."""
+        if _is_before(version, self._version):
+            self._behind += 1
+            if self._behind > 1:
+                raise ApiError(410, "Gone", f"{self._path}: the API server is at {version}, and was at {self._version}")
+            return
+        self._behind = 0
+        self._version = version
+
+
+def _is_before(version: str, other: str | None) -> bool:
+    # Elsewhere opaque, here only a doubt: a needless list is the worst that comes of it.
+    return other is not None and version.isdecimal() and other.isdecimal() and int(version) < int(other)
