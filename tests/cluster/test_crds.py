@@ -10,36 +10,20 @@ import pytest
 import yaml
 
 from controlplane.api.load import load
+from tests.cluster.definitions import DEFINITIONS, GROUP, ROOT, dry_run, install
 from tests.support.cluster import Cluster
 from tests.support.cluster_api import ApiError
 
-ROOT = Path(__file__).resolve().parents[2]
-CRDS = sorted((ROOT / "charts" / "dragoman" / "crds").glob("*.yaml"))
 CASES = yaml.safe_load((Path(__file__).parent / "crd_cases.yaml").read_text("utf-8"))
 TARGET = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "open"}
 GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
-GROUP = "dragoman.dev"
 
 
 @pytest.fixture(scope="module")
 def server(cluster: Cluster) -> Cluster:
     """The cluster with our definitions."""
-    definitions = [yaml.safe_load(path.read_text("utf-8")) for path in CRDS]
-    cluster.apply(definitions)
-    for definition in definitions:
-        cluster.wait_for(definition, _established)
-        names, version = definition["spec"]["names"], definition["spec"]["versions"][0]["name"]
-        cluster.wait(
-            lambda names=names, version=version: cluster.api.get(f"/apis/{GROUP}/{version}/{names['plural']}"),
-            what=f"the API of {names['kind']}",
-        )
+    install(cluster)
     return cluster
-
-
-def _established(definition: Any) -> bool:
-    conditions = {each["type"]: each["status"] for each in definition.get("status", {}).get("conditions", [])}
-    assert conditions.get("NonStructuralSchema") != "True", definition["status"]["conditions"]
-    return conditions.get("Established") == "True"
 
 
 def _manifests() -> Iterator[Any]:
@@ -48,14 +32,6 @@ def _manifests() -> Iterator[Any]:
         for number, document in enumerate(yaml.safe_load_all(path.read_text("utf-8"))):
             if isinstance(document, dict) and str(document.get("apiVersion", "")).startswith(f"{GROUP}/"):
                 yield pytest.param(document, id=f"{path.relative_to(ROOT)}:{number}")
-
-
-def _try(server: Cluster, document: dict[str, Any]) -> Any:
-    """Creates an object without keeping it, as strictly as kubectl does."""
-    document = {**document, "metadata": {**document["metadata"], "namespace": "default"}}
-    path = server.api.path_of(document["apiVersion"], document["kind"], "default")
-    strictly = {"dryRun": "All", "fieldValidation": "Strict"}
-    return server.api.request("POST", path, document, parameters=strictly)
 
 
 def _bad(case: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +48,7 @@ def _bad(case: dict[str, Any]) -> dict[str, Any]:
 def test_the_server_takes_what_a_folder_takes(server: Cluster, document: dict[str, Any]) -> None:
     if load(document).faults:
         pytest.skip("made to be refused")
-    taken = _try(server, document)
+    taken = dry_run(server, document)
     # With what the server adds it still means something to us, and nothing of it went missing.
     assert load(taken).faults == ()
     assert _within(document["spec"], taken["spec"])
@@ -89,7 +65,7 @@ def _within(part: Any, whole: Any) -> bool:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['kind']}:{case['field']}")
 def test_the_server_refuses_what_is_bad_and_names_the_field(server: Cluster, case: dict[str, Any]) -> None:
     with pytest.raises(ApiError) as refused:
-        _try(server, _bad(case))
+        dry_run(server, _bad(case))
     assert refused.value.status == 422
     field, star, _ = case["field"].partition("*")
     assert field in refused.value.message if star else f"{field}: " in refused.value.message
@@ -99,9 +75,9 @@ def test_every_rule_refuses_something(server: Cluster) -> None:
     said = ""
     for case in CASES:
         with pytest.raises(ApiError) as refused:
-            _try(server, _bad(case))
+            dry_run(server, _bad(case))
         said += refused.value.message
-    rules = {rule["message"] for path in CRDS for rule in _rules(yaml.safe_load(path.read_text("utf-8")))}
+    rules = {rule["message"] for rule in _rules(DEFINITIONS)}
     assert sorted(message for message in rules if message not in said) == []
 
 
@@ -129,20 +105,20 @@ ONLY_OURS: list[tuple[str, str, dict[str, Any], str]] = [
 def test_some_faults_are_seen_by_dragoman_alone(
     server: Cluster, why: str, kind: str, spec: dict[str, Any], field: str
 ) -> None:
-    taken = _try(server, _bad({"kind": kind, "spec": spec, "target": True}))
+    taken = dry_run(server, _bad({"kind": kind, "spec": spec, "target": True}))
     assert [fault.path for fault in load(taken).faults] == [field], why
 
 
 def test_a_field_that_nobody_knows_is_refused_by_both(server: Cluster) -> None:
     document = _bad({"kind": "SecurityPolicy", "spec": {"jwt": {"provider": []}}, "target": True})
     with pytest.raises(ApiError, match=r'unknown field "spec\.jwt\.provider"'):
-        _try(server, document)
+        dry_run(server, document)
     assert "spec.jwt.provider" in [fault.path for fault in load(document).faults]
 
 
 def test_defaults_are_written_where_they_have_an_effect_and_nowhere_else(server: Cluster) -> None:
     document = _bad({"kind": "SecurityPolicy", "spec": {"consumers": {}}, "target": True})
-    spec = _try(server, document)["spec"]
+    spec = dry_run(server, document)["spec"]
     assert spec["consumers"] == {"extractFrom": [{"headers": ["x-api-key"]}], "sanitize": True}
     assert {"oidc", "extAuth", "basicAuth"}.isdisjoint(spec)
 

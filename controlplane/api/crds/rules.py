@@ -58,7 +58,8 @@ FORMATS: Final[Mapping[str, Mapping[str, Any]]] = {
     # Rules cannot see its fields whose insides are not described.
     "authorization.Principal._not_empty": {"minProperties": 1},
     "backend._check_address": {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
-    "policy._check_cidr": {"format": "cidr"},
+    # Beside its type such a format would let a list pass for a text.
+    "policy._check_cidr": {"allOf": [{"format": "cidr"}]},
     "proxyprovider._check_ip": {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
 }
 """What a keyword of the schema says."""
