@@ -47,6 +47,7 @@ def conditions(said: Sequence[Condition], observed: object, stamp: Stamp) -> lis
     Of more than eight, the last of ours are left out.
     """
     ours = one_per_type(said)
+    names = OURS | ours.keys()
     out: list[Json] = []
     for each in objects(observed):
         type_ = each.get("type")
@@ -55,8 +56,8 @@ def conditions(said: Sequence[Condition], observed: object, stamp: Stamp) -> lis
         elif type_ not in OURS:
             out.append(dict(each))
     out += [_condition(each, {}, stamp) for each in ours.values()]
-    room = MAX_CONDITIONS - sum(1 for each in out if each["type"] not in OURS)
-    return [each for each in out if each["type"] not in OURS or (room := room - 1) >= 0]
+    room = MAX_CONDITIONS - sum(1 for each in out if each.get("type") not in names)
+    return [each for each in out if each.get("type") not in names or (room := room - 1) >= 0]
 
 
 def one_per_type(said: Iterable[Condition]) -> dict[str, Condition]:

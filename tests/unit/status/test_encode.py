@@ -211,6 +211,14 @@ def test_no_more_than_eight_conditions_are_written_and_none_of_another_controlle
     assert found["conditions"][:6] == theirs
 
 
+def test_of_more_than_eight_types_the_first_are_written() -> None:
+    said = tuple(Condition(f"Type{n}", "True", "Reason") for n in range(9))
+    backend = key("Backend", group=POLICY_GROUP)
+    found = written(backend, ObjectStatus(said))
+    assert [each["type"] for each in found["conditions"]] == [f"Type{n}" for n in range(8)]
+    assert again(backend, ObjectStatus(said), found) is None
+
+
 def test_a_gateway_replaces_what_the_api_server_filled_in() -> None:
     listener = ListenerStatus("web", 3, ("HTTPRoute",), (true("Accepted"), true("ResolvedRefs"), true("Programmed")))
     status = ObjectStatus(
