@@ -1,11 +1,15 @@
 {{/* Objects of namespaces that are read, and those whose status is written. */}}
 {{- define "dragoman.readRules" -}}
 - apiGroups: [""]
-  resources: [services, secrets, configmaps]
+  resources: [services]
+  verbs: [list, watch]
+# Of these only their metadata is listed; what an object refers to is then read by its name.
+- apiGroups: [""]
+  resources: [secrets, configmaps]
   verbs: [get, list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [gateway.networking.k8s.io]
   resources:
     - backendtlspolicies
@@ -17,7 +21,7 @@
     - tcproutes
     - tlsroutes
     - udproutes
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [gateway.networking.k8s.io]
   resources:
     - backendtlspolicies/status
@@ -28,7 +32,7 @@
     - tcproutes/status
     - tlsroutes/status
     - udproutes/status
-  verbs: [update, patch]
+  verbs: [patch]
 - apiGroups: [dragoman.dev]
   resources:
     - backends
@@ -39,7 +43,7 @@
     - patchpolicies
     - proxyconfigs
     - securitypolicies
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [dragoman.dev]
   resources:
     - backends/status
@@ -50,7 +54,7 @@
     - patchpolicies/status
     - proxyconfigs/status
     - securitypolicies/status
-  verbs: [update, patch]
+  verbs: [patch]
 # Envoy Gateway's kinds, for teams that come from there.
 - apiGroups: [gateway.envoyproxy.io]
   resources:
@@ -62,7 +66,7 @@
     - envoyproxies
     - httproutefilters
     - securitypolicies
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [gateway.envoyproxy.io]
   resources:
     - backends/status
@@ -71,13 +75,13 @@
     - envoyextensionpolicies/status
     - envoypatchpolicies/status
     - securitypolicies/status
-  verbs: [update, patch]
+  verbs: [patch]
 - apiGroups: [networking.k8s.io]
   resources: [ingresses]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [networking.k8s.io]
   resources: [ingresses/status]
-  verbs: [update, patch]
+  verbs: [patch]
 {{- end }}
 
 {{/* What is started for a Gateway, in its namespace. */}}
@@ -104,20 +108,26 @@
 {{- define "dragoman.clusterRules" -}}
 - apiGroups: [""]
   resources: [namespaces]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [gateway.networking.k8s.io]
   resources: [gatewayclasses]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [gateway.networking.k8s.io]
   resources: [gatewayclasses/status]
-  verbs: [update, patch]
+  verbs: [patch]
 - apiGroups: [networking.k8s.io]
   resources: [ingressclasses]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # Which kinds the cluster has, and the version of its Gateway API.
 - apiGroups: [apiextensions.k8s.io]
   resources: [customresourcedefinitions]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
+{{- if .Values.controlPlane.provisioning }}
+# Where Gateways are reached whose Service is of type NodePort.
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list]
+{{- end }}
 # The keys that service-account tokens of Envoys are verified with.
 - nonResourceURLs: [/.well-known/openid-configuration, /openid/v1/jwks]
   verbs: [get]
