@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Literal
 
@@ -57,10 +57,13 @@ class ValueMatch:
 
 @dataclass(frozen=True, slots=True)
 class Match:
+    """`call` is there for gRPC alone: how many characters it asks for of the service, and of the method."""
+
     path: PathMatch
     method: str | None = None
     headers: tuple[ValueMatch, ...] = ()
     query: tuple[ValueMatch, ...] = ()
+    call: tuple[int, int] | None = field(default=None, repr=False)  # the path says it, too
 
 
 # -- actions --
@@ -75,13 +78,19 @@ class HeaderEdit:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamPolicy:
-    """What policies ask of the way to a backend; clusters that differ in it are apart."""
+    """What routes and policies ask of the way to a backend; clusters that differ in it are apart.
+
+    `http2` has HTTP/2 spoken to a backend that says nothing of its protocol, as gRPC needs it.
+    """
+
+    http2: bool = False
 
     def digest(self) -> str:
-        """Returns a short name for the content; `default` where nothing is asked."""
-        if self == UpstreamPolicy():
+        """Returns a short name for what is asked, whatever fields there are beside; `default` where nothing is."""
+        asked = [(each.name, value) for each in fields(self) if (value := getattr(self, each.name)) != each.default]
+        if not asked:
             return "default"
-        return hashlib.blake2b(repr(self).encode(), digest_size=6).hexdigest()
+        return hashlib.blake2b(repr(asked).encode(), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,7 @@ class ClusterId:
 
 @dataclass(frozen=True, slots=True)
 class WeightedBackend:
-    """`cluster` is None where the reference is invalid: its share of the requests is answered with 500."""
+    """`cluster` is None where the reference is invalid: its share of the requests is answered with an error."""
 
     cluster: ClusterId | None
     weight: int
@@ -134,6 +143,8 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
+    """With `grpc`, requests are calls: they last as long as they say, and an invalid backend is UNAVAILABLE."""
+
     backends: tuple[WeightedBackend, ...]
     hostname: str | None = None
     path: PathRewrite | None = None
@@ -141,6 +152,7 @@ class Forward:
     request_timeout_s: float | None = None
     backend_timeout_s: float | None = None
     retry: Retry | None = None
+    grpc: bool = False
 
 
 @dataclass(frozen=True, slots=True)

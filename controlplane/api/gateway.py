@@ -227,7 +227,7 @@ class GatewaySpec(Model):
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=64), AfterValidator(check_listeners)]
     addresses: Annotated[tuple[GatewaySpecAddress, ...], Field(max_length=16), AfterValidator(_check_addresses)] = ()
     infrastructure: GatewayInfrastructure | None = None
-    allowed_listeners: Annotated[AllowedListeners | None, NotSupported()] = None
+    allowed_listeners: AllowedListeners | None = None
     tls: GatewayTLSConfig | None = None
     default_scope: Annotated[Literal["All", "None"] | None, NotSupported()] = None
     """Routes that set `useDefaultGateways` attach by themselves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -102,8 +102,6 @@ class GRPCRouteSpec(RouteSpec):
 
 class GRPCRoute(Resource):
     """Rules that send gRPC calls to backends."""
-
-    supported: ClassVar[bool] = False
 
     kind: Literal["GRPCRoute"] = "GRPCRoute"
     spec: GRPCRouteSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -30,8 +30,6 @@ class ListenerSetSpec(Model):
 
 class ListenerSet(Resource):
     """Listeners that join those of a Gateway, which must allow it in `allowedListeners`."""
-
-    supported: ClassVar[bool] = False
 
     kind: Literal["ListenerSet"] = "ListenerSet"
     spec: ListenerSetSpec

@@ -9,6 +9,7 @@ from typing import Any
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey, ParentReference
 from controlplane.compile.gateway import GatewayListener
 from controlplane.compile.hosts import intersect
+from controlplane.compile.namespaces import admits
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, ParentRef, false, true
 
@@ -75,6 +76,9 @@ def _attach_to(
     field: str,
 ) -> tuple[list[Attached], Condition]:
     gateway, listeners = judged
+    if not listeners:
+        message = f"{parent} has no listener in force"
+        return [], false("Accepted", "NoMatchingParent", message, f"{field}.name")
     named = [each for each in listeners if _named_by(ref, each)]
     if not named:
         what = " and ".join(
@@ -104,18 +108,8 @@ def _named_by(ref: ParentReference, listener: GatewayListener) -> bool:
 def _allows(view: View, listener: GatewayListener, route: Any) -> bool:
     if route.kind not in listener.kinds:
         return False
-    allowed = listener.spec.allowed_routes.namespaces
-    if allowed.from_ == "All":
-        return True
-    if allowed.from_ == "Same":
-        return route.metadata.namespace == listener.owner.namespace
-    if allowed.from_ == "Selector" and allowed.selector is not None:
-        namespace = view.get(ObjectKey("", "Namespace", "", route.metadata.namespace))
-        labels = {"kubernetes.io/metadata.name": route.metadata.namespace}
-        if namespace is not None:
-            labels |= namespace.metadata.labels
-        return allowed.selector.matches(labels)
-    return False
+    namespaces = listener.spec.allowed_routes.namespaces
+    return admits(view, namespaces, route.metadata.namespace, home=listener.owner.namespace)
 
 
 def _title(parent: ObjectKey, ref: ParentReference) -> str:

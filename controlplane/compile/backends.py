@@ -11,10 +11,20 @@ from controlplane.compile import backendtls, trust
 from controlplane.compile.grants import permitted
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
-from controlplane.ir import Cluster, ClusterId, Endpoint, Endpoints, Protocol, SubjectName, UpstreamTls
+from controlplane.ir import (
+    Cluster,
+    ClusterId,
+    Endpoint,
+    Endpoints,
+    Protocol,
+    SubjectName,
+    UpstreamPolicy,
+    UpstreamTls,
+)
 
 GROUPS = (POLICY_GROUP, ENVOY_GATEWAY_GROUP)
 _HTTP2_PROTOCOLS = ("kubernetes.io/h2c", "grpc", "gateway.envoyproxy.io/h2c")
+_NO_HTTP2_PROTOCOLS = ("kubernetes.io/ws", "kubernetes.io/wss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +35,11 @@ class Resolved:
     fault: Condition | None = None
 
 
-def resolve(view: View, ref: BackendObjectReference, *, source: ObjectKey, field: str) -> Resolved:
-    """Resolves a reference made by `source` in `field` (Gateway API: BackendObjectReference)."""
+def resolve(view: View, ref: BackendObjectReference, *, source: ObjectKey, field: str, http2: bool = False) -> Resolved:
+    """Resolves a reference made by `source` in `field` (Gateway API: BackendObjectReference).
+
+    With `http2` the backend has to be spoken to in HTTP/2, whether it says so or says nothing.
+    """
     target = ObjectKey(ref.group, ref.kind, ref.namespace or source.namespace, ref.name)
     if not _is_service(target) and not _is_backend(target):
         expected = "expected a Service or a Backend"
@@ -39,10 +52,11 @@ def resolve(view: View, ref: BackendObjectReference, *, source: ObjectKey, field
     if backend is None:
         return _fault("BackendNotFound", f"{target} does not exist", f"{field}.name")
     if isinstance(backend, Service):
-        return _resolve_service(backend, target, ref.port, field)
+        return _resolve_service(backend, target, ref.port, field, http2=http2)
     for untrusted in trust.faults(view, trust.of_backend(backend)):
         return _fault(untrusted.reason, f"{target} cannot be trusted: {untrusted.message}", f"{field}.name")
-    return Resolved(ClusterId(target.namespace, "Backend", target.name, ref.port or 0))
+    policy = UpstreamPolicy(http2=http2 and not _is_http2(*backend.spec.app_protocols))
+    return Resolved(ClusterId(target.namespace, "Backend", target.name, ref.port or 0, policy))
 
 
 def cluster(view: View, id_: ClusterId) -> Cluster | None:
@@ -52,14 +66,14 @@ def cluster(view: View, id_: ClusterId) -> Cluster | None:
         port = next((p for p in backend.spec.ports if p.port == id_.port), None)
         if port is None:
             return None
-        protocol = Protocol.HTTP2 if port.app_protocol in _HTTP2_PROTOCOLS else Protocol.HTTP1
+        protocol = Protocol.HTTP2 if id_.policy.http2 or _is_http2(port.app_protocol) else Protocol.HTTP1
         policy = backendtls.policy_of(view, backend, id_.port)
         if policy is None:
             return Cluster(id_, protocol, origin=str(backend.key))
         tls = backendtls.upstream_tls(view, policy)
         return Cluster(id_, protocol, tls, origin=str(backend.key), blocked=tls is None)
     if isinstance(backend, Backend):
-        h2 = any(protocol in _HTTP2_PROTOCOLS for protocol in backend.spec.app_protocols)
+        h2 = id_.policy.http2 or _is_http2(*backend.spec.app_protocols)
         return Cluster(id_, Protocol.HTTP2 if h2 else Protocol.HTTP1, tls=_tls_of(backend), origin=str(backend.key))
     return None
 
@@ -100,15 +114,23 @@ def host_names(view: View, id_: ClusterId) -> tuple[str, ...]:
     return tuple(dict.fromkeys(e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None))
 
 
-def _resolve_service(service: Service, target: ObjectKey, port: int | None, field: str) -> Resolved:
+def _is_http2(*protocols: str | None) -> bool:
+    return any(each in _HTTP2_PROTOCOLS for each in protocols)
+
+
+def _resolve_service(service: Service, target: ObjectKey, port: int | None, field: str, *, http2: bool) -> Resolved:
     if service.spec.type == "ExternalName":
         message = f"{target} is of type ExternalName, which is not supported; use a Backend with an fqdn endpoint"
         return _fault("UnsupportedValue", message, f"{field}.name")
-    if not any(p.port == port for p in service.spec.ports):
+    found = next((p for p in service.spec.ports if p.port == port), None)
+    if found is None:
         known = ", ".join(str(p.port) for p in service.spec.ports) or "none"
         return _fault("BackendNotFound", f"{target} has no port {port}; it has: {known}", f"{field}.port")
-    assert port is not None
-    return Resolved(ClusterId(target.namespace, "Service", target.name, port))
+    if http2 and found.app_protocol in _NO_HTTP2_PROTOCOLS:
+        message = f"port {port} of {target} speaks {found.app_protocol}, which cannot carry gRPC"
+        return _fault("UnsupportedProtocol", message, f"{field}.port")
+    policy = UpstreamPolicy(http2=http2 and not _is_http2(found.app_protocol))
+    return Resolved(ClusterId(target.namespace, "Service", target.name, found.port, policy))
 
 
 def _service_endpoints(view: View, service: Service, port: int) -> tuple[Endpoint, ...]:

@@ -11,17 +11,18 @@ from controlplane.api.core import ConfigMap, Secret
 from controlplane.api.endpointslice import EndpointSlice
 from controlplane.api.faults import Fault
 from controlplane.api.gateway import Gateway
+from controlplane.api.grpcroute import GRPCRoute
 from controlplane.api.httproute import HTTPRoute
 from controlplane.api.securitypolicy import SecurityPolicy
 from controlplane.compile.check_certificates import check_authorities, check_certificate
 from controlplane.compile.check_policies import check_limits, check_security
 from controlplane.compile.check_routes import check_route
-from controlplane.compile.gateway import conflicts
+from controlplane.compile.listener_conflicts import conflicts, members_of
 
 
 def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
     """Returns what is wrong with an object that its schema accepts."""
-    if isinstance(object_, HTTPRoute):
+    if isinstance(object_, HTTPRoute | GRPCRoute):
         return tuple(check_route(object_))
     if isinstance(object_, SecurityPolicy):
         return tuple(check_security(object_))
@@ -39,7 +40,7 @@ def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
 
 
 def _gateway(gateway: Gateway) -> Iterator[Fault]:
-    for listener in conflicts(gateway).values():
+    for listener in conflicts([members_of(gateway)]).values():
         yield Fault(listener.field, listener.message)
     for index, address in enumerate(gateway.spec.addresses):
         if address.type == "IPAddress" and address.value and _family(address.value) is None:

@@ -6,19 +6,21 @@ import re
 from collections.abc import Iterator, Sequence
 
 from controlplane.api.faults import Fault
+from controlplane.api.grpcroute import GRPCRoute, GRPCRouteFilter, GRPCRouteMatch
 from controlplane.api.httpfilters import HTTPHeaderFilter, HTTPPathModifier, HTTPRouteFilter
-from controlplane.api.httproute import HTTPRoute, HTTPRouteMatch
+from controlplane.api.httproute import HTTPHeaderMatch, HTTPRoute, HTTPRouteMatch
 from controlplane.compile.regex import fault_of
 
 _VISIBLE = re.compile(r"[!-~]*")
 
 
-def check_route(route: HTTPRoute) -> Iterator[Fault]:
+def check_route(route: HTTPRoute | GRPCRoute) -> Iterator[Fault]:
     """Yields what is wrong with a route, by field."""
     for index, rule in enumerate(route.spec.rules):
         field = f"spec.rules[{index}]"
         for position, match in enumerate(rule.matches):
-            yield from _match(match, f"{field}.matches[{position}]")
+            where = f"{field}.matches[{position}]"
+            yield from _call(match, where) if isinstance(match, GRPCRouteMatch) else _match(match, where)
         if rule.filters:
             yield from _filters(rule.filters, f"{field}.filters")
         for position, backend in enumerate(rule.backend_refs):
@@ -29,12 +31,24 @@ def check_route(route: HTTPRoute) -> Iterator[Fault]:
 def _match(match: HTTPRouteMatch, field: str) -> Iterator[Fault]:
     if match.path.type == "RegularExpression":
         yield from _regex(match.path.value, f"{field}.path.value")
-    for index, header in enumerate(match.headers):
-        if header.type == "RegularExpression":
-            yield from _regex(header.value, f"{field}.headers[{index}].value")
+    yield from _headers(match.headers, field)
     for index, param in enumerate(match.query_params):
         if param.type == "RegularExpression":
             yield from _regex(param.value, f"{field}.queryParams[{index}].value")
+
+
+def _call(match: GRPCRouteMatch, field: str) -> Iterator[Fault]:
+    if match.method is not None and match.method.type == "RegularExpression":
+        for name, pattern in (("service", match.method.service), ("method", match.method.method)):
+            if pattern:
+                yield from _regex(pattern, f"{field}.method.{name}")
+    yield from _headers(match.headers, field)
+
+
+def _headers(headers: Sequence[HTTPHeaderMatch], field: str) -> Iterator[Fault]:
+    for index, header in enumerate(headers):
+        if header.type == "RegularExpression":
+            yield from _regex(header.value, f"{field}.headers[{index}].value")
 
 
 def _regex(pattern: str, field: str) -> Iterator[Fault]:
@@ -43,13 +57,15 @@ def _regex(pattern: str, field: str) -> Iterator[Fault]:
         yield Fault(field, f"expected a regular expression of RE2's syntax; got {pattern!r}: {reason}")
 
 
-def _filters(filters: Sequence[HTTPRouteFilter], field: str) -> Iterator[Fault]:
+def _filters(filters: Sequence[HTTPRouteFilter | GRPCRouteFilter], field: str) -> Iterator[Fault]:
     for index, each in enumerate(filters):
         where = f"{field}[{index}]"
         if each.request_header_modifier is not None:
             yield from _host(each.request_header_modifier, f"{where}.requestHeaderModifier")
         if each.response_header_modifier is not None:
             yield from _host(each.response_header_modifier, f"{where}.responseHeaderModifier")
+        if isinstance(each, GRPCRouteFilter):
+            continue
         if each.url_rewrite is not None:
             yield from _path(each.url_rewrite.path, f"{where}.urlRewrite.path")
         if each.request_redirect is not None:

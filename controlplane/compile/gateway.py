@@ -11,6 +11,7 @@ from controlplane.api.listenerset import ListenerSet
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile.frontend import Frontend, frontend
 from controlplane.compile.grants import permitted
+from controlplane.compile.listener_conflicts import Member, conflicts, members_of
 from controlplane.compile.protocols import PROTOCOLS, Transport
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false, true
@@ -66,58 +67,13 @@ class GatewayListener:
         return self.ends_tls and not self.certificates
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """A listener as it is written, and by whom."""
-
-    owner: ObjectKey
-    spec: Listener
-    field: str
-
-    @property
-    def id(self) -> str:
-        if self.owner.kind == "Gateway":
-            return self.spec.name
-        return f"{self.owner.namespace}/{self.owner.name}/{self.spec.name}"
-
-
 def listeners(view: View, gateway: Gateway, sets: Sequence[ListenerSet] = ()) -> tuple[GatewayListener, ...]:
     """Judges every listener of a Gateway, its own first, then those of the ListenerSets in the order given."""
-    members = [*_members(gateway), *(member for each in sets for member in _members(each))]
-    conflicting = _conflicts(members)
-    return tuple(_listener(view, gateway, member, conflicting.get(member.id)) for member in members)
-
-
-def _members(source: Gateway | ListenerSet) -> Iterator[_Member]:
-    for index, spec in enumerate(source.spec.listeners):
-        yield _Member(source.key, spec, f"spec.listeners[{index}]")
-
-
-def conflicts(gateway: Gateway) -> dict[str, Condition]:
-    """Finds listeners of a Gateway that cannot be told apart, by name."""
-    return _conflicts(list(_members(gateway)))
-
-
-def _conflicts(members: Sequence[_Member]) -> dict[str, Condition]:
-    """Finds listeners that cannot be told apart (Gateway API: "distinct" listeners). None of them wins."""
-    found: dict[str, Condition] = {}
-    for one in members:
-        for other in members:
-            if other is one or other.spec.port != one.spec.port or _transport(other) != _transport(one):
-                continue
-            port = one.spec.port
-            if other.spec.protocol.upper() != one.spec.protocol.upper():
-                message = f"listener {other.id} uses port {port} with protocol {other.spec.protocol}"
-                found[one.id] = Condition("Conflicted", "True", "ProtocolConflict", message, f"{one.field}.protocol")
-            elif other.spec.hostname == one.spec.hostname:
-                message = f"listener {other.id} has the same port {port} and hostname"
-                found[one.id] = Condition("Conflicted", "True", "HostnameConflict", message, f"{one.field}.hostname")
-    return found
-
-
-def _transport(member: _Member) -> str:
-    protocol = PROTOCOLS.get(member.spec.protocol.upper())
-    return protocol.transport if protocol is not None else member.spec.protocol
+    sources = [members_of(each) for each in (gateway, *sets)]
+    conflicting = conflicts(sources)
+    return tuple(
+        _listener(view, gateway, member, conflicting.get(member.id)) for members in sources for member in members
+    )
 
 
 def port_listeners(
@@ -175,7 +131,7 @@ def route_config_name(gateway: str, listener: GatewayListener) -> str:
     return f"{gateway}/{listener.id}" if listener.protocol == "HTTPS" else f"{gateway}/{listener.port}"
 
 
-def _listener(view: View, gateway: Gateway, member: _Member, conflict: Condition | None) -> GatewayListener:
+def _listener(view: View, gateway: Gateway, member: Member, conflict: Condition | None) -> GatewayListener:
     spec, field = member.spec, member.field
     protocol = spec.protocol.upper()
     kinds, kind_fault = _kinds(spec, field)
@@ -222,7 +178,7 @@ def _kinds(spec: Listener, field: str) -> tuple[tuple[str, ...], Condition | Non
     return kinds, None
 
 
-def _certificates(view: View, member: _Member) -> tuple[tuple[str, ...], Condition | None]:
+def _certificates(view: View, member: Member) -> tuple[tuple[str, ...], Condition | None]:
     spec, field, owner = member.spec, member.field, member.owner
     if spec.protocol.upper() not in ("HTTPS", "TLS") or (spec.tls is not None and spec.tls.mode == "Passthrough"):
         return (), None

@@ -14,7 +14,13 @@ Rank = tuple[MatchRank, float, str, int, int]
 
 
 def match_rank(match: Match) -> MatchRank:
-    """Orders matches by what they ask for alone; smaller wins."""
+    """Orders matches by what they ask for alone; smaller wins.
+
+    Those of gRPC (Gateway API: GRPCRouteRule.matches) are never compared with others: a hostname has one kind of route.
+    """
+    if match.call is not None:
+        service, method = match.call
+        return (0, -service, -method, -len(match.headers), 0)
     return (
         _PATH_ORDER[match.path.kind],
         -len(match.path.value),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from controlplane import ir
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
-from controlplane.compile import attachment, gateway, routes
+from controlplane.compile import attachment, gateway, listenerset, rivals, routes
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.protocols import ROUTES
 from controlplane.graph import Derived, Graph, Group, Table
@@ -14,6 +15,8 @@ from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.policies import Place
 
 Judged = tuple[gateway.GatewayListener, ...]
+Age = tuple[float, str, ObjectKey]
+_NOBODY: Mapping[ObjectKey, ObjectKey] = MappingProxyType({})
 
 
 def is_route(key: ObjectKey) -> bool:
@@ -42,8 +45,12 @@ class Attachments:
         self.domains: Group[ObjectKey, Place, str] = graph.group(
             "domains", self.routes, lambda key: [(p, d) for p, domains in self.places(key) for d in domains]
         )
+        self._calls: Group[ObjectKey, Place, ObjectKey] = graph.group(
+            "calls", objects.table(GATEWAY_GROUP, "GRPCRoute"), lambda key: [(p, key) for p, _ in self.places(key)]
+        )
+        self.rejected: Derived[Place, Mapping[ObjectKey, ObjectKey]] = graph.derive("rejected", self._compute_rejected)
         self.on_listener: Group[ObjectKey, Place, ObjectKey] = graph.group(
-            "on listener", self.routes, lambda key: [(p, key) for p, _ in self.places(key)]
+            "on listener", self.routes, lambda key: [(p, key) for p in self._accepted_at(key)]
         )
         self.used_clusters: Group[ObjectKey, ObjectKey, ir.ClusterId] = graph.group(
             "used clusters", self.routes, self._clusters_of_route
@@ -54,12 +61,12 @@ class Attachments:
         )
 
     def our_gateways(self) -> list[ObjectKey]:
-        """Returns the Gateways of our class."""
+        """Returns the Gateways of our class that are in force."""
         keys = self._objects.table(GATEWAY_GROUP, "Gateway").all_keys()
-        return [key for key in keys if self.judged.get(key) is not None]
+        return [key for key in keys if self.judged.get(key)]
 
-    def places(self, route: ObjectKey) -> Iterable[tuple[Place, tuple[str, ...]]]:
-        """Returns the listeners that a route is on, and its domains there."""
+    def places(self, route: ObjectKey) -> Sequence[tuple[Place, tuple[str, ...]]]:
+        """Returns the listeners that a route is on, and its domains there; `rejected` says where another has them."""
         return [(Place(p.gateway, p.listener), p.domains) for p in self.attachment.get(route).places]
 
     def listener_of(self, place: Place) -> gateway.GatewayListener | None:
@@ -86,24 +93,34 @@ class Attachments:
         """Returns what the newest version of a route compiles to."""
         return self._candidate.get(key)
 
-    def age(self, key: ObjectKey) -> tuple[float, ObjectKey]:
-        """Orders objects: the older first, then by name (Gateway API: conflict resolution)."""
+    def age(self, key: ObjectKey) -> Age:
+        """Orders objects: the older first, then by `NAMESPACE/NAME` (Gateway API: conflict resolution)."""
         created = self._objects.get(key).metadata.creation_timestamp
-        return (created.timestamp() if created else 0.0, key)
+        return (created.timestamp() if created else 0.0, f"{key.namespace}/{key.name}", key)
 
     def _parent_of_set(self, key: ObjectKey) -> list[tuple[ObjectKey, ObjectKey]]:
         parent = self.gateway_of_set(key)
         return [(parent, key)] if parent is not None else []
 
     def _compute_judged(self, key: ObjectKey) -> Judged | None:
+        """Judges the listeners of a Gateway and of its ListenerSets; None for one that is not of our class.
+
+        A Gateway of ours that never was good has none.
+        """
         found = self._objects.get(key)
-        if found is None:
+        admitted = self._objects.candidate(key)
+        newest = found or (admitted.object if admitted is not None else None)
+        if newest is None:
             return None
-        class_ = self._objects.get(ObjectKey(GATEWAY_GROUP, "GatewayClass", "", found.spec.gateway_class_name))
+        class_ = self._objects.get(ObjectKey(GATEWAY_GROUP, "GatewayClass", "", newest.spec.gateway_class_name))
         if class_ is None or class_.spec.controller_name != gateway.CONTROLLER_NAME:
             return None
+        if found is None:
+            return ()
         sets = [self._objects.get(each) for each in sorted(self.sets.get(key), key=self.age)]
-        return gateway.listeners(self._objects, found, sets)
+        return gateway.listeners(
+            self._objects, found, [each for each in sets if listenerset.allowed(self._objects, found, each)]
+        )
 
     def _compute_attachment(self, key: ObjectKey) -> attachment.Attachment:
         route = self._objects.get(key)
@@ -125,6 +142,29 @@ class Attachments:
         if admitted is not None and admitted.object is route:
             return self._candidate.get(key)
         return routes.compile_route(self._objects, route)
+
+    def _accepted_at(self, key: ObjectKey) -> Iterable[Place]:
+        """Yields the listeners that count a route as attached (Gateway API: ListenerStatus.attachedRoutes)."""
+        places = self.places(key)
+        if places and all(fault.type != "Accepted" for fault in self.compiled.get(key).faults):
+            yield from (place for place, _ in places if key not in self.rejected.get(place))
+
+    def _compute_rejected(self, place: Place) -> Mapping[ObjectKey, ObjectKey]:
+        """Returns which HTTPRoutes and GRPCRoutes lose their hostname to one of the other kind, and to which."""
+        calls = self._calls.get(place)
+        if not calls:
+            return _NOBODY
+        wanted: rivals.Domains[ObjectKey] = rivals.Domains()
+        for key in calls:
+            for domain in self._domains_at(key, place):
+                wanted.add(domain, key)
+        shared = [domain for domain in self.domains.get(place) if wanted.meets(domain) is not None]
+        members = {key for domain in shared for key in self.hosted.get((place, domain))}
+        in_order = sorted(members, key=self.age)
+        return rivals.losers(rivals.Rival(key, key.kind, self._domains_at(key, place)) for key in in_order)
+
+    def _domains_at(self, key: ObjectKey, place: Place) -> tuple[str, ...]:
+        return next((domains for at, domains in self.places(key) if at == place), ())
 
     def _clusters_of_route(self, key: ObjectKey) -> list[tuple[ObjectKey, ir.ClusterId]]:
         gateways = {place.gateway for place, _ in self.places(key)}

@@ -11,6 +11,7 @@ from controlplane.compile.attachment import Attached
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.conditions import Condition
 from controlplane.graph import Graph, Group, Table
+from controlplane.pipeline.attachments import Age
 
 _Claim = tuple[ObjectKey, str, str, ir.Match]
 """Gateway, listener, domain, and what is asked for there."""
@@ -29,7 +30,7 @@ class Conflicts:
         *,
         places: Callable[[ObjectKey], Iterable[Attached]],
         compiled: Callable[[ObjectKey], CompiledRoute],
-        age: Callable[[ObjectKey], tuple[float, ObjectKey]],
+        age: Callable[[ObjectKey], Age],
     ) -> None:
         self._places = places
         self._compiled = compiled

@@ -69,7 +69,7 @@ class HttpRoutes:
         place, route_key = key
         route = self._objects.get(route_key)
         listener = self._attachments.listener_of(place)
-        if route is None or listener is None:
+        if route is None or listener is None or route_key in self._attachments.rejected.get(place):
             return ()
         created, name = route.metadata.creation_timestamp, f"{route_key.namespace}/{route_key.name}"
         entries: list[Entry] = []

@@ -72,7 +72,7 @@ class Pipeline:
         policies = PolicyStatuses(
             self.objects,
             self.policies,
-            judged=attachments.judged.get,
+            of_parent=attachments.of_parent,
             compiled=attachments.compiled.get,
             places=lambda key: [place for place, _ in attachments.places(key)],
         )

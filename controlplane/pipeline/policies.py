@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
-from controlplane.api.meta import ENVOY_GATEWAY_GROUP, POLICY_GROUP, ObjectKey
+from controlplane.api.meta import ENVOY_GATEWAY_GROUP, GATEWAY_GROUP, POLICY_GROUP, ObjectKey
 from controlplane.api.scalars import parse_duration
 from controlplane.api.securitypolicy import SecurityPolicy
 from controlplane.compile import policies, ratelimit, security, targets
@@ -20,10 +20,23 @@ _GROUPS = frozenset({POLICY_GROUP, ENVOY_GATEWAY_GROUP})
 
 
 class Place(NamedTuple):
-    """A listener of a Gateway."""
+    """A listener of a Gateway, by its id there."""
 
     gateway: ObjectKey
     listener: str
+
+    @property
+    def owner(self) -> ObjectKey:
+        """The Gateway or ListenerSet that has the listener."""
+        namespace, slash, rest = self.listener.partition("/")
+        if not slash:
+            return self.gateway
+        return ObjectKey(GATEWAY_GROUP, "ListenerSet", namespace, rest.partition("/")[0])
+
+    @property
+    def name(self) -> str:
+        """The listener's name there."""
+        return self.listener.rpartition("/")[2]
 
 
 class Member(NamedTuple):
@@ -144,9 +157,13 @@ class PolicyIndex:
             return ratelimit.compile_limits(found)
         return security.broken(key) if key.kind == "SecurityPolicy" else None
 
-    def _levels(self, place: Place) -> tuple[Level, Level]:
-        found = self.on(place.gateway)
-        return Level(tuple(found.get(None, ()))), Level(tuple(found.get(place.listener, ())))
+    def _levels(self, place: Place) -> tuple[Level, ...]:
+        """Returns the policies above a route: of the Gateway, of a ListenerSet, of the listener."""
+        of_gateway = self.on(place.gateway)
+        owner = place.owner
+        of_owner = of_gateway if owner == place.gateway else self.on(owner)
+        groups = [of_gateway.get(None, ()), of_owner.get(None, ()), of_owner.get(place.name, ())]
+        return tuple(Level(tuple(group)) for group in (groups[1:] if owner == place.gateway else groups))
 
     def _compute_place(self, place: Place) -> RoutePolicies:
         return RoutePolicies(policies.merge(self._levels(place), scope=""))

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.compile.attachment import PARENTS
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.gateway import GatewayListener
 from controlplane.compile.policies import Merged
+from controlplane.compile.protocols import HTTP_ROUTES
 from controlplane.compile.targets import Target
 from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.pipeline.objects import Objects
@@ -31,13 +33,13 @@ class PolicyStatuses:
         objects: Objects,
         index: PolicyIndex,
         *,
-        judged: Callable[[ObjectKey], Sequence[GatewayListener] | None],
+        of_parent: Callable[[ObjectKey], tuple[ObjectKey, Sequence[GatewayListener]] | None],
         compiled: Callable[[ObjectKey], CompiledRoute],
         places: Callable[[ObjectKey], Iterable[Place]],
     ) -> None:
         self._objects = objects
         self._index = index
-        self._judged = judged
+        self._of_parent = of_parent
         self._compiled = compiled
         self._places = places
 
@@ -72,23 +74,24 @@ class PolicyStatuses:
                     yield Target(each)
 
     def _look(self, target: Target) -> _Reached | Condition | None:
-        if target.key.group != GATEWAY_GROUP or target.key.kind not in ("Gateway", "HTTPRoute"):
+        if target.key.group != GATEWAY_GROUP or target.key.kind not in (*PARENTS, *HTTP_ROUTES):
             message = f"targets of kind {target.key.kind} are not supported yet"
             return Condition("NotSupported", "True", "UnsupportedField", message, f"{target.field}.kind")
         if self._objects.get(target.key) is None:
             return false("Accepted", "TargetNotFound", f"{target.key} does not exist", f"{target.field}.name")
-        if target.key.kind == "Gateway":
-            return self._gateway(target)
+        if target.key.kind in PARENTS:
+            return self._parent(target)
         return self._route(target)
 
-    def _gateway(self, target: Target) -> _Reached | Condition | None:
-        judged = self._judged(target.key)
-        if judged is None:
+    def _parent(self, target: Target) -> _Reached | Condition | None:
+        found = self._of_parent(target.key)
+        if found is None:
             return None
-        places = [Place(target.key, each.id) for each in judged if target.section in (None, each.id)]
+        gateway, own = found
+        places = [Place(gateway, each.id) for each in own if target.section in (None, each.name)]
         if not places:
-            message = f"{target.key} has no listener {target.section}"
-            return false("Accepted", "TargetNotFound", message, f"{target.field}.sectionName")
+            what = f"listener {target.section}" if target.section else "listener in force"
+            return false("Accepted", "TargetNotFound", f"{target.key} has no {what}", f"{target.field}.sectionName")
         return _Reached(
             (_ancestor(target.key, target.section),),
             tuple(self._index.inherited.get(place).default for place in places),

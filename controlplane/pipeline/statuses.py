@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 
 from controlplane.api.backend import Backend
 from controlplane.api.backendtlspolicy import BackendTLSPolicy
-from controlplane.api.fields import unsupported_fields
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile import trust
-from controlplane.compile.attachment import Attached
-from controlplane.compile.backendtls import client_certificate, judge
-from controlplane.compile.frontend import insecure
-from controlplane.compile.gateway import CONTROLLER_NAME, GatewayListener
-from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, ParentRef, ParentStatus, false, true
+from controlplane.compile.attachment import Attached, AttachedParent
+from controlplane.compile.backendtls import judge
+from controlplane.compile.gateway import CONTROLLER_NAME
+from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.pipeline.attachments import Attachments, is_route
+from controlplane.pipeline.gateway_statuses import GatewayStatuses
 from controlplane.pipeline.objects import Admitted, Objects
 from controlplane.pipeline.policies import Place, is_policy
+from controlplane.pipeline.unsupported import unsupported
 
 
 class Statuses:
@@ -32,6 +32,7 @@ class Statuses:
     ) -> None:
         self._objects = objects
         self._attachments = attachments
+        self._gateways = GatewayStatuses(objects, attachments)
         self._policy = policy
         self._conflict = conflict
 
@@ -44,7 +45,9 @@ class Statuses:
         if is_route(key) and (admitted.object is None or admitted.object.supported):
             return self._route(key, refused)
         if key.group == GATEWAY_GROUP and key.kind == "Gateway":
-            return self._gateway(key, refused)
+            return self._gateways.gateway(key, refused)
+        if key.group == GATEWAY_GROUP and key.kind == "ListenerSet":
+            return self._gateways.listener_set(key, refused)
         if refused:
             return ObjectStatus(conditions=refused)
         if is_policy(key):
@@ -61,7 +64,7 @@ class Statuses:
             if isinstance(admitted.object, Backend)
             else ()
         )
-        return ObjectStatus(conditions=(true("Accepted"), *untrusted, *_unsupported(admitted)))
+        return ObjectStatus(conditions=(true("Accepted"), *untrusted, *unsupported(admitted)))
 
     def _refused(self, key: ObjectKey, admitted: Admitted) -> tuple[Condition, ...]:
         stands_in = "; the last good version stays in force" if self._objects.get(key) is not None else ""
@@ -81,63 +84,40 @@ class Statuses:
             return ObjectStatus()
         return ObjectStatus(conditions=(true("Accepted"),))
 
-    def _gateway(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
-        judged = self._attachments.judged.get(key)
-        admitted = self._objects.candidate(key)
-        if judged is None:
-            return ObjectStatus(conditions=refused or self._without_class(admitted))
-        listeners = tuple(
-            ListenerStatus(
-                name=each.name,
-                attached_routes=len(self._attachments.on_listener.get(Place(key, each.id))),
-                supported_kinds=each.kinds,
-                conditions=(*each.conditions, _programmed(each)),
-            )
-            for each in judged
-        )
-        admitted = self._objects.candidate(key)
-        if admitted is not None and self._objects.get(key) is admitted.object:
-            refused = ()  # What is wrong with it is said of its listeners.
-        bad = [each.name for each in judged if not each.serves]
-        accepted = true("Accepted")
-        if bad:
-            accepted = true("Accepted", "ListenersNotValid", f"listeners that do not serve: {', '.join(bad)}")
-        if len(bad) == len(judged):
-            accepted = false("Accepted", "ListenersNotValid", "no listener is valid", "spec.listeners")
-        gateway = self._objects.get(key)
-        further = (
-            (client_certificate(self._objects, gateway).condition, insecure(gateway)) if gateway is not None else ()
-        )
-        conditions = (*(refused or (accepted,)), *filter(None, further), *_unsupported(admitted))
-        return ObjectStatus(conditions=conditions, listeners=listeners)
-
-    def _without_class(self, admitted: Admitted | None) -> tuple[Condition, ...]:
-        if admitted is None or admitted.object is None:
-            return ()
-        name = admitted.object.spec.gateway_class_name
-        if self._objects.get(ObjectKey(GATEWAY_GROUP, "GatewayClass", "", name)) is not None:
-            return ()
-        return (false("Accepted", "Pending", f"GatewayClass {name} does not exist", "spec.gatewayClassName"),)
-
     def _route(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
+        attachment = self._attachments.attachment.get(key)
         faults = self._attachments.compiled.get(key).faults
-        resolved = next((f for f in faults if f.type == "ResolvedRefs"), None) or true("ResolvedRefs")
+        resolved = tuple(f for f in faults if f.type == "ResolvedRefs") or (true("ResolvedRefs"),)
         others = tuple(f for f in faults if f.type != "ResolvedRefs")
-        further = tuple(f for f in faults if f.type == "ResolvedRefs" and f is not resolved)
         parents = tuple(
             ParentStatus(
                 parent.title,
                 (
-                    *(others if others and parent.accepted.status == "True" else (parent.accepted,)),
-                    resolved,
-                    *further,
+                    *self._accepted(key, parent, others),
+                    *resolved,
                     *filter(None, [self._conflict(key, parent.places)]),
                 ),
                 parent.ref,
             )
-            for parent in self._attachments.attachment.get(key).parents
+            for parent in attachment.parents
         )
-        return ObjectStatus(conditions=(*refused, *self._attachments.attachment.get(key).missing), parents=parents)
+        return ObjectStatus(conditions=(*refused, *attachment.missing), parents=parents)
+
+    def _accepted(self, key: ObjectKey, parent: AttachedParent, faults: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        """Returns what a parent makes of a route, whose own faults count only where it might have been accepted."""
+        if parent.accepted.status != "True":
+            return (parent.accepted,)
+        if faults:
+            return faults
+        places = (Place(each.gateway, each.listener) for each in parent.places)
+        winners = [self._attachments.rejected.get(place).get(key) for place in places]
+        lost = next((winner for winner in winners if winner is not None), None)
+        if lost is None:
+            return (parent.accepted,)
+        message = f"{lost} has a hostname of this route, and a listener serves one kind of route on it"
+        if None in winners:
+            return (true("Accepted", message=f"on some listeners only: on others {message}"),)
+        return (false("Accepted", "HostnameConflict", message, "spec.hostnames"),)
 
     def _backend_tls(self, policy: BackendTLSPolicy) -> ObjectStatus:
         conditions = judge(self._objects, policy)
@@ -159,22 +139,3 @@ class Statuses:
         return ObjectStatus(
             tuple(missing), tuple(ParentStatus(f"{r.kind} {r.namespace}/{r.name}", conditions, r) for r in refs)
         )
-
-
-def _unsupported(admitted: Admitted | None) -> tuple[Condition, ...]:
-    """Names the fields that have no effect yet."""
-    object_ = admitted.object if admitted is not None else None
-    if object_ is None:
-        return ()
-    return tuple(
-        Condition(
-            "NotSupported", "True", "UnsupportedField", "has no effect yet" + (mark.hint and f"; {mark.hint}"), path
-        )
-        for path, mark in unsupported_fields(object_)
-    )
-
-
-def _programmed(listener: GatewayListener) -> Condition:
-    if listener.serves:
-        return Condition("Programmed", "Unknown", "Pending", "no Envoy has said yet that it serves this")
-    return false("Programmed", "Invalid", "the listener does not serve; see its other conditions")

@@ -56,7 +56,7 @@ def set_action(route: Route, action: Action, *, path: PathMatch, port: int, http
     if isinstance(action, Redirect):
         route.redirect.CopyFrom(_redirect(action, path, port, "https" if https else "http"))
     elif isinstance(action, Respond) or all(backend.cluster is None for backend in action.backends):
-        route.direct_response.CopyFrom(_respond(action if isinstance(action, Respond) else Respond(500)))
+        route.direct_response.CopyFrom(_respond(action if isinstance(action, Respond) else _invalid(action)))
     else:
         route.route.CopyFrom(_forward(action, path))
 
@@ -94,7 +94,11 @@ def _values(edit: HeaderEdit) -> list[HeaderValueOption]:
 
 
 def _forward(forward: Forward, path: PathMatch) -> RouteAction:
-    action = RouteAction(cluster_not_found_response_code=RouteAction.INTERNAL_SERVER_ERROR)
+    action = RouteAction(
+        cluster_not_found_response_code=RouteAction.SERVICE_UNAVAILABLE
+        if forward.grpc
+        else RouteAction.INTERNAL_SERVER_ERROR
+    )
     if len(forward.backends) == 1 and forward.backends[0] == WeightedBackend(
         forward.backends[0].cluster, forward.backends[0].weight
     ):
@@ -118,8 +122,17 @@ def _weighted(backend: WeightedBackend) -> WeightedCluster.ClusterWeight:
     return weight
 
 
+def _invalid(forward: Forward) -> Respond:
+    """What is answered where no backend can be used; Envoy makes a gRPC status of it: 503 is UNAVAILABLE."""
+    return Respond(503 if forward.grpc else 500)
+
+
 def _set_timeouts(action: RouteAction, forward: Forward) -> None:
     request, backend = forward.request_timeout_s, forward.backend_timeout_s
+    if forward.grpc:
+        # A stream may be open for days; a deadline comes with the call, as `grpc-timeout`.
+        action.timeout.CopyFrom(duration(0))
+        action.max_stream_duration.grpc_timeout_header_max.CopyFrom(duration(0))
     if forward.retry is not None:
         action.retry_policy.CopyFrom(_retry(forward.retry))
         if backend:

@@ -66,8 +66,13 @@ class Branch:
 
 
 def suits(matches: Iterable[Match]) -> bool:
-    """Says whether a tree can hold these matches: a list of regular expressions cannot look at query parameters."""
-    return not any(match.query and match.path.kind == "RegularExpression" for match in matches)
+    """Says whether a tree can hold these matches.
+
+    A list of regular expressions cannot look at query parameters; and those of gRPC calls come after prefixes, since a
+    service counts for more than a method.
+    """
+    patterns = (match for match in matches if match.path.kind == "RegularExpression")
+    return not any(match.query or match.call is not None for match in patterns)
 
 
 def matcher(stages: Sequence[Sequence[Branch]]) -> bytes:
