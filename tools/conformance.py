@@ -30,7 +30,7 @@ from tests.support.cluster_rig import ROOT, Rig, why_no_rig
 from tests.support.cluster_scene import GATEWAY_CLASS, manifest
 
 PROFILES = ("GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP", "GATEWAY-UDP")
-FOLDER = ROOT / "build" / "conformance"
+DEFAULT_NAME = "conformance"
 REPORT = ROOT / "docs" / "conformance" / f"experimental-v{__version__}-default-report.yaml"
 IMPLEMENTATION = {
     "organization": "dragoman",
@@ -88,20 +88,22 @@ def main() -> int:
         print(f"conformance: NOT RUN: {reason}")
         return 3
     signal.signal(signal.SIGTERM, _interrupt)
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    # A folder for each cluster: several may be at work in one checkout.
+    folder = ROOT / "build" / (DEFAULT_NAME if options.name == DEFAULT_NAME else f"{DEFAULT_NAME}-{options.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     rig.build("up", "conformance", "helm")
     began = time.monotonic()
-    with Cluster.start(options.name, keep=options.keep) as cluster, PodLogs(cluster.api, FOLDER / "pods"):
+    with Cluster.start(options.name, keep=options.keep) as cluster, PodLogs(cluster.api, folder / "pods"):
         try:
             _install(cluster)
         except AssertionError as fault:
             print(f"conformance: NOT RUN: {fault}\n{cluster.describe(NAMESPACE)}")
             return 1
         print(f"conformance: installed after {time.monotonic() - began:.0f} s")
-        outcome = _run(rig, cluster, options)
-    print(f"conformance: {time.monotonic() - began:.0f} s in all; logs are in {FOLDER.relative_to(ROOT)}")
-    return _judge(outcome, whole=not options.test)
+        outcome = _run(rig, cluster, folder, options)
+    print(f"conformance: {time.monotonic() - began:.0f} s in all; logs are in {folder.relative_to(ROOT)}")
+    return _judge(outcome, folder, whole=not options.test)
 
 
 def _options() -> argparse.Namespace:
@@ -111,7 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fast", action="store_true", help="give up sooner than the suite does")
     parser.add_argument("--parallel", type=int, default=4, help="how many of the tests that allow it run at once")
     parser.add_argument("--debug", action="store_true", help="let the suite log each request")
-    parser.add_argument("--name", default=os.environ.get("CLUSTER_NAME", "conformance"), help="the cluster's name")
+    parser.add_argument("--name", default=os.environ.get("CLUSTER_NAME", DEFAULT_NAME), help="the cluster's name")
     return parser.parse_args()
 
 
@@ -132,16 +134,16 @@ def _install(cluster: Cluster) -> None:
     )
 
 
-def _run(rig: Rig, cluster: Cluster, options: argparse.Namespace) -> Outcome:
-    command = [str(rig.folder / "conformance"), *_flags(rig, options)]
+def _run(rig: Rig, cluster: Cluster, folder: Path, options: argparse.Namespace) -> Outcome:
+    command = [str(rig.folder / "conformance"), *_flags(rig, folder, options)]
     outcome = Outcome()
     environment = {**rig.environment(cluster.name), "TIMEOUT": "50m"}
     with (
-        (FOLDER / "suite.log").open("w") as log,
+        (folder / "suite.log").open("w") as log,
         subprocess.Popen(
             command,
             env=environment,
-            cwd=FOLDER,
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -155,13 +157,13 @@ def _run(rig: Rig, cluster: Cluster, options: argparse.Namespace) -> Outcome:
             process.terminate()
         outcome.exit_code = process.wait()
     for name, lines in outcome.lines.items():
-        path = FOLDER / "tests" / f"{name}.log"
+        path = folder / "tests" / f"{name}.log"
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(lines))
     return outcome
 
 
-def _flags(rig: Rig, options: argparse.Namespace) -> list[str]:
+def _flags(rig: Rig, folder: Path, options: argparse.Namespace) -> list[str]:
     flags = {"gateway-class": GATEWAY_CLASS, "conformance-profiles": ",".join(PROFILES), **ADDRESSES}
     flags |= {"test.v": "test2json", "test.parallel": str(options.parallel)}
     if options.keep:
@@ -176,7 +178,7 @@ def _flags(rig: Rig, options: argparse.Namespace) -> list[str]:
         flags |= {"test.run": f"^TestConformance$/^(?:{names})$", "supported-features": ",".join(_features(rig))}
     else:
         # Without a list of features the suite takes those that the GatewayClass claims.
-        flags |= {"report-output": str(FOLDER / "report.yaml"), **IMPLEMENTATION}
+        flags |= {"report-output": str(folder / "report.yaml"), **IMPLEMENTATION}
     return [f"-{name}={value}" for name, value in flags.items()]
 
 
@@ -209,10 +211,10 @@ def _read(lines: Iterator[str], outcome: Outcome) -> None:
             outcome.lines.setdefault(current, []).append(line)
 
 
-def _judge(outcome: Outcome, *, whole: bool) -> int:
+def _judge(outcome: Outcome, folder: Path, *, whole: bool) -> int:
     failed, skipped, passed = (outcome.named(result) for result in ("FAIL", "SKIP", "PASS"))
     for name in failed:
-        print(f"FAILED {name}: {FOLDER.relative_to(ROOT)}/tests/{name}.log")
+        print(f"FAILED {name}: {folder.relative_to(ROOT)}/tests/{name}.log")
         print("".join(f"    {line}" for line in _errors(outcome.lines.get(name, ()))), end="")
     if skipped:
         print(f"SKIPPED {', '.join(skipped)}")
@@ -221,7 +223,7 @@ def _judge(outcome: Outcome, *, whole: bool) -> int:
         print("".join(f"    {line}" for line in _errors(outcome.lines.get("suite", ()))), end="")
         faults.append("no test passed")
     if whole:
-        faults += _published(FOLDER / "report.yaml")
+        faults += _published(folder / "report.yaml")
     print(f"conformance: {len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped (beside those of a mesh)")
     for fault in faults:
         print(f"conformance: {fault}")

@@ -47,15 +47,12 @@ class Cluster:
 
     @staticmethod
     def start(name: str, *, channel: str = "experimental", keep: bool = False) -> Cluster:
-        """Starts a fresh cluster with the CRDs of a channel; with `keep`, takes the one that runs and leaves it so."""
+        """Returns a fresh cluster with the CRDs of a channel; with `keep`, the one that runs, which stays up."""
         rig = Rig.find()
         if rig is None:
             raise RuntimeError(why_no_rig())
         cluster = Cluster(rig.home / "run" / name / "kubeconfig", name=name, rig=rig)
-        cluster._keep = keep
-        cluster.fresh = not (keep and cluster.running())
-        if cluster.fresh:
-            rig.run("up", channel, name=name)
+        cluster._channel, cluster._keep = channel, keep
         return cluster
 
     @staticmethod
@@ -63,6 +60,7 @@ class Cluster:
         """Returns a cluster that somebody else started, and that is left as it was found."""
         return Cluster(kubeconfig)
 
+    _channel = ""
     _keep = False
     fresh = False
 
@@ -73,6 +71,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         try:
+            self._up()
             socket = self.folder / "api.sock"
             self.spawn(self._kubectl, "proxy", f"--unix-socket={socket}", log="kubectl-proxy.log")
             self.wait(lambda: self.api.get("/readyz") == "ok", what="the API server")
@@ -92,6 +91,12 @@ class Cluster:
         finally:
             if self.rig is not None and not self._keep:
                 self.rig.run("down", name=self.name)
+
+    def _up(self) -> None:
+        if self.rig is None or (self._keep and self.running()):
+            return
+        self.fresh = True
+        self.rig.run("up", self._channel, name=self.name)
 
     def running(self) -> bool:
         """Whether every process of the cluster is alive."""
