@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, cast
 
-from controlplane.kube.errors import ApiError
+from controlplane.kube.errors import ApiError, CertificatesError
 from controlplane.kube.issuing import Issued, IssueError, bundle, is_for, new_authority, new_leaf, renew_authority
 from controlplane.kube.paths import path_of
 
@@ -27,10 +27,6 @@ _MARK: Final = "dragoman.dev/certificate"
 _SELF_MADE: Final = "self-made"
 _POLL_S: Final = 30.0
 _TRIES: Final = 5
-
-
-class CertificatesError(Exception):
-    """There is no certificate to serve with, and why."""
 
 
 class SecretsApi(Protocol):

@@ -13,6 +13,10 @@ class KubeconfigError(Exception):
     """How to reach the API server cannot be told: no kubeconfig, or one that does not say."""
 
 
+class CertificatesError(Exception):
+    """There is no certificate to serve with, and why."""
+
+
 class ApiError(Exception):
     """An answer other than success; status 0 where there was no answer.
 

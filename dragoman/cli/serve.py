@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from controlplane.kube.errors import KubeconfigError
+from controlplane.kube.errors import ApiError, CertificatesError, KubeconfigError
 from controlplane.provision.binding import bind
 from controlplane.server import ControlPlane
 from controlplane.sources.files import FileSource
@@ -103,7 +103,7 @@ def serve(
     gc.disable()
     try:
         uvloop.run(_serve(loaded))
-    except (ListenError, KubeconfigError) as error:
+    except (ListenError, KubeconfigError, CertificatesError, ApiError) as error:
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(error.strerror or str(error)) from None

@@ -16,6 +16,18 @@ Listen = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes, each with a socket of its own. [default: 1]")]
 Xds = Annotated[str | None, typer.Option(help="The control plane (HOST:PORT or unix:PATH) that policies come from.")]
+XdsCa = Annotated[
+    Path | None, typer.Option(help="PEM file with the authorities of the control plane's certificate: uses TLS.")
+]
+XdsServerName = Annotated[
+    str | None, typer.Option(help="The name that the control plane's certificate is for. [default: the host of --xds]")
+]
+XdsToken = Annotated[Path | None, typer.Option(help="File with the service-account token to show the control plane.")]
+XdsInsecure = Annotated[
+    bool | None, typer.Option("--xds-insecure", help="Allow xDS in plain text from other addresses than loopback.")
+]
+TlsCertificate = Annotated[Path | None, typer.Option(help="PEM file to serve TLS with; it is followed when replaced.")]
+TlsPrivateKey = Annotated[Path | None, typer.Option(help="PEM file with the key of --tls-certificate.")]
 Redis = Annotated[str | None, typer.Option(help="redis://, rediss:// or unix:// URL of the store.")]
 Http = Annotated[str | None, typer.Option(help="Where health and metrics are served (HOST:PORT or unix:PATH).")]
 Engine = Annotated[str | None, typer.Option("--grpc-engine", help="ngh2 or grpcio. [default: ngh2]")]
@@ -25,7 +37,13 @@ State = Annotated[Path | None, typer.Option(help="Folder that the last good conf
 def authz(
     listen: Listen = None,
     workers: Workers = None,
+    tls_certificate: TlsCertificate = None,
+    tls_private_key: TlsPrivateKey = None,
     xds: Xds = None,
+    xds_ca: XdsCa = None,
+    xds_server_name: XdsServerName = None,
+    xds_token: XdsToken = None,
+    xds_insecure: XdsInsecure = None,
     config: Annotated[
         Path | None, typer.Option(help="A YAML file of policies, where there is no control plane.")
     ] = None,
@@ -40,8 +58,18 @@ def authz(
 
     Policies come from the control plane (--xds) or from a file (--config). Keys are those of `dragoman key`.
     """
-    flags = {"listen": listen, "workers": workers, "xds": xds, "config": config, "redis": redis, "keys": keys}
-    loaded = load(AuthzSettings, settings, **flags, http=http, engine=grpc_engine, state=state)
+    flags: dict[str, object] = {
+        "listen": listen,
+        "workers": workers,
+        "xds": xds,
+        "config": config,
+        "redis": redis,
+        "keys": keys,
+    }
+    flags |= {"tls_certificate": tls_certificate, "tls_private_key": tls_private_key}
+    flags |= {"xds_ca": xds_ca, "xds_server_name": xds_server_name, "xds_token": xds_token}
+    flags |= {"xds_insecure": xds_insecure, "http": http, "engine": grpc_engine, "state": state}
+    loaded = load(AuthzSettings, settings, **flags)
     from ext_authz.main import run  # here, for what it imports is of no use to the other commands
 
     raise typer.Exit(run(loaded))
@@ -50,7 +78,13 @@ def authz(
 def ratelimit(
     listen: Listen = None,
     workers: Workers = None,
+    tls_certificate: TlsCertificate = None,
+    tls_private_key: TlsPrivateKey = None,
     xds: Xds = None,
+    xds_ca: XdsCa = None,
+    xds_server_name: XdsServerName = None,
+    xds_token: XdsToken = None,
+    xds_insecure: XdsInsecure = None,
     config: Annotated[
         Path | None, typer.Option(help="A file, or a folder of files, in the format of envoyproxy/ratelimit.")
     ] = None,
@@ -64,8 +98,18 @@ def ratelimit(
 
     Counts in memory, or in Redis (--redis), which several workers and several machines share.
     """
-    flags = {"listen": listen, "workers": workers, "xds": xds, "config": config, "redis": redis, "http": http}
-    loaded = load(RateLimitSettings, settings, **flags, engine=grpc_engine, state=state)
+    flags: dict[str, object] = {
+        "listen": listen,
+        "workers": workers,
+        "xds": xds,
+        "config": config,
+        "redis": redis,
+        "http": http,
+    }
+    flags |= {"tls_certificate": tls_certificate, "tls_private_key": tls_private_key}
+    flags |= {"xds_ca": xds_ca, "xds_server_name": xds_server_name, "xds_token": xds_token}
+    flags |= {"xds_insecure": xds_insecure, "engine": grpc_engine, "state": state}
+    loaded = load(RateLimitSettings, settings, **flags)
     from ratelimit_service.main import run
 
     raise typer.Exit(run(loaded))

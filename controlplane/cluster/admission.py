@@ -1,0 +1,66 @@
+"""How xDS is served in a cluster: by TLS with the certificate of a Secret, to who shows a service-account token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from controlplane.cluster.envoys import Trust
+from controlplane.cluster.settings import ClusterSettings
+from controlplane.kube.certificates import Certificates, ensure, keep, utc_now
+from controlplane.kube.client import Api
+from controlplane.provision.address import TcpAddress, parse_address
+from controlplane.xds.authentication import Authenticated
+from controlplane.xds.credentials import KeyPair, ServerTls
+from controlplane.xds.tokens import ServiceAccountTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """Who is let in, and what has to run for that, by name."""
+
+    admission: Authenticated
+    tasks: Mapping[str, Coroutine[Any, Any, None]]
+
+
+async def secured(api: Api, settings: ClusterSettings, secret: str, *, on_trust: Callable[[Trust], None]) -> Secured:
+    """Returns how xDS is served; `on_trust` hears, now and when they change, whom Envoys are to trust.
+
+    Raises CertificatesError and ApiError where there is no certificate to serve with.
+    """
+    names = dns_names(settings)
+    read = partial(_read, api, settings, secret, names)
+    first = await read()
+    tls = ServerTls(KeyPair(first.chain, first.key))
+
+    def changed(found: Certificates) -> None:
+        tls.replace(KeyPair(found.chain, found.key))
+        on_trust(Trust(names[0], found.authorities.decode()))
+
+    on_trust(Trust(names[0], first.authorities.decode()))
+    services = {account: service for service, account in settings.service_accounts.items()}
+    tokens = ServiceAccountTokens(api.get, services=services)
+    return Secured(
+        Authenticated(tokens, tls), {"certificate": keep(read, changed, first=first), "token keys": tokens.run()}
+    )
+
+
+def dns_names(settings: ClusterSettings) -> list[str]:
+    """Returns the names that the certificate is for, first the one that Envoys use."""
+    address = parse_address(settings.xds_address) if settings.xds_address is not None else None
+    host = address.host if isinstance(address, TcpAddress) else f"dragoman.{settings.identity.namespace}.svc"
+    shorter = host.partition(".svc.")[0] + ".svc" if ".svc." in host else host
+    return list(dict.fromkeys((host, shorter)))
+
+
+async def _read(api: Api, settings: ClusterSettings, secret: str, names: list[str]) -> Certificates:
+    return await ensure(
+        api,
+        namespace=settings.identity.namespace,
+        secret_name=secret,
+        dns_names=names,
+        now=utc_now(),
+        make=settings.certificate == "self-made",
+    )

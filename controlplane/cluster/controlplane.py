@@ -1,0 +1,174 @@
+"""The control plane in a cluster: objects come from the API server, and what is to be said of them goes there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from controlplane.api.meta import ObjectKey
+from controlplane.cluster import admission
+from controlplane.cluster.envoys import Envoys
+from controlplane.cluster.settings import ClusterSettings
+from controlplane.cluster.statuses import DesiredStatuses, concerned
+from controlplane.compile.gateway import CONTROLLER_NAME
+from controlplane.engine import Step
+from controlplane.kube.client import Api
+from controlplane.kube.lease import Election, identity_of
+from controlplane.provision.kubernetes.ports import bind
+from controlplane.server import ControlPlane
+from controlplane.sources.kubernetes import KubernetesSource
+from controlplane.status.encode import Setting
+from controlplane.status.writer import StatusWriter
+from controlplane.xds.events import Nack
+from controlplane.xds.identity import Principal
+from controlplane.xds.metrics import XdsMetrics
+
+_log = logging.getLogger(__name__)
+
+
+class ClusterControlPlane:
+    """`async with ClusterControlPlane(api, ...) as cluster`: serves until left; `cluster.plane` is what serves."""
+
+    def __init__(
+        self,
+        api: Api,
+        settings: ClusterSettings,
+        *,
+        xds: str,
+        registry: CollectorRegistry,
+        insecure: bool = False,
+        nameservers: Iterable[tuple[str, int]] = (),
+        services: Mapping[str, tuple[str, ...]] | None = None,
+        state: Path | None = None,
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._xds = xds
+        self._insecure = insecure
+        self._stack = contextlib.AsyncExitStack()
+        self._was_ready = False
+        self.source = KubernetesSource(api, namespaces=settings.namespaces)
+        self.source.on_observed = self._observed
+        identity = settings.identity
+        self.election = Election(
+            api,
+            namespace=identity.namespace,
+            name=settings.lease,
+            identity=identity_of(identity.name),
+            address=identity.address,
+            on_change=self._lead,
+        )
+        self._listen: dict[str, Any] = {}
+        served = services or {}
+        self.plane = ControlPlane(
+            self.source,
+            bind=bind,
+            listen=self._listen,
+            nameservers=tuple(nameservers),
+            insecure_off_loopback=insecure,
+            metrics=XdsMetrics(registry),
+            authz=served.get("authz", ()),
+            ratelimit=served.get("ratelimit", ()),
+            state=state,
+            on_step=self._stepped,
+            on_nack=self._nacked,
+            on_settled=self._settled,
+        )
+        registry.register(self.plane.engine_metrics)
+        engine = self.plane.engine
+        self.envoys = Envoys(api, settings, uid_of=self._uid_of, on_change=self._enqueue)
+        self._desired = DesiredStatuses(
+            engine,
+            clients=self.plane.cache.clients,
+            nacks=lambda: self.plane.nacks.values(),
+            addresses=self.envoys.addresses,
+            trouble=self.envoys.trouble,
+        )
+        self.writer = StatusWriter(
+            api,
+            observed=self.source.observed,
+            desired=self._desired.of,
+            keys=self._desired.keys,
+            setting=lambda: Setting(CONTROLLER_NAME),
+            leading=lambda: self.election.leading,
+        )
+        registry.register(self.writer.metrics)
+
+    async def __aenter__(self) -> ClusterControlPlane:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        if self._insecure or settings.secret is None:
+            self._listen[self._xds] = Principal("any")
+        else:
+            secured = await admission.secured(self._api, settings, settings.secret, on_trust=self.envoys.trust)
+            self._listen[self._xds] = secured.admission
+            for name, work in secured.tasks.items():
+                self._run(name, work)
+        await self._stack.enter_async_context(self.plane)
+        self._run("statuses", self.writer.run())
+        self._run("envoys", self.envoys.run())
+        self._run("election", self.election.run())
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_tell_of_failure)
+        self._stack.push_async_callback(_end, task)
+
+    # What happens
+
+    def _stepped(self, step: Step) -> None:
+        if self.plane.ready and not self._was_ready:
+            self._was_ready = True
+            self.writer.enqueue(self._desired.keys())
+        self._enqueue(step.statuses)
+        self.envoys.take(self.plane.engine.pipeline.infrastructure.changes.take_changes(), complete=self.plane.ready)
+
+    def _observed(self, keys: Iterable[ObjectKey]) -> None:
+        self._enqueue(keys)
+
+    def _settled(self, owner: str) -> None:
+        self._enqueue(concerned(self.plane.engine, owner))
+
+    def _nacked(self, nack: Nack) -> None:
+        self._enqueue(concerned(self.plane.engine, nack.owner))
+
+    def _enqueue(self, keys: Iterable[ObjectKey]) -> None:
+        # Until everything is read, what is missing may only not have been seen yet.
+        if self.plane.ready:
+            self.writer.enqueue(keys)
+
+    def _lead(self, leading: bool) -> None:
+        _log.info("this replica leads" if leading else "this replica follows")
+        self.writer.lead(leading)
+        self.envoys.lead(leading)
+
+    def _uid_of(self, key: ObjectKey) -> str | None:
+        found = self.source.observed(key)
+        return found.uid if found is not None else None
+
+
+def _tell_of_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("%s has failed", task.get_name(), exc_info=error)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task
