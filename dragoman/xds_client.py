@@ -21,6 +21,8 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
+from dragoman.xds_credentials import XdsCredentials
+
 _log = logging.getLogger(__name__)
 
 _METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -84,7 +86,7 @@ class XdsClient:
         on_update: OnUpdate,
         *,
         last_good: Path | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: XdsCredentials | None = None,
         backoff: Backoff | None = None,
         max_response_bytes: int = 64 << 20,
     ) -> None:
@@ -94,7 +96,7 @@ class XdsClient:
         self._type_url = type_url
         self._on_update = on_update
         self._last_good = last_good
-        self._credentials = credentials
+        self._credentials = credentials or XdsCredentials()
         self._backoff = backoff or Backoff()
         self._max_response_bytes = max_response_bytes
         self._held: dict[str, _Held] = {}
@@ -136,12 +138,11 @@ class XdsClient:
         """Stays connected, with growing pauses after failures, until cancelled."""
         saving = asyncio.create_task(self._save_changes()) if self._last_good is not None else None
         try:
-            async with self._channel() as channel:
-                while True:
-                    await self._stream(channel)
-                    self._connected = False
-                    self._failures += 1
-                    await asyncio.sleep(self._backoff.delay_s(self._failures))
+            while True:
+                await self._connect()
+                self._connected = False
+                self._failures += 1
+                await asyncio.sleep(self._backoff.delay_s(self._failures))
         finally:
             self._connected = False
             if saving is not None:
@@ -150,23 +151,28 @@ class XdsClient:
                 if self._unsaved.is_set():
                     self._save()
 
-    def _channel(self) -> grpc.aio.Channel:
-        longest_ms = int(self._backoff.longest_s * 1000)
-        options: list[tuple[str, Any]] = [
+    async def _connect(self) -> None:
+        """Serves one stream on a channel of its own, with the authorities and the token that there are by now."""
+        try:
+            metadata = self._credentials.metadata()
+            channel = self._credentials.channel(self._address, self._options())
+        except (OSError, ValueError) as error:
+            self._lost(str(error))
+            return
+        async with channel:
+            await self._stream(channel, metadata)
+
+    def _options(self) -> list[tuple[str, Any]]:
+        return [
             ("grpc.max_receive_message_length", self._max_response_bytes),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.initial_reconnect_backoff_ms", int(self._backoff.first_s * 1000)),
-            ("grpc.min_reconnect_backoff_ms", int(self._backoff.first_s * 1000)),
-            ("grpc.max_reconnect_backoff_ms", longest_ms),
+            ("grpc.min_reconnect_backoff_ms", int(self._backoff.longest_s * 1000)),
             ("grpc.use_local_subchannel_pool", 1),
         ]
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(self._address, options=options)
-        return grpc.aio.secure_channel(self._address, self._credentials, options=options)
 
-    async def _stream(self, channel: grpc.aio.Channel) -> None:
-        call = channel.stream_stream(_METHOD)()
+    async def _stream(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+        call = channel.stream_stream(_METHOD)(metadata=metadata)
         try:
             await call.write(self._first_request())
             while (raw := await call.read()) is not grpc.aio.EOF:
@@ -175,7 +181,10 @@ class XdsClient:
                 self._error = None
                 await call.write(self._answer(discovery_pb2.DeltaDiscoveryResponse.FromString(raw)))
             self._lost(f"{await call.code()}: {await call.details()}")
-        except (grpc.aio.AioRpcError, DecodeError, asyncio.InvalidStateError) as error:
+        except asyncio.InvalidStateError:
+            # Written to after the server had ended it.
+            self._lost(f"{await call.code()}: {await call.details()}")
+        except (grpc.aio.AioRpcError, DecodeError) as error:
             self._lost(error.details() or str(error.code()) if isinstance(error, grpc.aio.AioRpcError) else str(error))
         finally:
             call.cancel()

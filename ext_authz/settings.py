@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from dragoman import logs
 from dragoman.grpc_worker import Address, Engine, TlsFiles
+from dragoman.xds_credentials import XdsSettings
 
 DEFAULT_KEYS_FILE = Path(".dragoman/keys.db")
 
 
-class AuthzSettings(BaseModel):
+class AuthzSettings(XdsSettings):
     """The settings of `dragoman authz`; times are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,10 +27,8 @@ class AuthzSettings(BaseModel):
     tls_private_key: Path | None = None
     tls_client_ca: Path | None = None
     workers: PositiveInt = 1
-    xds: str | None = None
-    """The control plane's address; this or `config`."""
     config: Path | None = None
-    """A YAML file of policies."""
+    """A YAML file of policies; this or `xds`."""
     redis: str | None = Field(default=None, repr=False)
     """redis://, rediss:// or unix:// URL of the key store; without it keys are in `keys`."""
     keys: Path = DEFAULT_KEYS_FILE

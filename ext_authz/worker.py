@@ -138,6 +138,7 @@ class _Parts:
             TYPE_URL,
             self._on_update,
             last_good=state / "authz-xds.pb" if state else None,
+            credentials=self._settings.xds_credentials,
         )
         client.load()
         self.health.watch("config", lambda: client.status.ready or "no configuration yet")

@@ -107,6 +107,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             listen=Address.parse(settings.listen),
             engine=settings.engine,
             limits=Limits(max_message_bytes=MAX_MESSAGE_BYTES),
+            tls=settings.tls,
             observe=calls,
         )
         stack.push_async_callback(_drain, server, health, settings.drain_s)
@@ -141,7 +142,13 @@ def _source(settings: RateLimitSettings, service: Service) -> Source:
     if settings.config is not None:
         return file_source(settings.config, service, last_good=state / "ratelimit-files.json" if state else None)
     assert settings.xds is not None
-    return xds_source(settings.xds, settings.node_id, service, last_good=state / "ratelimit-xds.pb" if state else None)
+    return xds_source(
+        settings.xds,
+        settings.node_id,
+        service,
+        last_good=state / "ratelimit-xds.pb" if state else None,
+        credentials=settings.xds_credentials,
+    )
 
 
 async def _drain(server: GrpcServer, health: Health, drain_s: float) -> None:

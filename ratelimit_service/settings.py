@@ -5,26 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from dragoman import logs
-from dragoman.grpc_worker import Address, Engine
+from dragoman.grpc_worker import Address, Engine, TlsFiles
+from dragoman.xds_credentials import XdsSettings
 from ratelimit_service.model import OnStoreError
 from ratelimit_service.stores.redis_url import RedisTarget
 
 
-class RateLimitSettings(BaseModel):
+class RateLimitSettings(XdsSettings):
     """The settings of `dragoman ratelimit`; times are in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     listen: str
     """HOST:PORT or unix:PATH."""
+    tls_certificate: Path | None = None
+    """PEM files to serve TLS with; the clients must then show a certificate that `tls_client_ca` signed, if given."""
+    tls_private_key: Path | None = None
+    tls_client_ca: Path | None = None
     workers: PositiveInt = 1
-    xds: str | None = None
-    """The control plane's address; this or `config`."""
     config: Path | None = None
-    """A file, or a folder of files, in envoyproxy/ratelimit's format."""
+    """A file, or a folder of files, in envoyproxy/ratelimit's format; this or `xds`."""
     redis: str | None = Field(default=None, repr=False)
     """redis://, rediss:// or unix:// URL; without it counters are kept in memory."""
     http: str | None = None
@@ -47,6 +50,13 @@ class RateLimitSettings(BaseModel):
     log_level: str = "INFO"
     log_format: logs.Format = "json"
 
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files to serve TLS with; None for plaintext."""
+        if self.tls_certificate is None or self.tls_private_key is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_private_key, self.tls_client_ca)
+
     @field_validator("listen", "http")
     @classmethod
     def _is_address(cls, text: str | None) -> str | None:
@@ -65,6 +75,10 @@ class RateLimitSettings(BaseModel):
     def _fits_together(self) -> Self:
         if (self.xds is None) == (self.config is None):
             raise ValueError("give either xds or config")
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("tls_certificate and tls_private_key go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_private_key")
         if self.workers > 1 and self.redis is None:
             raise ValueError(
                 f"{self.workers} workers need redis: counters in memory are exact for one worker alone, and each of "

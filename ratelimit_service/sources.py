@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.xds_client import XdsClient
+from dragoman.xds_credentials import XdsCredentials
 from ratelimit_service.config_xds import TYPE_URL
 from ratelimit_service.file_source import FileSource
 from ratelimit_service.model import Config
@@ -36,9 +37,13 @@ def file_source(path: Path, service: Service, *, last_good: Path | None) -> Sour
     return Source(source.run, without)
 
 
-def xds_source(address: str, node_id: str, service: Service, *, last_good: Path | None) -> Source:
+def xds_source(
+    address: str, node_id: str, service: Service, *, last_good: Path | None, credentials: XdsCredentials | None = None
+) -> Source:
     """Loads the last good state now, and subscribes to the control plane."""
-    client = XdsClient(address, node_id, CLUSTER, TYPE_URL, service.update, last_good=last_good)
+    client = XdsClient(
+        address, node_id, CLUSTER, TYPE_URL, service.update, last_good=last_good, credentials=credentials
+    )
     client.load()
 
     def without() -> str | None:
