@@ -78,18 +78,26 @@ class ListWatch:
     async def _list(self) -> None:
         self._sink.begin()
         # No resourceVersion is asked for: the list is of now, not of some cache that may be behind what we know.
-        params = {"limit": str(self._tuning.page)}
-        accept = _PARTIAL_LIST if self._metadata_only else None
-        while True:
-            answer = await self._api.get(self._path, params=params, accept=accept)
-            metadata = answer["metadata"]
-            self._sink.page(answer["items"] or ())
-            if not metadata.get("continue"):
-                break
-            params["continue"] = metadata["continue"]
+        answer = await self._page("")
+        version = str(answer["metadata"]["resourceVersion"])
+        while following := answer["metadata"].get("continue"):
+            # The API server works on the next page while this one is looked at.
+            coming = asyncio.create_task(self._page(following))
+            try:
+                await asyncio.sleep(0)
+                self._sink.page(answer["items"])
+                answer = await coming
+            finally:
+                coming.cancel()
+        self._sink.page(answer["items"] or ())
         self._sink.end()
         self._sink.well()
-        self._version = str(metadata["resourceVersion"])
+        self._version = version
+
+    async def _page(self, following: str) -> dict[str, Any]:
+        params = {"limit": str(self._tuning.page), **({"continue": following} if following else {})}
+        accept = _PARTIAL_LIST if self._metadata_only else None
+        return await self._api.get(self._path, params=params, accept=accept)
 
     async def _watch(self) -> None:
         began, version = time.monotonic(), self._version

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from controlplane.sources.kubernetes.resources import Resource
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Seen(NamedTuple):
 
 def see(metadata: Mapping[str, Any], version: str, status: object) -> Seen:
     """Returns what is to be kept of an object."""
-    encoded = json.dumps(status, separators=(",", ":")).encode() if status else b""
+    encoded = _ENCODER.encode(status).encode() if status else b""
     generation = metadata.get("generation")
     return Seen(
         version,
