@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from controlplane.cluster.envoys import Trust
 from controlplane.cluster.settings import ClusterSettings
@@ -15,6 +15,8 @@ from controlplane.provision.address import TcpAddress, parse_address
 from controlplane.xds.authentication import Authenticated
 from controlplane.xds.credentials import KeyPair, ServerTls
 from controlplane.xds.tokens import ServiceAccountTokens
+
+_KEY_SETS: Final = "application/jwk-set+json, application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ async def secured(api: Api, settings: ClusterSettings, secret: str, *, on_trust:
 
     on_trust(Trust(names[0], first.authorities.decode()))
     services = {account: service for service, account in settings.service_accounts.items()}
-    tokens = ServiceAccountTokens(api.get, services=services)
+    tokens = ServiceAccountTokens(partial(api.get, accept=_KEY_SETS), services=services)
     return Secured(
         Authenticated(tokens, tls), {"certificate": keep(read, changed, first=first), "token keys": tokens.run()}
     )

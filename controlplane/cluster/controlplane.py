@@ -141,6 +141,7 @@ class ClusterControlPlane:
 
     def _observed(self, keys: Iterable[ObjectKey]) -> None:
         self._enqueue(keys)
+        self.envoys.seen(keys)
 
     def _settled(self, owner: str) -> None:
         self._enqueue(concerned(self.plane.engine, owner))

@@ -71,9 +71,18 @@ class Envoys:
                 self._found.pop(key, None)
             else:
                 self._found[key] = found
-        if self._provisioner is None or not complete or (self._complete and not changes):
+        if complete and (changes or not self._complete):
+            self._complete = True
+            self._decide()
+
+    def seen(self, keys: Iterable[ObjectKey]) -> None:
+        """Takes in that objects have been observed: a Gateway's own identity is known only then."""
+        if self._complete and any(key in self._found and key not in self._wanted for key in keys):
+            self._decide()
+
+    def _decide(self) -> None:
+        if self._provisioner is None:
             return
-        self._complete = True
         self._wanted = {key: wanted for key, found in self._found.items() if (wanted := self._want(key, found))}
         self._provisioner.want(self._wanted, held=self._found.keys() - self._wanted.keys())
 
