@@ -13,6 +13,7 @@ from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, Par
 from controlplane.status.entries import ancestors, parents
 from controlplane.status.features import FEATURES
 from controlplane.status.merge import Json, Stamp, conditions, objects
+from controlplane.status.programmed import unaccepted
 
 INGRESS_GROUP: Final = "networking.k8s.io"
 _MAX_ADDRESSES: Final = 16
@@ -174,15 +175,10 @@ def _listener_set(case: _Case) -> Json | None:
 
 def _whole(key: ObjectKey, said: ObjectStatus) -> tuple[Condition, ...]:
     """Adds what a Gateway or ListenerSet always has to say: readers wait for each of these to be up to date."""
-    found = {each.type: each for each in said.conditions}
+    found = {each.type for each in said.conditions}
     out = list(said.conditions)
-    accepted = found.get("Accepted")
     if "Programmed" not in found:
-        if accepted is not None and accepted.severity == 2:
-            reason = accepted.reason if key.kind == "ListenerSet" else "Invalid"
-            out.append(false("Programmed", reason, f"the {key.kind} is not accepted"))
-        else:
-            out.append(_PENDING)
+        out.append(unaccepted(key, said.conditions) or _PENDING)
     if "ResolvedRefs" not in found and said.listeners and key.kind == "Gateway":
         out.append(_resolved(said.listeners))
     return tuple(out)
@@ -204,7 +200,7 @@ def _listeners(case: _Case) -> list[Json]:
 
 
 def _listener(said: ListenerStatus, observed: Mapping[str, Any], stamp: Stamp) -> Json:
-    found = {each.type: each for each in said.conditions}
+    found = {each.type for each in said.conditions}
     all_conditions = list(said.conditions)
     if "Programmed" not in found:
         all_conditions.append(_PENDING)

@@ -70,11 +70,13 @@ def one_per_type(said: Iterable[Condition]) -> dict[str, Condition]:
 
 def objects(found: object) -> list[Mapping[str, Any]]:
     """Returns the objects of a list that somebody else may have written; nothing where it is none."""
-    items = cast("list[object]", found) if isinstance(found, list) else []
-    return [cast("Mapping[str, Any]", each) for each in items if isinstance(each, Mapping)]
+    items = cast("list[object]", found) if isinstance(found, list) else ()
+    return [cast("Mapping[str, Any]", each) for each in items if isinstance(each, dict)]
 
 
 def _joined(found: list[Condition]) -> Condition:
+    if len(found) == 1 and not found[0].field and len(found[0].message) <= MAX_MESSAGE and _fits(found[0].reason):
+        return found[0]
     worst = max(each.severity for each in found)
     worse = [each for each in found if each.severity == worst]
     texts = dict.fromkeys(_text(each) for each in worse)
@@ -105,9 +107,13 @@ def _rest(count: int) -> str:
 
 
 def _reason(condition: Condition) -> str:
-    if len(condition.reason) <= _MAX_REASON and _REASON.match(condition.reason):
+    if _fits(condition.reason):
         return condition.reason
     return re.sub(r"^[^A-Za-z]+|[^A-Za-z0-9_]", "", condition.reason)[:_MAX_REASON] or condition.type
+
+
+def _fits(reason: str) -> bool:
+    return len(reason) <= _MAX_REASON and _REASON.match(reason) is not None
 
 
 def _condition(said: Condition, observed: Mapping[str, Any], stamp: Stamp) -> Json:

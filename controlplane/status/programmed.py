@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from controlplane.api.meta import ObjectKey
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, false, true
 from controlplane.xds.events import ClientSummary, Nack
 from controlplane.xds.resources import LISTENER
+
+PATIENCE_S: Final = 1.0
+"""How long an answer of Envoy's is waited for before its absence is told."""
 
 
 def programmed(
@@ -19,25 +23,42 @@ def programmed(
     clients: Iterable[ClientSummary],
     nacks: Iterable[Nack] = (),
     hindrance: Condition | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> tuple[ObjectStatus, bool]:
     """Returns the status with `Programmed` filled in, and whether that is final until something else happens.
 
-    It is not while an Envoy has yet to answer. The status is that of a Gateway or ListenerSet, `owner` the Gateway
-    (`NS/NAME`) whose clients count; `hindrance` says what keeps clients from reaching it (AddressNotAssigned,
-    AddressNotUsable, NoResources). What has no listeners is returned as it is.
+    It is not while an Envoy has yet to answer. For as long as `patience_s` that does not count against an Envoy that
+    has answered all that came before: routes that change all the time shall not make the Gateway seem out of order. So
+    who asks `patience_s` after a change is told whether it is acknowledged.
+
+    The status is that of a Gateway or ListenerSet, `owner` the Gateway (`NS/NAME`) whose clients count; `hindrance`
+    says what keeps clients from reaching it (AddressNotAssigned, AddressNotUsable, NoResources). What has no listeners
+    is returned as it is.
     """
     if not status.listeners:
         return status, True
     mine = [client for client in clients if client.owner == owner]
-    verdict = _verdict(mine, [nack for nack in nacks if nack.owner == owner], hindrance)
+    verdict = _verdict(mine, [nack for nack in nacks if nack.owner == owner], hindrance, patience_s)
     listeners = tuple(_listener(each, verdict) for each in status.listeners)
-    whole = _unaccepted(key, status) or _of_kind(key, verdict)
+    whole = unaccepted(key, status.conditions) or _of_kind(key, verdict)
     others = tuple(each for each in status.conditions if each.type != "Programmed")
-    final = whole.status != "Unknown" or not mine
+    final = verdict.severity == 2 or all(_answered(client) for client in mine)
     return replace(status, conditions=(*others, whole), listeners=listeners), final
 
 
-def _verdict(mine: list[ClientSummary], nacks: list[Nack], hindrance: Condition | None) -> Condition:
+def unaccepted(key: ObjectKey, said: Iterable[Condition]) -> Condition | None:
+    """Returns that a Gateway or ListenerSet is not programmed for it is not accepted; None where it may be.
+
+    That holds whatever the Envoys have: perhaps what was last good.
+    """
+    accepted = next((each for each in said if each.type == "Accepted" and each.severity == 2), None)
+    if accepted is None:
+        return None
+    reason = accepted.reason if key.kind == "ListenerSet" else "Invalid"
+    return false("Programmed", reason, f"the {key.kind} is not accepted")
+
+
+def _verdict(mine: list[ClientSummary], nacks: list[Nack], hindrance: Condition | None, patience_s: float) -> Condition:
     refused = next((nack for nack in nacks if _still_rejected(mine, nack)), None)
     if refused is not None:
         made_from = f" (made from {', '.join(refused.origins)})" if refused.origins else ""
@@ -47,22 +68,23 @@ def _verdict(mine: list[ClientSummary], nacks: list[Nack], hindrance: Condition 
         return hindrance
     if not mine:
         return Condition("Programmed", "Unknown", "Pending", "no Envoy of this Gateway is connected")
-    if all(client.settled and LISTENER in client.types for client in mine):
+    if all(_acknowledged(client, patience_s) for client in mine):
         return true("Programmed")
     return Condition("Programmed", "Unknown", "Pending", "not every Envoy has acknowledged the configuration")
 
 
+def _answered(client: ClientSummary) -> bool:
+    """Whether there is nothing that the Envoy has yet to ask or to answer."""
+    return client.settled and LISTENER in client.types
+
+
+def _acknowledged(client: ClientSummary, patience_s: float) -> bool:
+    had_all = LISTENER in client.types and client.types[LISTENER].known > 0
+    return _answered(client) or (had_all and client.unsettled_s < patience_s)
+
+
 def _still_rejected(mine: list[ClientSummary], nack: Nack) -> bool:
     return any(nack.type_url in c.types and c.types[nack.type_url].rejected for c in mine)
-
-
-def _unaccepted(key: ObjectKey, status: ObjectStatus) -> Condition | None:
-    """What is not accepted is not programmed, whatever the Envoys have: perhaps what was last good."""
-    accepted = next((each for each in status.conditions if each.type == "Accepted" and each.severity == 2), None)
-    if accepted is None:
-        return None
-    reason = accepted.reason if key.kind == "ListenerSet" else "Invalid"
-    return false("Programmed", reason, f"the {key.kind} is not accepted")
 
 
 def _of_kind(key: ObjectKey, verdict: Condition) -> Condition:

@@ -83,7 +83,8 @@ def _finding(engine: Engine, key: ObjectKey, condition: Condition) -> Finding:
 def _programmed(
     key: ObjectKey, status: ObjectStatus, clients: tuple[ClientSummary, ...], nacks: tuple[Nack, ...]
 ) -> ObjectStatus:
-    return programmed(key, status, owner=f"{key.namespace}/{key.name}", clients=clients, nacks=nacks)[0]
+    owner = f"{key.namespace}/{key.name}"
+    return programmed(key, status, owner=owner, clients=clients, nacks=nacks, patience_s=0.0)[0]
 
 
 def _clashing(key: ObjectKey, status: ObjectStatus, clashes: tuple[Clash, ...]) -> ObjectStatus:

@@ -17,12 +17,13 @@ from controlplane.kube.errors import ApiError
 from controlplane.kube.paths import group_version, path_of
 from controlplane.status.encode import Observed, Setting, encode, merge_patch
 from controlplane.status.metrics import StatusMetrics
+from controlplane.status.programmed import PATIENCE_S
 from controlplane.status.queue import KeyQueue, Later
 
 _log = logging.getLogger(__name__)
 
 _FIELD_MANAGER: Final = "dragoman"
-_LOOKS_AT_ONCE: Final = 64
+_LOOKS_AT_ONCE: Final = 16
 _BACK_OFF_S: Final = 0.05
 _MAX_BACK_OFF_S: Final = 30.0
 
@@ -53,7 +54,7 @@ class Desired:
 class Timing:
     """How long things may take; `patience_s` is how long a write waits for what is not settled."""
 
-    patience_s: float = 1.0
+    patience_s: float = PATIENCE_S
     write_timeout_s: float = 5.0
     """Below what a lease outlasts its holder by: no write of ours arrives once somebody else leads."""
 
@@ -156,22 +157,31 @@ class StatusWriter:
         setting = self._setting()
         status = encode(key, desired.status, observed, now=self._now(), setting=setting, generation=desired.generation)
         said = (desired.status, desired.generation, observed.uid, observed.generation)
+        if (wait_s := self._patience(note, desired, observed)) > 0:
+            return wait_s
+        # An answer that stays away will have to be told, without anybody saying that it has.
+        again_in_s = None if desired.settled else self._timing.patience_s
         if status is None or note.refused == said:
             self.metrics.skipped += 1
-            note.deadline = None
             if note.idle:
                 del self._notes[key]
-            return None
-        wait_s = self._patience(note, desired, observed) or self._calm(note, said)
-        return wait_s or _Write(key, note, observed, desired, setting, status, said)
+            return again_in_s
+        wait_s = self._calm(note, said)
+        return wait_s or _Write(key, note, observed, desired, setting, status, said, again_in_s)
 
     def _patience(self, note: _Note, desired: Desired, observed: Observed) -> float:
+        """Returns how long to wait for what is about to change; after that wait, 0 once."""
         behind = desired.generation is not None and desired.generation < observed.generation
         if desired.settled and not behind:
+            note.waits_for = None
             return 0.0
-        if note.deadline is None:
+        waits_for = ("the version" if behind else "an answer", observed.generation)
+        if waits_for != note.waits_for:
+            note.waits_for, note.deadline = waits_for, self._clock() + self._timing.patience_s
+        wait_s = note.deadline - self._clock()
+        if wait_s <= 0:
             note.deadline = self._clock() + self._timing.patience_s
-        return max(0.0, note.deadline - self._clock())
+        return max(0.0, wait_s)
 
     def _calm(self, note: _Note, said: _Said) -> float:
         """Somebody else may undo each of our writes: then we write more and more seldom."""
@@ -195,7 +205,7 @@ class StatusWriter:
     # Writing
 
     async def _write(self, write: _Write) -> None:
-        again_in_s: float | None = None
+        again_in_s = write.again_in_s
         try:
             async with asyncio.timeout(self._timing.write_timeout_s):
                 document = await self._api.patch(write.path, write.patch, params={"fieldManager": _FIELD_MANAGER})
@@ -218,7 +228,7 @@ class StatusWriter:
         note.base, note.written = write.observed.resource_version, seen
         note.repeats = note.repeats + 1 if note.said == write.said else 0
         note.said, note.written_at = write.said, self._clock()
-        note.deadline, note.stale, note.failures, note.not_before = None, None, 0, 0.0
+        note.stale, note.failures, note.not_before = None, 0, 0.0
         desired = write.desired
         left = encode(
             write.key,
@@ -272,7 +282,8 @@ class _Note:
     written_at: float = 0.0
     repeats: int = 0
     refused: _Said | None = None
-    deadline: float | None = None  # until when a write waits for what is not settled
+    waits_for: tuple[str, int] | None = None  # what is about to change, for which generation
+    deadline: float = 0.0  # until when a write waits for it
     stale: str | None = None  # a version that is known not to be the newest
     stale_until: float = 0.0
     failures: int = 0
@@ -281,7 +292,7 @@ class _Note:
     @property
     def idle(self) -> bool:
         """Whether nothing would be lost with it."""
-        return self.written is None and self.refused is None and self.said is None
+        return self.written is None and self.refused is None and self.said is None and not self.waits_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +304,7 @@ class _Write:
     setting: Setting
     status: Mapping[str, Any]
     said: _Said
+    again_in_s: float | None
 
     @property
     def path(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from controlplane.xds.client import Client, Violation
@@ -125,7 +125,8 @@ class SnapshotCache:
 
     def clients(self) -> tuple[ClientSummary, ...]:
         """Returns how far each connected client is."""
-        return tuple(session.client.summary() for owner in self._owners.values() for session in owner.sessions)
+        now = self._clock()
+        return tuple(_summary(session, now) for owner in self._owners.values() for session in owner.sessions)
 
     def settled(self, owner: str | None = None) -> bool:
         """Whether every connected client of the owner (None: of all) has answered everything it subscribed to.
@@ -286,3 +287,8 @@ class SnapshotCache:
             observer(event)
         except Exception:
             _log.exception("an observer failed on %s", event)
+
+
+def _summary(session: Session, now: float) -> ClientSummary:
+    found = session.client.summary()
+    return found if session.settled else replace(found, unsettled_s=now - session.unsettled_since)

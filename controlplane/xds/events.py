@@ -68,3 +68,4 @@ class ClientSummary:
     protocol: Protocol
     settled: bool
     types: Mapping[str, TypeSummary]
+    unsettled_s: float = 0.0  # for how long it has not been settled; 0 while it is

@@ -14,9 +14,16 @@ GATEWAY = ObjectStatus((true("Accepted"),), listeners=(WEB,))
 OWNER = "demo/one"
 
 
-def client(*, settled: bool = True, owner: str = OWNER, rejected: tuple[str, ...] = (), type_url: str = LISTENER):
-    types = {type_url: TypeSummary(1, True, 1, 0, False, rejected)}
-    return ClientSummary(owner, "envoy", "delta", settled, types)
+def client(
+    *,
+    unsettled_s: float | None = None,
+    owner: str = OWNER,
+    rejected: tuple[str, ...] = (),
+    type_url: str = LISTENER,
+    known: int = 1,
+) -> ClientSummary:
+    types = {type_url: TypeSummary(1, True, known, 0, False, rejected)}
+    return ClientSummary(owner, "envoy", "delta", unsettled_s is None, types, unsettled_s or 0.0)
 
 
 def told(status: ObjectStatus, *clients: ClientSummary, kind: str = "Gateway", **more: object):
@@ -37,10 +44,16 @@ def test_a_gateway_is_programmed_when_every_envoy_has_acknowledged() -> None:
     assert (whole.status, listener.status, final) == ("True", "True", True)
 
 
-@pytest.mark.parametrize("other", [client(settled=False), client(type_url=ROUTE)])
+@pytest.mark.parametrize("other", [client(unsettled_s=1.0), client(unsettled_s=0.1, known=0), client(type_url=ROUTE)])
 def test_it_is_not_while_one_has_yet_to_answer_or_to_ask(other: ClientSummary) -> None:
     whole, listener, final = told(GATEWAY, client(), other)
     assert (whole.status, listener.status, final) == ("Unknown", "Unknown", False)
+
+
+def test_an_envoy_that_had_everything_has_a_moment_to_answer_what_is_new() -> None:
+    whole, listener, final = told(GATEWAY, client(), client(unsettled_s=0.9))
+    assert (whole.status, listener.status, final) == ("True", "True", False)
+    assert told(GATEWAY, client(unsettled_s=0.9), patience_s=0.0)[0].status == "Unknown"
 
 
 def test_a_rejection_names_what_was_rejected_and_where_it_came_from() -> None:

@@ -243,6 +243,40 @@ async def test_what_does_not_settle_is_written_after_a_second_and_a_later_answer
         assert world.writes == {GATEWAY: 2}
 
 
+async def test_an_answer_that_stays_away_is_told_though_nobody_says_so() -> None:
+    async with World() as world:
+        world.create(GATEWAY)
+        world.desired[GATEWAY] = Desired(gateway("True"))
+        await world.calm()
+        published = world.time
+
+        def desired(_: ObjectKey) -> Desired:
+            late = world.time >= published + 1.0
+            return Desired(gateway("Unknown" if late else "True"), settled=False)
+
+        world.tell = desired
+        world.writer.enqueue([GATEWAY])
+        await world.advance(0.99)
+        assert world.writes == {GATEWAY: 1}
+        await world.advance(0.1)
+        assert world.writes == {GATEWAY: 2}
+        await world.calm()
+        assert world.writes == {GATEWAY: 2}
+
+
+async def test_an_envoy_that_hangs_while_others_changes_go_on_is_noticed() -> None:
+    async with World() as world:
+        world.create(GATEWAY)
+        world.desired[GATEWAY] = Desired(gateway("True"), settled=False)
+        world.deliver()
+        await world.advance(1.5)
+        assert world.writes == {GATEWAY: 1}
+        world.deliver()
+        world.desired[GATEWAY] = Desired(gateway("Unknown"), settled=False)
+        await world.advance(1.1)
+        assert world.writes == {GATEWAY: 2}
+
+
 async def test_a_status_about_an_older_version_waits_for_the_new_one() -> None:
     async with World() as world:
         world.create(ROUTE)

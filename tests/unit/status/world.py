@@ -44,13 +44,14 @@ class World:
         self.gate: asyncio.Event | None = None
         self.drops: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
         self.leads = True
+        self.tell: Callable[[ObjectKey], Desired] = lambda key: self.desired.get(key, Desired(None))
         self._version = 10
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = itertools.count()
         self.writer = StatusWriter(
             self,
             observed=self.observed.get,
-            desired=lambda key: self.desired.get(key, Desired(None)),
+            desired=lambda key: self.tell(key),
             keys=lambda: list(self.observed),
             setting=lambda: SETTING,
             leading=lambda: self.leads,
