@@ -4,14 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.address_pb2 import Address, Pipe, SocketAddress
+from envoy.config.core.v3.base_pb2 import DataSource, TransportSocket
 from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions
 from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
+    CertificateValidationContext,
+    SubjectAltNameMatcher,
+    TlsParameters,
+)
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 
 from controlplane import ir
@@ -29,10 +37,19 @@ _MAX_REQUESTS = 65_536
 _UNITS = {unit: getattr(rls, unit.upper()) for unit in ("Second", "Minute", "Hour", "Day", "Month", "Year")}
 
 
-def cluster(name: str, addresses: Iterable[str]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class ServiceTls:
+    """By what a service is known: its certificate is for `server_name`, and of one of the authorities (PEM)."""
+
+    authorities: str
+    server_name: str
+
+
+def cluster(name: str, addresses: Iterable[str], *, tls: ServiceTls | None = None) -> bytes:
     """Encodes the cluster of a service; an address is `unix:PATH`, or `HOST:PORT` (IPv6 in brackets).
 
-    Without addresses it is there all the same, so that calls fail as their filter says.
+    Without addresses it is there all the same, so that calls fail as their filter says. With `tls` the service is
+    spoken to in TLS at all of them.
     """
     parsed = [_address(each) for each in addresses]
     message = Cluster(
@@ -47,6 +64,8 @@ def cluster(name: str, addresses: Iterable[str]) -> bytes:
         ),
         load_assignment=ClusterLoadAssignment(cluster_name=name),
     )
+    if tls is not None:
+        message.transport_socket.CopyFrom(_transport_socket(tls))
     if parsed:
         members = [LbEndpoint(endpoint=Endpoint(address=each)) for each in parsed]
         message.load_assignment.endpoints.append(LocalityLbEndpoints(lb_endpoints=members))
@@ -109,6 +128,23 @@ def _sources(sources: Iterable[ir.KeySource]) -> authz.CredentialSources:
         out.params.extend(source.params)
         out.cookies.extend(source.cookies)
     return out
+
+
+def _transport_socket(tls: ServiceTls) -> TransportSocket:
+    # The authorities stand in the cluster: they change once in years, and a cluster with a secret waits for it.
+    trust = CertificateValidationContext(
+        trusted_ca=DataSource(inline_string=tls.authorities),
+        match_typed_subject_alt_names=[
+            SubjectAltNameMatcher(san_type=SubjectAltNameMatcher.DNS, matcher={"exact": tls.server_name})
+        ],
+    )
+    common = CommonTlsContext(
+        tls_params=TlsParameters(tls_minimum_protocol_version=TlsParameters.TLSv1_2),
+        validation_context=trust,
+        alpn_protocols=["h2"],
+    )
+    context = UpstreamTlsContext(common_tls_context=common, sni=tls.server_name)
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
 
 
 def _address(text: str) -> Address:

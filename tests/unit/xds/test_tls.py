@@ -17,7 +17,7 @@ import pytest
 from controlplane.provision.address import TcpAddress
 from controlplane.provision.bootstrap import XdsTls, bootstrap, bootstrap_yaml, secret_files
 from controlplane.xds.authentication import Authenticated
-from controlplane.xds.cache import SnapshotCache
+from controlplane.xds.cache import Observers, SnapshotCache
 from controlplane.xds.credentials import CertificateError, KeyPair, ServerTls
 from controlplane.xds.identity import AUTHZ_OWNER
 from controlplane.xds.resources import CLUSTER
@@ -273,3 +273,33 @@ async def test_envoy_shows_the_token_and_trusts_the_authority_that_its_volumes_h
         assert (await fetch(port, "/")).status == 200
     finally:
         await server.stop()
+
+
+async def test_an_envoy_that_must_show_its_token_anew_comes_back_and_serves_on(
+    scene: Scene, start_envoy: StartEnvoy, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    upstream = await stack.enter_async_context(Upstream("one"))
+    port = free_port()
+    came: list[bool] = []
+    cache = SnapshotCache(observers=Observers(on_stream=lambda event: came.append(event.open)))
+    cache.publish(
+        {
+            OWNER: snapshot(
+                cluster("a"), endpoints("a", [upstream.port]), route("r", {"/": "a"}), listener("l", port, "r")
+            )
+        }
+    )
+    server = await serve_ads(cache, listen={"127.0.0.1:0": scene.admission}, limits=Limits(max_stream_age_s=0.5))
+    stack.push_async_callback(server.stop)
+    (tmp_path / "token").write_text(scene.issuer.token("demo", "dragoman-edge"))
+    (tmp_path / "ca.crt").write_text(scene.authority.cert_pem)
+    tls = XdsTls(f"{tmp_path}/ca.crt", NAME, token_file=f"{tmp_path}/token", secrets_folder=str(tmp_path))
+    for name, document in secret_files(tls).items():
+        (tmp_path / name).write_text(bootstrap_yaml(document))
+    where = TcpAddress("127.0.0.1", int(server.addresses[0].rpartition(":")[2]))
+    envoy = await start_envoy(bootstrap(OWNER, xds=where, xds_tls=tls, admin=None))
+    statuses: set[int] = set()
+    while came.count(True) < 4:
+        statuses.add((await fetch(port, "/")).status)
+    assert statuses == {200}
+    assert "[warning][config]" not in envoy.process.output()
