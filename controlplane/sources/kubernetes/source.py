@@ -34,8 +34,7 @@ class _Reader:
     name: str
     sink: Collection | Metadata
     synced: bool = False
-    done_without: bool = False
-    """It may not be read, and one can live with that."""
+    """It has been read, or may not be read and one can live with that."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -227,8 +226,8 @@ class KubernetesSource:
             return
         optional = is_optional(place[0], namespaces_limited=bool(self._namespaces))
         self._troubles.note(reader.name, error, optional=optional)
-        if error is None or (error.forbidden and optional):
-            reader.synced = True
+        reader.synced = reader.synced or error is None or (error.forbidden and optional)
+        if error is None or error.forbidden:
             self._wake.set()
         elif error.not_found:
             self._catalogue.look_again()
