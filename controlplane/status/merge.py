@@ -16,7 +16,8 @@ from controlplane.conditions import Condition
 Json = dict[str, Any]
 
 MAX_CONDITIONS: Final = 8
-MAX_MESSAGE: Final = 32768
+MAX_MESSAGE: Final = 4096
+"""The schemas allow 32768, but then the conditions of 32 parents would not fit into one object of etcd's."""
 _MAX_REASON: Final = 1024
 _REASON: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?\Z")
 # No transition: what the API server fills in before anybody has looked.

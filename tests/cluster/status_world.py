@@ -78,7 +78,7 @@ class StatusWorld:
         """Returns the objects that have another status than they should, as far as the watches have brought them."""
         return [key for key in self.desired if (keys is None or key in keys) and not self._right(key)]
 
-    async def converge(self, within_s: float = 30.0) -> None:
+    async def converge(self, within_s: float = 60.0) -> None:
         await until(lambda: not self.wrong(), what="the statuses", within_s=within_s, every_s=0.05)
 
     async def quiet(self, for_s: float = 0.5) -> None:

@@ -242,5 +242,5 @@ async def test_an_outage_of_the_api_server_is_made_good_afterwards(
         with faults.no_api_server():
             world.tell(dict.fromkeys(keys, attached(LONG)))
             await until(lambda: world.writer.metrics.errors > 0, what="a write that fails")
-        await world.converge(60)
+        await world.converge()
         assert world.writer.metrics.writes["HTTPRoute"] <= 2 * len(keys)

@@ -4,9 +4,12 @@ import pytest
 
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, false, true
 from controlplane.status.programmed import programmed
+from controlplane.xds.cache import SnapshotCache
 from controlplane.xds.events import ClientSummary, Nack, TypeSummary
-from controlplane.xds.resources import LISTENER, ROUTE
+from controlplane.xds.requests import Request
+from controlplane.xds.resources import LISTENER, ROUTE, Resource, Snapshot
 from tests.unit.status.seen import key
+from tests.unit.xds.model import Clock
 
 PENDING = Condition("Programmed", "Unknown", "Pending", "no Envoy has said yet that it serves this")
 WEB = ListenerStatus("web", 0, ("HTTPRoute",), (true("Accepted"), true("ResolvedRefs"), PENDING))
@@ -101,3 +104,20 @@ def test_a_listener_that_does_not_serve_keeps_its_reason() -> None:
 def test_what_has_no_listeners_is_left_as_it_is() -> None:
     status = ObjectStatus((true("Accepted"),))
     assert programmed(key("HTTPRoute"), status, owner=OWNER, clients=()) == (status, True)
+
+
+def test_the_cache_tells_since_when_an_envoy_has_not_answered() -> None:
+    clock = Clock()
+    cache = SnapshotCache(clock=clock)
+    session = cache.attach(OWNER, "envoy", "delta", lambda: None)
+    assert cache.handle(session, Request(LISTENER)) is None
+    for version in (b"first", b"second"):
+        cache.publish({OWNER: Snapshot({LISTENER: {"demo/one/80": Resource.of(LISTENER, "demo/one/80", version)}})})
+        clock.advance(0.4)
+        sent = cache.next_response(session)
+        clock.advance(0.4)
+        assert sent is not None
+        assert cache.clients()[0].unsettled_s == pytest.approx(0.8)
+        assert cache.handle(session, Request(LISTENER, sent.nonce)) is None
+        assert told(GATEWAY, *cache.clients())[0].status == "True"
+        assert cache.clients()[0].unsettled_s == 0.0
