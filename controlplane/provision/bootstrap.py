@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,16 +19,31 @@ LOOPBACK_ADMIN: Final = TcpAddress("127.0.0.1", 19000)
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
-_SDS_CA: Final = "xds-ca"
-_SDS_BEARER: Final = "xds-token"
+_CA: Final = "xds-ca"
+_PATH: Final = re.compile(r"/[-\w./]+")
+
+# Read for each stream, so that a token that was replaced is shown from then on. Not a secret that Envoy follows: each
+# of those takes inotify instances, of which a node gives all processes of a user 128, and Envoy aborts without.
+_SHOW: Final = """\
+function envoy_on_request(handle)
+  local file = io.open("%s", "r")
+  if file == nil then
+    handle:logErr("the token for the control plane cannot be read")
+    return
+  end
+  local token = file:read("*l")
+  file:close()
+  handle:headers():replace("authorization", "Bearer " .. (token or ""))
+end
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class XdsTls:
     """TLS to the control plane: files that Envoy reads. `server_name` is what its certificate must be for.
 
-    With `secrets_folder`, where the files of `secret_files` must be, what `ca_file` and `token_file` hold is followed
-    when it is replaced; the token (which needs the folder) is shown on each stream.
+    The authorities are those in `ca_file`, read once; or, with `secrets_folder`, those in the file of `secret_files`
+    there, and what comes after them. The token is read for each stream.
     """
 
     ca_file: str
@@ -37,10 +54,8 @@ class XdsTls:
     secrets_folder: str | None = None
 
     def __post_init__(self) -> None:
-        if self.token_file is not None and self.secrets_folder is None:
-            raise ValueError(
-                "a token_file needs a secrets_folder: without it Envoy reads the token once, and it expires"
-            )
+        if self.token_file is not None and not _PATH.fullmatch(self.token_file):
+            raise ValueError(f"the path of a token is absolute and plain: {self.token_file!r} is not")
 
 
 def bootstrap(
@@ -74,35 +89,32 @@ def bootstrap(
         "xds_discovery": "STRICT_DNS" if by_name else "STATIC",
         "xds_lookup_family": "ALL" if by_name else None,
         "xds_tls": None if xds_tls is None else _transport_socket(xds_tls),
-        "xds_filters": None if xds_tls is None or xds_tls.token_file is None else _token_filters(xds_tls),
+        "xds_filters": None if xds_tls is None or xds_tls.token_file is None else _token_filters(xds_tls.token_file),
         "resource_monitors": _resource_monitors(max_connections, max_heap_bytes),
         "overload_actions": None if max_heap_bytes is None else _heap_actions(),
     }
-    filled = cast("dict[str, Any]", fill(yaml.safe_load(template_path("edge").read_text("utf-8")), values))
+    filled = cast("dict[str, Any]", fill(_template("edge"), values))
     if admin is None:
         del filled["admin"]
     return filled
 
 
-def secret_files(tls: XdsTls) -> dict[str, dict[str, Any]]:
-    """Returns what must lie in `tls.secrets_folder` beside the bootstrap: file name → document; no secret is in them.
+def secret_files(tls: XdsTls, authorities: str) -> dict[str, dict[str, Any]]:
+    """Returns what must lie in `tls.secrets_folder`: file name → document. No secret is in it.
 
-    Envoy rereads a file that it is pointed to by a file of this form (SDS), and no other, when something is renamed
-    within its folder: so do Kubernetes' volumes replace what they hold. A file may hold one secret only.
+    Envoy reads such a file (SDS) anew when something is renamed within its folder: so do Kubernetes' volumes replace
+    what they hold. `authorities` are PEM, one or several.
     """
     if tls.secrets_folder is None:
         return {}
-    ca = {"trusted_ca": {"filename": tls.ca_file}, "watched_directory": {"path": str(Path(tls.ca_file).parent)}}
-    files = {_secret_file(_SDS_CA): _secret(_SDS_CA, {"validation_context": ca})}
-    if tls.token_file is not None:
-        token = {"filename": tls.token_file, "watched_directory": {"path": str(Path(tls.token_file).parent)}}
-        files[_secret_file(_SDS_BEARER)] = _secret(_SDS_BEARER, {"generic_secret": {"secret": token}})
-    return files
+    kind = f"{_EXTENSIONS}.transport_sockets.tls.v3.Secret"
+    trust = {"trusted_ca": {"inline_string": authorities}}
+    return {f"{_CA}.yaml": {"resources": [{"@type": kind, "name": _CA, "validation_context": trust}]}}
 
 
 def bootstrap_yaml(document: Mapping[str, Any]) -> str:
     """Returns a bootstrap as YAML text."""
-    return yaml.dump(dict(document), sort_keys=False, width=120)
+    return str(yaml.dump(dict(document), Dumper=yaml.CSafeDumper, sort_keys=False, width=120))
 
 
 def template_path(name: str) -> Path:
@@ -110,6 +122,11 @@ def template_path(name: str) -> Path:
     package = Path(dragoman.__file__).parent
     installed = package / "_envoy" / "bootstrap" / f"{name}.yaml"
     return installed if installed.exists() else package.parent / "envoy" / "bootstrap" / f"{name}.yaml"
+
+
+@cache
+def _template(name: str) -> object:
+    return yaml.load(template_path(name).read_text("utf-8"), Loader=yaml.CSafeLoader)
 
 
 def fill(template: object, values: Mapping[str, Any]) -> object:
@@ -140,7 +157,7 @@ def _transport_socket(tls: XdsTls) -> dict[str, Any]:
     else:
         context["combined_validation_context"] = {
             "default_validation_context": names,
-            "validation_context_sds_secret_config": _secret_source(_SDS_CA, tls.secrets_folder),
+            "validation_context_sds_secret_config": _followed_ca(tls.secrets_folder),
         }
     if tls.cert_file is not None and tls.key_file is not None:
         context["tls_certificates"] = [
@@ -156,38 +173,21 @@ def _transport_socket(tls: XdsTls) -> dict[str, Any]:
     }
 
 
-def _token_filters(tls: XdsTls) -> list[dict[str, Any]]:
-    assert tls.secrets_folder is not None
-    credential = {
-        "@type": f"{_EXTENSIONS}.http.injected_credentials.generic.v3.Generic",
-        "header": "authorization",
-        "header_value_prefix": "Bearer ",
-        "credential": _secret_source(_SDS_BEARER, tls.secrets_folder),
-    }
-    injector = {
-        "@type": f"{_EXTENSIONS}.filters.http.credential_injector.v3.CredentialInjector",
-        "overwrite": True,
-        "credential": {"name": "envoy.http.injected_credentials.generic", "typed_config": credential},
-    }
-    codec = {"@type": f"{_EXTENSIONS}.filters.http.upstream_codec.v3.UpstreamCodec"}
+def _followed_ca(folder: str) -> dict[str, Any]:
+    path = {"path": f"{folder}/{_CA}.yaml", "watched_directory": {"path": folder}}
+    return {"name": _CA, "sds_config": {"path_config_source": path, "resource_api_version": "V3"}}
+
+
+def _token_filters(token_file: str) -> list[dict[str, Any]]:
+    filters = f"{_EXTENSIONS}.filters.http"
+    show = {"@type": f"{filters}.lua.v3.Lua", "default_source_code": {"inline_string": _SHOW % token_file}}
     return [
-        {"name": "envoy.filters.http.credential_injector", "typed_config": injector},
-        {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
+        {"name": "envoy.filters.http.lua", "typed_config": show},
+        {
+            "name": "envoy.filters.http.upstream_codec",
+            "typed_config": {"@type": f"{filters}.upstream_codec.v3.UpstreamCodec"},
+        },
     ]
-
-
-def _secret_file(name: str) -> str:
-    return f"{name}.yaml"
-
-
-def _secret(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    kind = f"{_EXTENSIONS}.transport_sockets.tls.v3.Secret"
-    return {"resources": [{"@type": kind, "name": name, **content}]}
-
-
-def _secret_source(name: str, folder: str) -> dict[str, Any]:
-    path = {"path": f"{folder}/{_secret_file(name)}"}
-    return {"name": name, "sds_config": {"path_config_source": path, "resource_api_version": "V3"}}
 
 
 def _resource_monitors(max_connections: int, max_heap_bytes: int | None) -> list[dict[str, Any]]:

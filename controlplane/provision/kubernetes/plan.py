@@ -62,7 +62,8 @@ def _service_account(wanted: WantedGateway, defaults: Defaults) -> Document:
 
 def _config_map(wanted: WantedGateway, defaults: Defaults) -> Document:
     tls = _tls(defaults)
-    files = {} if tls is None else {name: bootstrap_yaml(file) for name, file in secret_files(tls).items()}
+    documents = {} if tls is None else secret_files(tls, defaults.ca_certificate)
+    files = {name: bootstrap_yaml(document) for name, document in documents.items()}
     authority = {"ca.crt": defaults.ca_certificate} if defaults.ca_certificate else {}
     return {
         "apiVersion": "v1",

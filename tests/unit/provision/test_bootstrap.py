@@ -32,20 +32,19 @@ def test_envoy_accepts_mutual_tls_to_the_control_plane(authority: Authority, tmp
     assert accepted, message
 
 
-def test_envoy_accepts_a_token_and_a_ca_that_are_followed(authority: Authority, tmp_path: Path) -> None:
-    (tmp_path / "ca.crt").write_text(authority.cert_pem)
-    (tmp_path / "token").write_text("token")
-    tls = XdsTls(f"{tmp_path}/ca.crt", "xds.example", token_file=f"{tmp_path}/token", secrets_folder=str(tmp_path))
-    for name, document in secret_files(tls).items():
+def test_envoy_accepts_a_token_and_authorities_that_are_followed(authority: Authority, tmp_path: Path) -> None:
+    tls = XdsTls("unused", "xds.example", token_file=f"{tmp_path}/token", secrets_folder=str(tmp_path))
+    for name, document in secret_files(tls, authority.cert_pem).items():
         (tmp_path / name).write_text(bootstrap_yaml(document))
     accepted, message = validate(bootstrap("demo/edge", xds=TcpAddress("xds.example", 1), xds_tls=tls))
     assert accepted, message
     assert "deprecated" not in message.lower()
 
 
-def test_a_token_that_would_be_read_only_once_is_refused() -> None:
-    with pytest.raises(ValueError, match="secrets_folder"):
-        XdsTls("/ca.crt", "xds.example", token_file="/token")
+@pytest.mark.parametrize("path", ["token", '/a"b', "/a\nb", "/a]]b", ""])
+def test_the_path_of_a_token_cannot_become_code(path: str) -> None:
+    with pytest.raises(ValueError, match="plain"):
+        XdsTls("/ca.crt", "xds.example", token_file=path)
 
 
 def test_the_node_says_which_gateway_it_belongs_to() -> None:

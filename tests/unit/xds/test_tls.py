@@ -232,6 +232,15 @@ class Volume:
         os.replace(staged, self.folder / "..data")
 
 
+def files_of(tls: XdsTls, authorities: str) -> dict[str, str]:
+    return {name: bootstrap_yaml(document) for name, document in secret_files(tls, authorities).items()}
+
+
+def inotify_instances(envoy: Envoy) -> int:
+    folder = Path(f"/proc/{envoy.process.pid}/fd")
+    return sum("inotify" in str(each.readlink()) for each in folder.iterdir())
+
+
 async def test_envoy_shows_the_token_and_trusts_the_authority_that_its_volumes_hold_by_then(
     authority: Authority, start_envoy: StartEnvoy, stack: AsyncExitStack, tmp_path: Path
 ) -> None:
@@ -243,25 +252,20 @@ async def test_envoy_shows_the_token_and_trusts_the_authority_that_its_volumes_h
     address = f"127.0.0.1:{free_port()}"
     server = await serve_ads(scene.cache, listen={address: scene.admission})
     token = Volume(tmp_path / "token", token=scene.issuer.token("demo", "dragoman-edge"))
-    tls = XdsTls(
-        f"{tmp_path}/etc/ca.crt",
-        NAME,
-        token_file=f"{token.folder}/token",
-        secrets_folder=f"{tmp_path}/etc",
-    )
-    files = {name: bootstrap_yaml(document) for name, document in secret_files(tls).items()}
-    etc = Volume(tmp_path / "etc", **{"ca.crt": authority.cert_pem, **files})
+    tls = XdsTls("unused", NAME, token_file=f"{token.folder}/token", secrets_folder=f"{tmp_path}/etc")
+    etc = Volume(tmp_path / "etc", **files_of(tls, authority.cert_pem))
     where = TcpAddress("127.0.0.1", int(address.rpartition(":")[2]))
     try:
         document = bootstrap(OWNER, xds=where, xds_tls=tls, admin=None)
         del document["stats_config"]
         envoy = await start_envoy(document)
         assert (await fetch(port, "/")).status == 200
+        assert inotify_instances(envoy) == 1
         # The next server trusts only a new key for tokens, and shows a certificate of another authority.
         later = Authority("another")
         scene.issuer.keys[0] = SigningKey.make("k2")
         token.put(token=scene.issuer.token("demo", "dragoman-edge"))
-        etc.put(**{"ca.crt": authority.cert_pem + later.cert_pem, **files})
+        etc.put(**files_of(tls, authority.cert_pem + later.cert_pem))
         await envoy.stat_reaches("cluster.dragoman-xds.client_ssl_socket_factory.ssl_context_update_by_sds", 2)
         await server.stop()
         tokens = ServiceAccountTokens(scene.issuer.fetch)
@@ -293,9 +297,7 @@ async def test_an_envoy_that_must_show_its_token_anew_comes_back_and_serves_on(
     stack.push_async_callback(server.stop)
     (tmp_path / "token").write_text(scene.issuer.token("demo", "dragoman-edge"))
     (tmp_path / "ca.crt").write_text(scene.authority.cert_pem)
-    tls = XdsTls(f"{tmp_path}/ca.crt", NAME, token_file=f"{tmp_path}/token", secrets_folder=str(tmp_path))
-    for name, document in secret_files(tls).items():
-        (tmp_path / name).write_text(bootstrap_yaml(document))
+    tls = XdsTls(f"{tmp_path}/ca.crt", NAME, token_file=f"{tmp_path}/token")
     where = TcpAddress("127.0.0.1", int(server.addresses[0].rpartition(":")[2]))
     envoy = await start_envoy(bootstrap(OWNER, xds=where, xds_tls=tls, admin=None))
     statuses: set[int] = set()
