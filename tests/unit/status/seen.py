@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
-from controlplane.status.encode import Setting
+from controlplane.conditions import ObjectStatus
+from controlplane.status.encode import Setting, encode
 
 CONTROLLER = "dragoman.dev/gateway-controller"
 SETTING = Setting(CONTROLLER)
@@ -33,3 +34,15 @@ def key(kind: str, name: str = "one", group: str = GATEWAY_GROUP) -> ObjectKey:
 
 def by_type(conditions: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
     return {each["type"]: (each["status"], each["reason"]) for each in conditions}
+
+
+def written(
+    object_: ObjectKey, status: ObjectStatus | None, seen: Seen | None = None, setting: Setting = SETTING
+) -> dict[str, Any]:
+    found = encode(object_, status, seen or Seen(), now=NOW, setting=setting)
+    assert found is not None
+    return found
+
+
+def again(object_: ObjectKey, status: ObjectStatus | None, observed: dict[str, Any]) -> dict[str, Any] | None:
+    return encode(object_, status, Seen(observed), now=NOW + timedelta(hours=1), setting=SETTING)
