@@ -71,7 +71,8 @@ class Access:
         self.url = configuration.host.rstrip("/")
         self.proxy = configuration.proxy
         self.server_name = configuration.tls_server_name
-        self._authorization = (configuration.api_key.get("BearerToken") or "").strip()
+        scheme, _, credentials = (configuration.api_key.get("BearerToken") or "").strip().partition(" ")
+        self._authorization = f"{scheme.capitalize()} {credentials.strip()}" if credentials else ""
 
     def _take_tls(self, configuration: Configuration) -> None:
         if not configuration.host.startswith("https:"):
