@@ -52,7 +52,7 @@ class ClusterControlPlane:
         self._xds = xds
         self._insecure = insecure
         self._stack = contextlib.AsyncExitStack()
-        self._was_ready = False
+        self._ready = asyncio.Event()
         self.source = KubernetesSource(api, namespaces=settings.namespaces)
         self.source.on_observed = self._observed
         identity = settings.identity
@@ -123,20 +123,24 @@ class ClusterControlPlane:
         await self._stack.enter_async_context(self.plane)
         self._run("statuses", self.writer.run())
         self._run("envoys", self.envoys.run())
-        self._run("election", self.election.run())
+        self._run("election", self._stand())
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(_tell_of_failure)
         self._stack.push_async_callback(_end, task)
 
+    async def _stand(self) -> None:
+        # Who has not read everything would say of routes that they are on no Gateway.
+        await self._ready.wait()
+        await self.election.run()
+
     # What happens
 
     def _stepped(self, step: Step) -> None:
-        if self.plane.ready and not self._was_ready:
-            self._was_ready = True
-            self.writer.enqueue(self._desired.keys())
-        self._enqueue(step.statuses)
+        if self.plane.ready:
+            self._ready.set()
+        self._enqueue((*step.statuses, *step.changed))
         self.envoys.take(self.plane.engine.pipeline.infrastructure.changes.take_changes(), complete=self.plane.ready)
 
     def _observed(self, keys: Iterable[ObjectKey]) -> None:
@@ -150,9 +154,7 @@ class ClusterControlPlane:
         self._enqueue(concerned(self.plane.engine, nack.owner))
 
     def _enqueue(self, keys: Iterable[ObjectKey]) -> None:
-        # Until everything is read, what is missing may only not have been seen yet.
-        if self.plane.ready:
-            self.writer.enqueue(keys)
+        self.writer.enqueue(keys)
 
     def _lead(self, leading: bool) -> None:
         _log.info("this replica leads" if leading else "this replica follows")
