@@ -98,8 +98,8 @@ class Drain:
 
     async def _clients(self, deadline: float) -> int:
         """Returns 0 when no client is connected, or how many there are at the deadline."""
-        while (left := await self.admin.connections()) and time.monotonic() < deadline:
-            await asyncio.sleep(_ASK_EVERY_S)  # noqa: ASYNC110 (Envoy tells nobody when a connection ends)
+        while (left := await self.admin.connections()) and time.monotonic() < deadline:  # noqa: ASYNC110 (not told)
+            await asyncio.sleep(_ASK_EVERY_S)
         return left
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -23,13 +23,15 @@ from controlplane.provision.kubernetes.applying import Applier, NotOursError
 from controlplane.provision.kubernetes.labels import CONTROLLER, annotation, owner_of
 from controlplane.provision.kubernetes.plan import plan
 from controlplane.provision.kubernetes.wanted import Defaults, Document, StatusAddress, WantedGateway
-from controlplane.provision.kubernetes.watching import DAEMON_SET, DEPLOYMENT, SERVICE, Id, Watched, id_of
+from controlplane.provision.kubernetes.watching import DAEMON_SET, DEPLOYMENT, KINDS, SERVICE, Id, Watched, id_of
 from controlplane.provision.names import resource_name
 
 _log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 8
 _NODES_S: Final = 60.0
+# How the API server refuses an apply with a field that it doesn't know; its status is 500.
+_UNTYPED: Final = "failed to create typed patch object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Provisioner:
         self._wanted: Mapping[ObjectKey, WantedGateway] | None = None
         self._held: frozenset[ObjectKey] = frozenset()
         self._outcomes: dict[ObjectKey, _Outcome] = {}
+        self._plans: dict[ObjectKey, tuple[WantedGateway, Defaults, tuple[Document, ...]]] = {}
         self._reset()
 
     def _reset(self) -> None:
@@ -94,7 +97,9 @@ class Provisioner:
         """
         before = dict(self._wanted or {})
         moved = self._held ^ frozenset(held)
-        self._held, self._wanted = frozenset(held), dict(wanted)
+        # What is wanted as before stays the same object: it needs no new plan.
+        self._wanted = {key: before[key] if before.get(key) == each else each for key, each in wanted.items()}
+        self._held = frozenset(held)
         for key in {*before, *wanted, *moved}:
             if before.get(key) != wanted.get(key) or key in moved:
                 self._failures.pop(key, None)
@@ -128,7 +133,7 @@ class Provisioner:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watched.run())
             await self._watched.synced.wait()
-            self._due |= {*(self._wanted or {}), *(key for _, each in self._watched if (key := owner_of(each)))}
+            self._due |= {*(self._wanted or {}), *(key for each in self._watched.objects() if (key := owner_of(each)))}
             while True:
                 for key in self._due - self._busy if self._wanted is not None else ():
                     self._due.discard(key)
@@ -165,25 +170,36 @@ class Provisioner:
         wanted = (self._wanted or {}).get(key)
         if wanted is None and key in self._held:
             return None
-        documents = plan(wanted, self._defaults) if wanted is not None else ()
+        documents = self._planned(wanted) if wanted is not None else ()
         errors = await self._applier.apply(key, documents)
         errors += await self._prune(key, documents)
         if not errors:
             self._failures.pop(key, None)
             return None
-        for error in errors:
-            _log.warning("Gateway %s/%s: %s", key.namespace, key.name, error)
         self._failures[key] = failures = self._failures.get(key, 0) + 1
-        self._recheck(key, self._retry.wait_s(failures))
+        wait_s = self._retry.wait_s(failures)
+        for error in errors:
+            _log.warning("Gateway %s/%s, again in %.1f s: %s", key.namespace, key.name, wait_s, error)
+        self._recheck(key, wait_s)
         return _condition(errors[0])
+
+    def _planned(self, wanted: WantedGateway) -> tuple[Document, ...]:
+        known = self._plans.get(wanted.key)
+        # Every event of what was made leads here, and next to none of them has to do with what is wanted.
+        if known is None or known[0] is not wanted or known[1] is not self._defaults:
+            known = self._plans[wanted.key] = (wanted, self._defaults, plan(wanted, self._defaults))
+        return known[2]
 
     async def _prune(self, key: ObjectKey, documents: Sequence[Document]) -> list[Exception]:
         kept = {id_of(each) for each in documents}
         errors: list[Exception] = []
-        for id_, seen in self._watched:
+        # All that is made for a Gateway has one name.
+        for id_ in (Id(kind, key.namespace, resource_name(key.name)) for kind in KINDS):
+            seen = self._watched.get(id_)
+            if seen is None or id_ in kept or "deletionTimestamp" in seen["metadata"]:
+                continue
             ours = owner_of(seen) == key and annotation(seen, CONTROLLER) == self._defaults.controller_name
-            leaves = "deletionTimestamp" in seen["metadata"]
-            if not ours or leaves or id_ in kept or self._stands_in(id_, kept):
+            if not ours or self._stands_in(id_, kept):
                 continue
             try:
                 await self._applier.delete(id_, seen)
@@ -203,6 +219,7 @@ class Provisioner:
         before = self._outcomes.get(key)
         if wanted is None and key not in self._held:
             self._outcomes.pop(key, None)
+            self._plans.pop(key, None)
             return
         after = await self._outcome(key, wanted, failed)
         if before != after:
@@ -242,6 +259,6 @@ def _condition(error: Exception) -> Condition:
         return false("Programmed", "Invalid", message)
     if isinstance(error, ApiError) and error.forbidden:
         return false("Programmed", "NoResources", message)
-    if isinstance(error, ApiError) and error.invalid:
+    if isinstance(error, ApiError) and (error.invalid or _UNTYPED in error.message):
         return false("Programmed", "Invalid", message)
     return false("Programmed", "Pending", message)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from controlplane.kube.client import Api, ApiError
@@ -98,8 +98,9 @@ class Watched:
         """Returns an object as it was last seen."""
         return self._objects.get(id_)
 
-    def __iter__(self) -> Iterator[tuple[Id, Document]]:
-        return iter(list(self._objects.items()))
+    def objects(self) -> list[Document]:
+        """Returns all objects as they were last seen."""
+        return list(self._objects.values())
 
     def note(self, id_: Id, document: Document) -> None:
         """Takes an object as a write returned it, which is newer than what the watch has told so far."""
