@@ -127,6 +127,10 @@ class ControlPlane:
         )
         self._stack.push_async_callback(server.stop, 0.0)
 
+    def serve_at(self, services: Mapping[str, tuple[str, ...]]) -> None:
+        """Takes in where the workers of the services are, by the names of Envoy's clusters."""
+        self._publish(self.engine.serve_at(services))
+
     def report(self) -> Report:
         """Returns what is to be said about every object, and how far each client is."""
         return report(self.engine, self.cache, self.nacks.values())

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from controlplane.api.meta import ObjectKey
 from controlplane.cluster import admission
 from controlplane.cluster.envoys import Envoys
+from controlplane.cluster.services import ServiceWorkers
 from controlplane.cluster.settings import ClusterSettings
 from controlplane.cluster.statuses import DesiredStatuses, concerned
 from controlplane.compile.gateway import CONTROLLER_NAME
@@ -25,6 +26,7 @@ from controlplane.server import ControlPlane
 from controlplane.sources.kubernetes import KubernetesSource
 from controlplane.status.encode import Setting
 from controlplane.status.writer import StatusWriter
+from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER
 from controlplane.xds.events import Nack
 from controlplane.xds.identity import Principal
 from controlplane.xds.metrics import XdsMetrics
@@ -66,6 +68,9 @@ class ClusterControlPlane:
         )
         self._listen: dict[str, Any] = {}
         served = services or {}
+        self._workers = ServiceWorkers(
+            {AUTHZ_CLUSTER: served.get("authz", ()), RATE_LIMIT_CLUSTER: served.get("ratelimit", ())}
+        )
         self.plane = ControlPlane(
             self.source,
             bind=bind,
@@ -141,7 +146,12 @@ class ClusterControlPlane:
         if self.plane.ready:
             self._ready.set()
         self._enqueue((*step.statuses, *step.changed))
+        if self._workers.concerned(step.changed):
+            asyncio.get_running_loop().call_soon(self._find_workers)
         self.envoys.take(self.plane.engine.pipeline.infrastructure.changes.take_changes(), complete=self.plane.ready)
+
+    def _find_workers(self) -> None:
+        self.plane.serve_at(self._workers.addresses(self.plane.engine.pipeline.objects))
 
     def _observed(self, keys: Iterable[ObjectKey]) -> None:
         self._enqueue(keys)
