@@ -9,6 +9,7 @@ from controlplane.compile import listenerset
 from controlplane.compile.backendtls import client_certificate
 from controlplane.compile.frontend import insecure
 from controlplane.compile.gateway import GatewayListener
+from controlplane.compile.overlaps import overlap
 from controlplane.compile.parameters import address_fault, parameters
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, false, true
 from controlplane.pipeline.attachments import Attachments
@@ -103,12 +104,13 @@ class GatewayStatuses:
         return (false("Accepted", "Pending", f"GatewayClass {name} does not exist", "spec.gatewayClassName"),)
 
     def _listeners(self, gateway: ObjectKey, own: Sequence[GatewayListener]) -> tuple[ListenerStatus, ...]:
+        judged = self._attachments.judged.get(gateway) or ()
         return tuple(
             ListenerStatus(
                 name=each.name,
                 attached_routes=len(self._attachments.on_listener.get(Place(gateway, each.id))),
                 supported_kinds=each.kinds,
-                conditions=(*each.conditions, _programmed(each)),
+                conditions=(*each.conditions, _programmed(each), *filter(None, [overlap(each, judged)])),
             )
             for each in own
         )

@@ -111,7 +111,29 @@ def _gateways(draw: st.DrawFn) -> Manifest:
         for index, (port, host) in enumerate(found)
     ]
     labels = draw(_one_of([None, {"tier": "gold"}]))
-    return _made(m.gateway(draw(_one_of(["edge", "edge", "side"])), listeners=listeners), None, labels)
+    made = m.gateway(draw(_one_of(["edge", "edge", "side"])), listeners=listeners)
+    made["spec"] |= draw(_one_of(_ALLOWED))
+    return _made(made, None, labels)
+
+
+_ALLOWED: list[Manifest] = [
+    {},
+    {"allowedListeners": {"namespaces": {"from": "All"}}},
+    {"allowedListeners": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "x"}}}}},
+]
+
+
+@st.composite
+def _listener_sets(draw: st.DrawFn) -> Manifest:
+    ports = st.tuples(_one_of([80, 82, 443]), _one_of([None, "a.example.com", "b.example.com"]))
+    refs = _one_of([{"name": "cert-1"}, {"name": "cert-1", "namespace": "other"}])
+    listeners = [
+        _listener(f"s{index}", port, host, draw(_one_of(["All", "Same"])), draw(refs))
+        for index, (port, host) in enumerate(draw(st.lists(ports, min_size=1, max_size=2, unique=True)))
+    ]
+    spec = {"parentRef": {"name": draw(_one_of(["edge", "side"])), "namespace": "demo"}, "listeners": listeners}
+    name, namespace = draw(_one_of(["set-1", "set-2"])), draw(_one_of(["demo", "other"]))
+    return _made(m.manifest(m.GATEWAY_API, "ListenerSet", name, spec, namespace=namespace), draw(_one_of(_CREATED)))
 
 
 _paths = _one_of(["/", "/a", "/a/b", "/c"])
@@ -140,6 +162,29 @@ def _routes(draw: st.DrawFn) -> Manifest:
     )
     namespace = draw(_one_of(["demo", "demo", "demo", "other"]))
     made = m.route(draw(_one_of(ROUTES)), rules, hostnames=hosts, namespace=namespace)
+    made["spec"]["parentRefs"] += draw(_one_of(_FURTHER_PARENTS))
+    return _made(made, draw(_one_of(_CREATED)), draw(_one_of([None, {"tier": "gold"}])))
+
+
+_FURTHER_PARENTS: list[list[Manifest]] = [
+    [],
+    [],
+    [{"kind": "ListenerSet", "name": "set-1", "namespace": "demo"}],
+    [{"kind": "ListenerSet", "name": "set-1", "namespace": "other", "sectionName": "s0"}],
+]
+
+
+@st.composite
+def _grpc_routes(draw: st.DrawFn) -> Manifest:
+    service = draw(_one_of(["shop.Cart", "shop.Till"]))
+    asked = draw(_one_of([None, {"service": service}, {"method": "Get"}, {"service": service, "method": "Get"}]))
+    rule = {key: value for key, value in draw(_rules()).items() if key == "backendRefs"}
+    if asked is not None:
+        rule["matches"] = [{"method": asked}]
+    parents = [{"name": "edge", "namespace": "demo"}, *draw(_one_of(_FURTHER_PARENTS))]
+    hosts = draw(_one_of([[], ["a.example.com"], ["*.example.com"], ["c.example.org"]]))
+    spec = {"parentRefs": parents, "hostnames": hosts, "rules": [rule]}
+    made = m.manifest(m.GATEWAY_API, "GRPCRoute", draw(_one_of(["r1", "calls"])), spec)
     return _made(made, draw(_one_of(_CREATED)), draw(_one_of([None, {"tier": "gold"}])))
 
 
@@ -204,6 +249,7 @@ _GRANTED = [
     ("HTTPRoute", "gateway.networking.k8s.io", "Service", ""),
     ("SecurityPolicy", "dragoman.dev", "Secret", ""),
     ("Gateway", "gateway.networking.k8s.io", "Secret", ""),
+    ("GRPCRoute", "gateway.networking.k8s.io", "Service", ""),
 ]
 
 
@@ -239,6 +285,8 @@ _TARGETS = [
     {"targetRefs": [_target("HTTPRoute", "r1", "rule-0")]},
     {"targetSelectors": [{"kind": "HTTPRoute", "matchLabels": {"tier": "gold"}}]},
     {"targetSelectors": [{"kind": "Gateway", "matchLabels": {"tier": "gold"}}]},
+    {"targetRefs": [_target("GRPCRoute", "r1")]},
+    {"targetRefs": [_target("ListenerSet", "set-1"), _target("ListenerSet", "set-2", "s0")]},
 ]
 
 
@@ -336,6 +384,8 @@ documents: st.SearchStrategy[Manifest] = _weighted(
         _security(): 12,
         _limits(): 5,
         _routes(): 6,
+        _grpc_routes(): 3,
+        _listener_sets(): 2,
         _gateways(): 2,
         _config_maps: 3,
         _keys: 3,
