@@ -105,18 +105,12 @@ class Provisioner:
                 self._failures.pop(key, None)
                 self._mark(key)
 
-    def use(self, defaults: Defaults) -> None:
+    def set_defaults(self, defaults: Defaults) -> None:
         """Sets what holds for all Gateways anew, such as the authority of the control plane's certificate."""
         if defaults != self._defaults:
             self._defaults = defaults
             for key in self._wanted or {}:
                 self._mark(key)
-
-    def set_defaults(self, defaults: Defaults) -> None:
-        """Changes what holds for all Gateways."""
-        self._defaults = defaults
-        for key in self._wanted or {}:
-            self._mark(key)
 
     def addresses(self, key: ObjectKey) -> tuple[StatusAddress, ...]:
         """Returns where a Gateway is reached; nothing while that is not known."""
