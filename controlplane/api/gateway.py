@@ -152,8 +152,8 @@ class GatewayInfrastructure(Model):
     """Labels for what is made."""
     annotations: Annotated[dict[str, str], Field(max_length=16)] = Field(default={})
     """Annotations for what is made."""
-    parameters_ref: Annotated[LocalObjectReference | None, NotSupported()] = None
-    """A ProxyConfig that configures this Gateway."""
+    parameters_ref: LocalObjectReference | None = None
+    """A ProxyConfig (or EnvoyProxy) for the Envoys of this Gateway; it stands in place of that of the class."""
 
 
 class ListenerNamespaces(Model):

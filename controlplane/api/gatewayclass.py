@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from controlplane.api.marks import NotSupported
 from controlplane.api.meta import ClusterObjectMeta, Model, Resource
 from controlplane.api.scalars import ControllerName, Group, Kind, NamespaceName, ObjectName
 
@@ -26,8 +25,8 @@ class GatewayClassSpec(Model):
 
     controller_name: ControllerName
     """Dragoman serves `dragoman.dev/gateway-controller`; Gateways of other classes are left alone."""
-    parameters_ref: Annotated[ParametersReference | None, NotSupported()] = None
-    """A ProxyConfig that configures the class."""
+    parameters_ref: ParametersReference | None = None
+    """A ProxyConfig (or EnvoyProxy) for the Envoys of all Gateways of the class."""
     description: Annotated[str, Field(max_length=64)] | None = None
     """What the class is for."""
 
