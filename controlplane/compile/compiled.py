@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from controlplane.conditions import Condition
@@ -28,3 +28,20 @@ class CompiledRoute:
                 yield from (b.cluster for b in rule.action.backends if b.cluster is not None)
                 yield from (m.cluster for m in rule.action.mirrors)
         yield from (b.cluster for b in self.backends if b.cluster is not None)
+
+
+def weighed(faults: Sequence[Condition], *, rules: int) -> tuple[Condition, ...]:
+    """Returns the faults of a route with that many rules: where some rules are valid, the route is (PartiallyInvalid).
+
+    Gateway API has such a message begin with "Dropped Rule"; here it is the answers of the rule that are dropped: its
+    requests get an error, and do not fall to other rules, which may lack what this one asks for.
+    """
+    wrong = [each for each in faults if each.type == "Accepted"]
+    if not wrong or len({each.field.partition("]")[0] for each in wrong}) >= rules:
+        return tuple(faults)
+    others = [each for each in faults if each.type != "Accepted"]
+    return (*others, *(_dropped(each) for each in wrong))
+
+
+def _dropped(fault: Condition) -> Condition:
+    return Condition("PartiallyInvalid", "True", fault.reason, f"Dropped Rule: {fault.field}: {fault.message}")

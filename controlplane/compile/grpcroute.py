@@ -7,7 +7,7 @@ import re
 from controlplane.api.grpcroute import GRPCMethodMatch, GRPCRoute, GRPCRouteMatch, GRPCRouteRule
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import rules
-from controlplane.compile.compiled import CompiledRoute
+from controlplane.compile.compiled import CompiledRoute, weighed
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
 from controlplane.ir import Action, Forward, Match, PathMatch, Respond, Rule
@@ -26,7 +26,7 @@ def compile_route(view: View, route: GRPCRoute) -> CompiledRoute:
         _rule(view, route.key, names[index], rule, f"spec.rules[{index}]", faults)
         for index, rule in enumerate(route.spec.rules)
     )
-    return CompiledRoute(compiled, tuple(faults))
+    return CompiledRoute(compiled, weighed(faults, rules=len(compiled)))
 
 
 def _rule(view: View, source: ObjectKey, name: str, rule: GRPCRouteRule, field: str, faults: list[Condition]) -> Rule:
@@ -50,7 +50,7 @@ def _action(view: View, source: ObjectKey, rule: GRPCRouteRule, field: str, faul
             return _UNAVAILABLE
     if rule.session_persistence is not None:
         message = "not supported yet; calls are spread over all endpoints"
-        faults.append(false("Accepted", "UnsupportedValue", message, f"{field}.sessionPersistence"))
+        faults.append(Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.sessionPersistence"))
     backends = tuple(
         rules.backend(view, source, ref, f"{field}.backendRefs[{index}]", faults, grpc=True)
         for index, ref in enumerate(rule.backend_refs)

@@ -11,7 +11,7 @@ from controlplane.api.httproute import HTTPRoute, HTTPRouteMatch, HTTPRouteRule
 from controlplane.api.meta import ObjectKey
 from controlplane.api.scalars import parse_duration
 from controlplane.compile import rules
-from controlplane.compile.compiled import CompiledRoute
+from controlplane.compile.compiled import CompiledRoute, weighed
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
 from controlplane.ir import (
@@ -38,7 +38,7 @@ def compile_route(view: View, route: HTTPRoute) -> CompiledRoute:
         _rule(view, route.key, names[index], rule, f"spec.rules[{index}]", faults)
         for index, rule in enumerate(route.spec.rules)
     )
-    return CompiledRoute(compiled, tuple(faults))
+    return CompiledRoute(compiled, weighed(faults, rules=len(compiled)))
 
 
 def _rule(view: View, source: ObjectKey, name: str, rule: HTTPRouteRule, field: str, faults: list[Condition]) -> Rule:
@@ -64,7 +64,7 @@ def _action(view: View, source: ObjectKey, rule: HTTPRouteRule, field: str, faul
             return Respond(500)
     if rule.session_persistence is not None:
         message = "not supported yet; requests are spread over all endpoints"
-        faults.append(false("Accepted", "UnsupportedValue", message, f"{field}.sessionPersistence"))
+        faults.append(Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.sessionPersistence"))
     redirect = next((f.request_redirect for f in rule.filters if f.request_redirect), None)
     if redirect is not None:
         return _redirect(redirect)

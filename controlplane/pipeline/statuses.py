@@ -107,17 +107,22 @@ class Statuses:
         """Returns what a parent makes of a route, whose own faults count only where it might have been accepted."""
         if parent.accepted.status != "True":
             return (parent.accepted,)
-        if faults:
+        if any(each.type == "Accepted" for each in faults):
             return faults
+        accepted = self._accepted_beside(key, parent)
+        return (accepted, *faults) if accepted.status == "True" else (accepted,)
+
+    def _accepted_beside(self, key: ObjectKey, parent: AttachedParent) -> Condition:
+        """Returns what becomes of a route beside those of the other kind that want its hostnames."""
         places = (Place(each.gateway, each.listener) for each in parent.places)
         winners = [self._attachments.rejected.get(place).get(key) for place in places]
         lost = next((winner for winner in winners if winner is not None), None)
         if lost is None:
-            return (parent.accepted,)
+            return parent.accepted
         message = f"{lost} has a hostname of this route, and a listener serves one kind of route on it"
         if None in winners:
-            return (true("Accepted", message=f"on some listeners only: on others {message}"),)
-        return (false("Accepted", "HostnameConflict", message, "spec.hostnames"),)
+            return true("Accepted", message=f"on some listeners only: on others {message}")
+        return false("Accepted", "HostnameConflict", message, "spec.hostnames")
 
     def _backend_tls(self, policy: BackendTLSPolicy) -> ObjectStatus:
         conditions = judge(self._objects, policy)
