@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
 from envoy.config.core.v3.base_pb2 import TransportSocket
@@ -27,8 +27,10 @@ from controlplane import ir
 from controlplane.translate.clusters import ads
 from controlplane.translate.filters import listener_filters
 from controlplane.translate.local_replies import local_reply_config
-from controlplane.translate.wire import duration, encode, packed
+from controlplane.translate.streams import stream_chain, udp_proxy
+from controlplane.translate.wire import duration, embed, encode, field_numbers, packed
 
+_CHAINS = field_numbers(Listener)["filter_chains"]
 _HEADERS_TIMEOUT_S = 10
 _IDLE_TIMEOUT_S = 3600
 _HTTP2 = Http2ProtocolOptions(
@@ -45,9 +47,19 @@ _RESERVED_HEADERS = TypedExtensionConfig(
 )
 
 
-def listener(source: ir.PortListener, *, bind: Sequence[tuple[str, int]]) -> bytes:
+EncodeStream = Callable[[ir.StreamChain, str, bool], bytes]
+"""Encodes a chain of the listener with this name; the flag says whether connections begin with TLS."""
+
+
+def listener(
+    source: ir.PortListener, *, bind: Sequence[tuple[str, int]], encode_stream: EncodeStream = stream_chain
+) -> bytes:
     """Encodes a listener that binds these addresses and ports, at least one."""
-    first, *others = (Address(socket_address=SocketAddress(address=host, port_value=port)) for host, port in bind)
+    udp = source.transport == "UDP"
+    protocol = SocketAddress.UDP if udp else SocketAddress.TCP
+    first, *others = (
+        Address(socket_address=SocketAddress(protocol=protocol, address=host, port_value=port)) for host, port in bind
+    )
     message = Listener(
         name=source.name,
         address=first,
@@ -57,9 +69,16 @@ def listener(source: ir.PortListener, *, bind: Sequence[tuple[str, int]]) -> byt
     if source.tls:
         inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
         message.listener_filters.append(inspector)
-    chains = (each for each in source.chains if isinstance(each, ir.FilterChain))
-    message.filter_chains.extend(_chain(source, chain) for chain in chains)
-    return encode(message)
+    streams = [each for each in source.chains if isinstance(each, ir.StreamChain)]
+    if udp:
+        # The kernel gives all datagrams of a client to one worker, which has its session.
+        message.enable_reuse_port.value = True
+        message.udp_listener_config.SetInParent()
+        message.listener_filters.extend(udp_proxy(chain, source.name) for chain in streams)
+        return encode(message)
+    message.filter_chains.extend(_chain(source, each) for each in source.chains if isinstance(each, ir.FilterChain))
+    parts = (embed(_CHAINS, encode_stream(chain, source.name, source.tls)) for chain in streams)
+    return b"".join((encode(message), *parts))
 
 
 def secret(source: ir.Certificate) -> bytes:
@@ -117,7 +136,10 @@ def _tls(chain: ir.FilterChain) -> TransportSocket:
 
 def _check_clients(context: DownstreamTlsContext, clients: ir.ClientValidation) -> None:
     context.require_client_certificate.value = clients.required
-    validation = context.common_tls_context.combined_validation_context
-    if not clients.required:
-        validation.default_validation_context.trust_chain_verification = CertificateValidationContext.ACCEPT_UNTRUSTED
-    validation.validation_context_sds_secret_config.CopyFrom(SdsSecretConfig(name=clients.ca_secret, sds_config=ads()))
+    trusted, common = SdsSecretConfig(name=clients.ca_secret, sds_config=ads()), context.common_tls_context
+    if clients.required:
+        common.validation_context_sds_secret_config.CopyFrom(trusted)
+        return
+    validation = common.combined_validation_context
+    validation.default_validation_context.trust_chain_verification = CertificateValidationContext.ACCEPT_UNTRUSTED
+    validation.validation_context_sds_secret_config.CopyFrom(trusted)
