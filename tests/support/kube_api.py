@@ -254,7 +254,7 @@ class FakeKubeApi:
         if following and token not in self._snapshots:
             return _status(410, "Expired", "the continue token is too old")
         if not following:
-            token = str(self.version)
+            token = f"{self.version}/{'/'.join(place)}/{namespace}/{partial}"
             found = (self._shown(place, each, partial) for each in self._objects[place].values())
             self._snapshots[token] = [each for each in found if _is_in(each, namespace)]
         first, size = int(start or 0), int(request.query.get("limit", 10**9))
@@ -264,7 +264,7 @@ class FakeKubeApi:
                 # As the API server does for built-in kinds.
                 item.pop("kind", None)
                 item.pop("apiVersion", None)
-        metadata = {"resourceVersion": token}
+        metadata = {"resourceVersion": token.partition("/")[0]}
         if first + size < len(self._snapshots[token]):
             metadata["continue"] = f"{token}:{first + size}"
         return web.json_response({"kind": "List", "apiVersion": api_version, "metadata": metadata, "items": items})

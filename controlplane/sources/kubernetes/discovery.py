@@ -30,7 +30,10 @@ async def discover(api: Api, wanted: Mapping[Kind, Sequence[str]]) -> Discovered
     for path in ("/api", "/apis"):
         answer = await api.get(path, accept=_AGGREGATED)
         for group in _items(answer, api.url + path):
-            found = _served(group, names)
+            try:
+                found = _served(group, names)
+            except (KeyError, TypeError):
+                raise ApiError(0, "Malformed", f"{api.url}{path}: a group that cannot be read") from None
             for kind, by_version in found.items():
                 version = next((each for each in wanted.get(kind, ()) if each in by_version), None)
                 if version is not None:

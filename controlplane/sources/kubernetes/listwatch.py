@@ -111,7 +111,7 @@ class ListWatch:
         )
         async with contextlib.aclosing(lines):
             async for line in lines:
-                self._take(json.loads(line))
+                self._take(self._parse(line))
                 if self._backoff.tries and time.monotonic() - began > _STEADY_S:
                     self._backoff.reset()
         lasted_s = time.monotonic() - began
@@ -120,11 +120,19 @@ class ListWatch:
         elif lasted_s < _SHORT_S and self._version == version:
             await asyncio.sleep(self._backoff.next_s())
 
-    def _take(self, event: dict[str, Any]) -> None:
-        type_, document = event["type"], event["object"]
-        if type_ == "ERROR":
-            raise error_of_status(document)
-        version = str(document["metadata"]["resourceVersion"])
+    def _parse(self, line: bytes) -> tuple[str, dict[str, Any], str]:
+        """Returns type, object and version of an event."""
+        try:
+            event = json.loads(line)
+            type_, document = event["type"], event["object"]
+            if type_ == "ERROR":
+                raise error_of_status(document)
+            return type_, document, str(document["metadata"]["resourceVersion"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ApiError(0, "Malformed", f"{self._path}: an event that cannot be read") from None
+
+    def _take(self, event: tuple[str, dict[str, Any], str]) -> None:
+        type_, document, version = event
         if type_ == "BOOKMARK":
             self._mark(version)
         elif type_ in _EVENTS:

@@ -86,7 +86,10 @@ class Outbox:
         due = before.due if before is not None else self._clock() + self._patience_s
         self._references.propose(key, needs)
         self._upserts[key] = _Upsert(RawObject(key, document, _ORIGIN), entry, seen, due, needs)
-        self._removed.pop(key, None)
+        if key in self._removed:
+            # It was deleted and made anew: whoever takes changes has the one before.
+            del self._removed[key]
+            entry.handed = True
         self.wake()
 
     def remove(self, key: ObjectKey, entry: Entry) -> None:

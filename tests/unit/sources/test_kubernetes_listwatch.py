@@ -338,6 +338,23 @@ async def test_an_object_that_comes_and_goes_unseen_is_never_mentioned(api: Fake
         assert not [changed for changes in found.changes for changed in changes.removed]
 
 
+async def test_an_object_that_is_deleted_made_anew_and_deleted_again_is_gone(api: FakeKubeApi) -> None:
+    api.put(route("a"))
+    async with reading(api) as found:
+        await _watched(api)
+        found.busy.clear()
+        api.put(gateway())
+        await found.until_names("Gateway", "gw")
+        for _ in range(2):
+            api.delete("HTTPRoute", "demo", "a", group=GATEWAY_API)
+            api.put(route("a", "anew.example"))
+        api.delete("HTTPRoute", "demo", "a", group=GATEWAY_API)
+        api.put(route("b"))
+        await until(lambda: "'b'" in str(found.source._outbox._upserts), what="the last")
+        found.busy.set()
+        await found.until_names("HTTPRoute", "b")
+
+
 async def test_what_is_handed_over_is_json_as_it_came(api: FakeKubeApi) -> None:
     wanted = route("a")
     wanted["spec"]["rules"] = [{"matches": [{"path": {"type": "PathPrefix", "value": "/é"}}], "filters": []}]
