@@ -103,8 +103,10 @@ class Watched:
         return list(self._objects.values())
 
     def note(self, id_: Id, document: Document) -> None:
-        """Takes an object as a write returned it, which is newer than what the watch has told so far."""
-        self._objects[id_] = _slim(document)
+        """Takes an object as a write returned it, unless the watch has told of a newer one meanwhile."""
+        before = self._objects.get(id_)
+        if before is None or _is_newer(document, before):
+            self._objects[id_] = _slim(document)
 
     async def run(self) -> None:
         """Lists and watches."""
