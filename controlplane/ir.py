@@ -33,6 +33,8 @@ from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it
 )
 
 PathKind = Literal["Exact", "PathPrefix", "RegularExpression"]
+Carried = Literal["requests", "streams", "tls", "datagrams"]
+"""What goes to a backend: requests of HTTP, bytes of connections, those of a client's own TLS, or datagrams."""
 
 
 # -- matching --
@@ -84,6 +86,7 @@ class UpstreamPolicy:
     """
 
     http2: bool = False
+    carries: Carried = "requests"
 
     def digest(self) -> str:
         """Returns a short name for what is asked, whatever fields there are beside; `default` where nothing is."""
@@ -95,10 +98,13 @@ class UpstreamPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ClusterId:
-    """Identity of an upstream cluster: one per backend, port and upstream policy."""
+    """Identity of an upstream cluster: one per backend, port and upstream policy.
+
+    The cluster of a UDPRoute (port 0) stands for all its backends; a session stays on it whatever their weights become.
+    """
 
     namespace: str
-    kind: Literal["Service", "Backend"]
+    kind: Literal["Service", "Backend", "UDPRoute"]
     name: str
     port: int
     policy: UpstreamPolicy = UpstreamPolicy()
@@ -252,10 +258,22 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """The endpoints of one of several backends of a cluster; what would go to none is dropped."""
+
+    name: str
+    weight: int
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoints:
+    """All endpoints are alike, or belong to the `shares` of several backends."""
+
     cluster: ClusterId
     endpoints: tuple[Endpoint, ...]
     origin: str = ""
+    shares: tuple[Share, ...] = ()
 
 
 # -- listeners --
@@ -294,7 +312,8 @@ class FilterChain:
 class StreamChain:
     """Connections (or datagrams) that are passed on as they are: those of these SNI hostnames, or all.
 
-    TLS ends here where there are certificates. A chain without backends closes what comes.
+    TLS ends here where there are certificates. A chain without backends closes what comes; one that is no route's
+    (`origin` is empty) does so for a listener whose hostname has no route, and that a wider one must not serve instead.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,8 +25,6 @@ class TCPRouteSpec(RouteSpec):
 
 class TCPRoute(Resource):
     """Sends all connections of a listener to backends."""
-
-    supported: ClassVar[bool] = False
 
     kind: Literal["TCPRoute"] = "TCPRoute"
     spec: TCPRouteSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,8 +27,6 @@ class TLSRouteSpec(RouteSpec):
 
 class TLSRoute(Resource):
     """Sends TLS connections to backends by the server name that the client asks for."""
-
-    supported: ClassVar[bool] = False
 
     kind: Literal["TLSRoute"] = "TLSRoute"
     spec: TLSRouteSpec

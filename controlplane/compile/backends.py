@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controlplane.api.backend import Backend
-from controlplane.api.core import Service
+from controlplane.api.core import Service, ServicePort
 from controlplane.api.meta import ENVOY_GATEWAY_GROUP, POLICY_GROUP, BackendObjectReference, ObjectKey
 from controlplane.compile import backendtls, trust
 from controlplane.compile.grants import permitted
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
 from controlplane.ir import (
+    Carried,
     Cluster,
     ClusterId,
     Endpoint,
@@ -35,7 +36,15 @@ class Resolved:
     fault: Condition | None = None
 
 
-def resolve(view: View, ref: BackendObjectReference, *, source: ObjectKey, field: str, http2: bool = False) -> Resolved:
+def resolve(
+    view: View,
+    ref: BackendObjectReference,
+    *,
+    source: ObjectKey,
+    field: str,
+    http2: bool = False,
+    carries: Carried = "requests",
+) -> Resolved:
     """Resolves a reference made by `source` in `field` (Gateway API: BackendObjectReference).
 
     With `http2` the backend has to be spoken to in HTTP/2, whether it says so or says nothing.
@@ -52,10 +61,12 @@ def resolve(view: View, ref: BackendObjectReference, *, source: ObjectKey, field
     if backend is None:
         return _fault("BackendNotFound", f"{target} does not exist", f"{field}.name")
     if isinstance(backend, Service):
-        return _resolve_service(backend, target, ref.port, field, http2=http2)
+        return _resolve_service(backend, target, ref.port, field, http2=http2, carries=carries)
+    if (unfit := _unfit(backend, carries)) is not None:
+        return _fault("UnsupportedValue", f"{target} {unfit}", f"{field}.name")
     for untrusted in trust.faults(view, trust.of_backend(backend)):
         return _fault(untrusted.reason, f"{target} cannot be trusted: {untrusted.message}", f"{field}.name")
-    policy = UpstreamPolicy(http2=http2 and not _is_http2(*backend.spec.app_protocols))
+    policy = UpstreamPolicy(http2 and not _is_http2(*backend.spec.app_protocols), carries)
     return Resolved(ClusterId(target.namespace, "Backend", target.name, ref.port or 0, policy))
 
 
@@ -63,18 +74,19 @@ def cluster(view: View, id_: ClusterId) -> Cluster | None:
     """Returns what the cluster must do; None where its backend has gone."""
     backend = _backend_of(view, id_)
     if isinstance(backend, Service):
-        port = next((p for p in backend.spec.ports if p.port == id_.port), None)
+        port = _port_of(backend, id_.port, id_.policy.carries)
         if port is None:
             return None
         protocol = Protocol.HTTP2 if id_.policy.http2 or _is_http2(port.app_protocol) else Protocol.HTTP1
-        policy = backendtls.policy_of(view, backend, id_.port)
+        policy = backendtls.policy_of(view, backend, id_.port) if _may_encrypt(id_) else None
         if policy is None:
             return Cluster(id_, protocol, origin=str(backend.key))
         tls = backendtls.upstream_tls(view, policy)
         return Cluster(id_, protocol, tls, origin=str(backend.key), blocked=tls is None)
     if isinstance(backend, Backend):
         h2 = id_.policy.http2 or _is_http2(*backend.spec.app_protocols)
-        return Cluster(id_, Protocol.HTTP2 if h2 else Protocol.HTTP1, tls=_tls_of(backend), origin=str(backend.key))
+        tls = _tls_of(backend) if _may_encrypt(id_) else None
+        return Cluster(id_, Protocol.HTTP2 if h2 else Protocol.HTTP1, tls, origin=str(backend.key))
     return None
 
 
@@ -82,7 +94,7 @@ def endpoints(view: View, id_: ClusterId) -> Endpoints:
     """Returns the addresses that are ready to serve; none where the backend has gone or has none."""
     backend = _backend_of(view, id_)
     if isinstance(backend, Service):
-        return Endpoints(id_, _service_endpoints(view, backend, id_.port), origin=str(backend.key))
+        return Endpoints(id_, _service_endpoints(view, backend, id_), origin=str(backend.key))
     if isinstance(backend, Backend):
         return Endpoints(id_, _backend_endpoints(view, backend, id_.port), origin=str(backend.key))
     return Endpoints(id_, ())
@@ -90,7 +102,7 @@ def endpoints(view: View, id_: ClusterId) -> Endpoints:
 
 def authorities(view: View, id_: ClusterId) -> trust.Authorities | None:
     """Returns whom a cluster trusts, where that is not the system's choice."""
-    backend = _backend_of(view, id_)
+    backend = _backend_of(view, id_) if _may_encrypt(id_) else None
     if isinstance(backend, Backend):
         return (
             None
@@ -114,27 +126,57 @@ def host_names(view: View, id_: ClusterId) -> tuple[str, ...]:
     return tuple(dict.fromkeys(e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None))
 
 
+def _may_encrypt(id_: ClusterId) -> bool:
+    """Says whether TLS towards a backend is the gateway's to speak, if there is to be any."""
+    return id_.policy.carries in ("requests", "streams")
+
+
+def _unfit(backend: Backend, carries: Carried) -> str | None:
+    """Says what of a Backend cannot be had for connections or datagrams; None where it can serve them."""
+    tls = backend.spec.tls
+    if carries == "datagrams":
+        if tls is not None:
+            return "asks for TLS, which datagrams cannot have"
+        if any(each.unix is not None for each in backend.spec.endpoints):
+            return "has a Unix socket, which takes no datagrams"
+    # There is no request whose host could say what name the certificate must have.
+    if carries == "streams" and tls is not None and tls.sni is None and not tls.insecure_skip_verify:
+        return "does not say by tls.sni what name its certificate must have"
+    return None
+
+
+def _port_of(service: Service, port: int | None, carries: Carried) -> ServicePort | None:
+    """Returns a port of a Service; TCP and UDP may have the same number."""
+    transport = "UDP" if carries == "datagrams" else "TCP"
+    return next((p for p in service.spec.ports if p.port == port and p.protocol == transport), None)
+
+
 def _is_http2(*protocols: str | None) -> bool:
     return any(each in _HTTP2_PROTOCOLS for each in protocols)
 
 
-def _resolve_service(service: Service, target: ObjectKey, port: int | None, field: str, *, http2: bool) -> Resolved:
+def _resolve_service(
+    service: Service, target: ObjectKey, port: int | None, field: str, *, http2: bool, carries: Carried
+) -> Resolved:
     if service.spec.type == "ExternalName":
         message = f"{target} is of type ExternalName, which is not supported; use a Backend with an fqdn endpoint"
         return _fault("UnsupportedValue", message, f"{field}.name")
-    found = next((p for p in service.spec.ports if p.port == port), None)
+    found = _port_of(service, port, carries)
     if found is None:
-        known = ", ".join(str(p.port) for p in service.spec.ports) or "none"
-        return _fault("BackendNotFound", f"{target} has no port {port}; it has: {known}", f"{field}.port")
+        transport = "UDP" if carries == "datagrams" else "TCP"
+        known = ", ".join(str(p.port) if p.protocol == "TCP" else f"{p.port}/{p.protocol}" for p in service.spec.ports)
+        wanted = port if transport == "TCP" else f"{port}/{transport}"
+        return _fault("BackendNotFound", f"{target} has no port {wanted}; it has: {known or 'none'}", f"{field}.port")
     if http2 and found.app_protocol in _NO_HTTP2_PROTOCOLS:
         message = f"port {port} of {target} speaks {found.app_protocol}, which cannot carry gRPC"
         return _fault("UnsupportedProtocol", message, f"{field}.port")
-    policy = UpstreamPolicy(http2=http2 and not _is_http2(found.app_protocol))
+    policy = UpstreamPolicy(http2 and not _is_http2(found.app_protocol), carries)
     return Resolved(ClusterId(target.namespace, "Service", target.name, found.port, policy))
 
 
-def _service_endpoints(view: View, service: Service, port: int) -> tuple[Endpoint, ...]:
-    name = next((p.name for p in service.spec.ports if p.port == port), "")
+def _service_endpoints(view: View, service: Service, id_: ClusterId) -> tuple[Endpoint, ...]:
+    port = _port_of(service, id_.port, id_.policy.carries)
+    name = port.name if port is not None else ""
     found: dict[Endpoint, None] = {}
     for piece in view.slices(service.metadata.namespace, service.metadata.name):
         for piece_port in piece.ports:

@@ -21,7 +21,7 @@ def policy_of(view: View, service: Service, port: int) -> BackendTLSPolicy | Non
 
     Of several the oldest has it, then the first by name (Gateway API: conflict resolution).
     """
-    name = next((each.name for each in service.spec.ports if each.port == port), None)
+    name = next((each.name for each in service.spec.ports if each.port == port and each.protocol == "TCP"), None)
     found = view.tls_policies(service.metadata.namespace, service.metadata.name)
     named = [each for each in found if name and _about(each, service.metadata.name, name)]
     return next(iter([*named, *(each for each in found if _about(each, service.metadata.name, None))]), None)

@@ -81,7 +81,7 @@ def port_listeners(
 ) -> tuple[PortListener, ...]:
     """Groups the listeners that serve by port; names are contracts (docs/architecture.md).
 
-    `streams` has, by the id of a TLS, TCP or UDP listener, where its connections go.
+    `streams` has, by the id of a TLS, TCP or UDP listener, where its connections go. Where no route is, nobody listens.
     """
     identity = f"{gateway.metadata.namespace}/{gateway.metadata.name}"
     by_port: dict[tuple[int, Transport], list[GatewayListener]] = {}
@@ -99,7 +99,7 @@ def port_listeners(
         )
         for (port, transport), members in sorted(by_port.items())
     )
-    return tuple(each for each in made if each.chains)
+    return tuple(each for each in made if any(isinstance(chain, FilterChain) or chain.origin for chain in each.chains))
 
 
 def _chains(

@@ -6,12 +6,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from controlplane.compile import grpcroute, httproute
+from controlplane.compile import grpcroute, httproute, streamroutes
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.view import View
 
 _COMPILERS: Final[Mapping[str, Callable[[View, Any], CompiledRoute]]] = MappingProxyType(
-    {"HTTPRoute": httproute.compile_route, "GRPCRoute": grpcroute.compile_route}
+    {
+        "HTTPRoute": httproute.compile_route,
+        "GRPCRoute": grpcroute.compile_route,
+        "TLSRoute": streamroutes.compile_route,
+        "TCPRoute": streamroutes.compile_route,
+        "UDPRoute": streamroutes.compile_route,
+    }
 )
 
 

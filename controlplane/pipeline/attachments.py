@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 from controlplane import ir
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
-from controlplane.compile import attachment, gateway, listenerset, rivals, routes
+from controlplane.compile import attachment, gateway, listenerset, rivals, routes, streams
 from controlplane.compile.compiled import CompiledRoute
-from controlplane.compile.protocols import ROUTES
+from controlplane.compile.protocols import ROUTES, STREAM_ROUTES
 from controlplane.graph import Derived, Graph, Group, Table
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.policies import Place
@@ -170,8 +170,18 @@ class Attachments:
         gateways = {place.gateway for place, _ in self.places(key)}
         if not gateways:
             return []
-        used = dict.fromkeys(self.compiled.get(key).clusters())
+        compiled = self.compiled.get(key)
+        if key.kind in STREAM_ROUTES:
+            return list(dict.fromkeys(self._clusters_of_stream(key, compiled)))
+        used = dict.fromkeys(compiled.clusters())
         return [(each, cluster) for each in gateways for cluster in used]
+
+    def _clusters_of_stream(self, key: ObjectKey, compiled: CompiledRoute) -> Iterable[tuple[ObjectKey, ir.ClusterId]]:
+        for place, _ in self.places(key):
+            listener = self.listener_of(place)
+            for backend in streams.passed_on(listener, key, compiled.backends) if listener is not None else ():
+                if backend.cluster is not None:
+                    yield place.gateway, backend.cluster
 
     def _services_of_route(self, key: ObjectKey) -> list[tuple[tuple[str, str], ObjectKey]]:
         used = [(gateway, id_) for gateway, id_ in self._clusters_of_route(key) if id_.kind == "Service"]

@@ -1,4 +1,4 @@
-"""Routes that ask for the same requests: which of them has them, and what is said on the others."""
+"""Routes that ask for the same requests or connections: which of them has them, and what is said on the others."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile.attachment import Attached
 from controlplane.compile.compiled import CompiledRoute
+from controlplane.compile.protocols import STREAM_ROUTES
 from controlplane.conditions import Condition
 from controlplane.graph import Graph, Group, Table
 from controlplane.pipeline.attachments import Age
 
-_Claim = tuple[ObjectKey, str, str, ir.Match]
-"""Gateway, listener, domain, and what is asked for there."""
+_Claim = tuple[ObjectKey, str, str, ir.Match | None]
+"""Gateway, listener, domain, and what is asked for there; None asks for all connections."""
 
 
 class Conflicts:
@@ -52,8 +53,10 @@ class Conflicts:
             return None
         field, (winner, domain) = next(iter(lost.items()))
         more = f" (and {len(lost) - 1} more matches of this route are taken)" if len(lost) > 1 else ""
-        host = "every host" if domain == "*" else domain
-        message = f"{winner} has the same match on {host} and comes first{more}"
+        what = f"the same match on {'every host' if domain == '*' else domain}"
+        if key.kind in STREAM_ROUTES:
+            what = "all that comes to the listener" if domain == "*" else f"the connections to {domain}"
+        message = f"{winner} has {what} and comes first{more}"
         return Condition("Conflicted", "True", "RouteConflict", message, field)
 
     def _claims_of(self, key: ObjectKey) -> Iterable[tuple[_Claim, ObjectKey]]:
@@ -65,7 +68,10 @@ class Conflicts:
                 for domain in place.domains:
                     yield (place.gateway, place.listener, domain, match), key
 
-    def _matches(self, key: ObjectKey) -> Iterable[tuple[str, ir.Match]]:
+    def _matches(self, key: ObjectKey) -> Iterable[tuple[str, ir.Match | None]]:
+        if key.kind in STREAM_ROUTES:
+            yield "spec.rules[0]", None
+            return
         for index, rule in enumerate(self._compiled(key).rules):
             for position, match in enumerate(rule.matches):
                 yield f"spec.rules[{index}].matches[{position}]", match

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import gateway, hosts, precedence
+from controlplane.compile.protocols import PROTOCOLS
 from controlplane.graph import Derived, Graph
 from controlplane.pipeline.attachments import Attachments
 from controlplane.pipeline.objects import Objects
@@ -61,7 +62,8 @@ class HttpRoutes:
         """Yields the exact domains of a Gateway, each with its routes in the order of precedence."""
         for listener in self._attachments.judged.get(key) or ():
             place = Place(key, listener.id)
-            for domain in sorted(self._attachments.domains.get(place)) if listener.serves else ():
+            serves = listener.serves and PROTOCOLS[listener.protocol].http
+            for domain in sorted(self._attachments.domains.get(place)) if serves else ():
                 if not domain.startswith("*"):
                     yield domain, [entry.route for _, entry, _, _ in self._ranked((place, domain))]
 
@@ -138,7 +140,8 @@ class HttpRoutes:
         """
         gateway_key, name = key
         identity = f"{gateway_key.namespace}/{gateway_key.name}"
-        serving = [each for each in self._attachments.judged.get(gateway_key) or () if each.serves]
+        judged = self._attachments.judged.get(gateway_key) or ()
+        serving = [each for each in judged if each.serves and each.transport == "TCP"]
         mine = [each for each in serving if gateway.route_config_name(identity, each) == name]
         peers = [each for each in serving if mine and each.port == mine[0].port]
         owners = {(each.hostname or hosts.ANY).lower(): each for each in peers}

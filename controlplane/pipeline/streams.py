@@ -8,6 +8,7 @@ from types import MappingProxyType
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import streams
+from controlplane.compile.hosts import ANY
 from controlplane.compile.protocols import STREAM_ROUTES
 from controlplane.graph import Derived, Graph
 from controlplane.pipeline.attachments import Attachments
@@ -33,11 +34,16 @@ class Streams:
             return ()
         members = sorted(self._attachments.on_listener.get(place), key=self._attachments.age)
         routes = [
-            streams.Attached(str(key), self._domains(key, place), self._attachments.compiled.get(key).backends)
+            streams.Attached(key, self._domains(key, place), self._attachments.compiled.get(key).backends)
             for key in members
             if key.kind in STREAM_ROUTES
         ]
-        return streams.chains(listener, routes)
+        hostnames = {
+            (each.hostname or ANY).lower()
+            for each in self._attachments.judged.get(place.gateway) or ()
+            if each.serves and (each.port, each.transport) == (listener.port, listener.transport)
+        }
+        return streams.chains(listener, routes, hostnames=hostnames)
 
     def _domains(self, route: ObjectKey, place: Place) -> tuple[str, ...]:
         return next((domains for at, domains in self._attachments.places(route) if at == place), ())

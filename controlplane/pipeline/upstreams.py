@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from controlplane import ir
-from controlplane.compile import backends
+from controlplane.compile import backends, shares
 from controlplane.graph import Derived, Graph
 from controlplane.pipeline.objects import Objects
 from controlplane.translate import clusters
@@ -51,13 +51,17 @@ class Upstreams:
                         found.update(e.fqdn.hostname for e in backend.spec.endpoints if e.fqdn is not None)
         return frozenset(found)
 
+    def _source(self, id_: ir.ClusterId) -> ir.Cluster | None:
+        of = shares if id_.kind == "UDPRoute" else backends
+        return of.cluster(self._objects, id_)
+
     def _compute_blocked(self, id_: ir.ClusterId) -> bool:
-        source = backends.cluster(self._objects, id_)
+        source = self._source(id_)
         return source is None or source.blocked
 
     def _compute_cluster(self, key: tuple[ir.ClusterId, str | None]) -> Resource | None:
         id_, certificate = key
-        source = backends.cluster(self._objects, id_)
+        source = self._source(id_)
         if source is None:
             return None
         if certificate is not None and source.tls is not None:
@@ -65,7 +69,8 @@ class Upstreams:
         return Resource.of(xds.CLUSTER, str(id_), clusters.cluster(source), (source.origin,))
 
     def _compute_endpoints(self, id_: ir.ClusterId) -> Resource:
-        source = backends.endpoints(self._objects, id_)
+        of = shares if id_.kind == "UDPRoute" else backends
+        source = of.endpoints(self._objects, id_)
         return Resource.of(xds.ENDPOINT, str(id_), clusters.endpoints(source), (source.origin,))
 
     def _compute_authorities(self, id_: ir.ClusterId) -> Resource | None:

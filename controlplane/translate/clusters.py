@@ -25,8 +25,12 @@ from controlplane.translate.wire import duration, encode, packed
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT_TIMEOUT_S = 5
+_MAX_STREAMS = 65536
+_STREAM_BUFFER_BYTES = 32 * 1024
 # Where distributions of Linux keep the roots that the system trusts; Envoy wants one path.
 _SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+# RFC 863: who listens there, if anyone does, throws away what comes.
+_NOWHERE = ir.Endpoint("127.0.0.1", 9)
 
 
 def ads() -> ConfigSource:
@@ -46,9 +50,16 @@ def cluster(source: ir.Cluster) -> bytes:
         lb_policy=Cluster.LEAST_REQUEST,
         ignore_health_on_host_removal=True,
     )
-    message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(_http_options(source)))
+    if source.id.policy.carries == "requests":
+        message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(_http_options(source)))
+        alpn = "h2" if source.protocol is ir.Protocol.HTTP2 else "http/1.1"
+    else:
+        _of_streams(message)
+        alpn = None
+    if source.id.kind == "UDPRoute":  # Each backend gets what its weight says, however many endpoints it has.
+        message.common_lb_config.locality_weighted_lb_config.SetInParent()
     if source.tls is not None:
-        message.transport_socket.CopyFrom(_tls(source.tls, source.protocol))
+        message.transport_socket.CopyFrom(_tls(source.tls, alpn))
     return encode(message)
 
 
@@ -58,12 +69,25 @@ def endpoints(source: ir.Endpoints) -> bytes:
     if source.endpoints:
         members = [LbEndpoint(endpoint=Endpoint(address=_address(each))) for each in source.endpoints]
         message.endpoints.append(LocalityLbEndpoints(lb_endpoints=members))
+    for share in source.shares:
+        members = [LbEndpoint(endpoint=Endpoint(address=_address(each))) for each in share.endpoints or (_NOWHERE,)]
+        message.endpoints.add(
+            locality={"sub_zone": share.name}, load_balancing_weight={"value": share.weight}, lb_endpoints=members
+        )
     return encode(message)
 
 
 def authorities(name: str, pem: bytes) -> bytes:
     """Encodes the roots that clusters trust, for SDS."""
     return encode(Secret(name=name, validation_context=CertificateValidationContext(trusted_ca={"inline_bytes": pem})))
+
+
+def _of_streams(message: Cluster) -> None:
+    """Connections and sessions count for as long as they last: what suits requests would soon be used up."""
+    message.circuit_breakers.thresholds.add(
+        max_connections={"value": _MAX_STREAMS}, max_pending_requests={"value": _MAX_STREAMS}
+    )
+    message.per_connection_buffer_limit_bytes.value = _STREAM_BUFFER_BYTES
 
 
 def _http_options(source: ir.Cluster) -> HttpProtocolOptions:
@@ -85,8 +109,8 @@ def _address(endpoint: ir.Endpoint) -> Address:
     return Address(socket_address=SocketAddress(address=endpoint.address, port_value=endpoint.port))
 
 
-def _tls(tls: ir.UpstreamTls, protocol: ir.Protocol) -> TransportSocket:
-    common = CommonTlsContext(alpn_protocols=["h2" if protocol is ir.Protocol.HTTP2 else "http/1.1"])
+def _tls(tls: ir.UpstreamTls, alpn: str | None) -> TransportSocket:
+    common = CommonTlsContext(alpn_protocols=[alpn] if alpn is not None else [])
     if tls.verify:
         _verify(common, tls)
     if tls.client_certificate is not None:

@@ -55,7 +55,7 @@ def _chain(
     chain: dict[str, Any], routes: Mapping[str, dict[str, Any]], extensions: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
     filters: list[dict[str, Any]] = []
-    for each in chain["filters"]:
+    for each in chain.get("filters", ()):
         config = dict(each["typedConfig"])
         rds = config.pop("rds", None)
         if rds is not None:

@@ -54,8 +54,10 @@ class Gateway:
         others: Sequence[str] = (),
         nameservers: Sequence[tuple[str, int]] = (),
         keeps_state: bool = False,
+        workers: int = 1,
     ) -> None:
         self.name = name
+        self._workers = workers
         self._keeps_state = keeps_state
         self._others = others
         self.home = Path(tempfile.mkdtemp(prefix="dgm-gw-"))
@@ -98,7 +100,7 @@ class Gateway:
 
     async def _start_envoys(self) -> None:
         self.envoy, *_ = [
-            await self._stack.enter_async_context(Envoy(self._bootstrap(name, number)))
+            await self._stack.enter_async_context(Envoy(self._bootstrap(name, number), concurrency=self._workers))
             for number, name in enumerate((self.name, *self._others))
         ]
 
