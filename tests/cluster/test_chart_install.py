@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from controlplane.provision.names import resource_name
 from tests.support.cluster import CHART, NAMESPACE, VALUES, Cluster
+from tests.support.cluster_scene import gateway, route, rule
 from tests.unit.chart.helm import VARIANTS, template
 
 OTHER = "other-system"
@@ -53,13 +55,27 @@ def _condition(found: Any, kind: str) -> str:
     return conditions.get(kind, "")
 
 
-def test_the_control_plane_is_refused_nothing_that_it_asks_for(product: Cluster) -> None:
-    pods = product.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector="app.kubernetes.io/name=dragoman")
-    names = [each["metadata"]["name"] for each in pods["items"]]
-    assert names
-    for name in names:
-        log = str(product.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/log"))
-        assert "orbidden" not in log, [line for line in log.splitlines() if "orbidden" in line][:5]
+def test_the_control_plane_is_refused_nothing_that_it_asks_for(product: Cluster, namespace: str) -> None:
+    policy = {
+        "apiVersion": "dragoman.dev/v1alpha1",
+        "kind": "SecurityPolicy",
+        "metadata": {"namespace": namespace, "name": "open"},
+        "spec": {
+            "targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "steady"}],
+            "cors": {"allowOrigins": ["*"]},
+        },
+    }
+    product.apply([gateway(namespace), route(namespace, "steady", rule("/", "nowhere")), policy])
+    envoys = {"namespace": namespace, "name": resource_name("edge")}
+    product.wait_for({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": envoys}, bool)
+    product.wait_rollout(namespace, resource_name("edge"))
+    product.wait_for(policy, lambda found: bool(found.get("status", {}).get("ancestors")))
+    where = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    pods = product.api.get(where, labelSelector="app.kubernetes.io/name=dragoman")["items"]
+    assert pods
+    for pod in pods:
+        lines = str(product.api.get(f"{where}/{pod['metadata']['name']}/log")).splitlines()
+        assert [line for line in lines if "forbidden" in line.lower()] == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,11 @@ import typer.main
 import yaml
 
 import dragoman
+from controlplane.api import KINDS, ObjectKey
+from controlplane.provision.kubernetes.watching import KINDS as PROVISIONED
+from controlplane.provision.kubernetes.watching import Kind as Provisioned
+from controlplane.sources.kubernetes.resources import INGRESS_GROUP
+from controlplane.status.encode import shape_of
 from dragoman.cli.app import app
 from tests.unit.chart.helm import CHART, ROOT, VALUES, VARIANTS, Document, refused, render, run
 
@@ -233,6 +238,41 @@ def test_statuses_are_all_that_is_written_of_objects_of_users() -> None:
     for _, rule in rules(render(), "ClusterRole"):
         if groups & set(rule.get("apiGroups", [])) and set(rule["verbs"]) - {"list", "watch"}:
             assert all("/" in resource for resource in rule["resources"]), rule
+
+
+def may(documents: list[Document], verb: str, group: str, resource: str) -> bool:
+    return any(
+        verb in rule["verbs"] and group in rule.get("apiGroups", []) and resource in rule["resources"]
+        for _, rule in rules(documents, "ClusterRole")
+        if "resources" in rule
+    )
+
+
+def plural(kind: str) -> str:
+    name = kind.lower()
+    if name.endswith(("s", "x")):
+        return f"{name}es"
+    return f"{name[:-1]}ies" if name.endswith("y") and not name.endswith("ay") else f"{name}s"
+
+
+READ = {*KINDS, (INGRESS_GROUP, "Ingress"), (INGRESS_GROUP, "IngressClass")}
+
+
+@pytest.mark.parametrize(("group", "kind"), sorted(READ))
+def test_every_kind_that_is_read_can_be_read_and_its_status_written(group: str, kind: str) -> None:
+    documents = render()
+    assert may(documents, "list", group, plural(kind))
+    assert may(documents, "watch", group, plural(kind))
+    has_status = shape_of(ObjectKey(group, kind, "", "")) is not None
+    assert may(documents, "patch", group, f"{plural(kind)}/status") == has_status
+
+
+@pytest.mark.parametrize("kind", PROVISIONED, ids=lambda kind: kind.kind)
+def test_every_kind_that_is_made_for_a_gateway_can_be_made_and_removed(kind: Provisioned) -> None:
+    group = kind.api_version.rpartition("/")[0]
+    documents = render()
+    for verb in ("get", "list", "watch", "create", "patch", "delete"):
+        assert may(documents, verb, group, kind.plural), verb
 
 
 def test_with_some_namespaces_nothing_in_others_can_be_read() -> None:
