@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from controlplane.api.gateway import Gateway
 from controlplane.api.meta import ObjectKey
 from controlplane.api.proxyconfig import ProxyConfigSpec
-from controlplane.compile.parameters import parameters
+from controlplane.compile.parameters import address_fault, parameters
 from controlplane.compile.protocols import PROTOCOLS, Transport
 from controlplane.conditions import Condition
 from controlplane.graph import Derived, Graph
@@ -19,7 +19,7 @@ from controlplane.pipeline.objects import Objects
 class Infrastructure:
     """`ports` are of all listeners whose protocol is known, serving or not: one that turns bad costs no address.
 
-    `parameters` is None while those that are named cannot be had: what runs is left as it is.
+    `parameters` is None while what the Gateway asks for cannot be had: what runs is left as it is.
     """
 
     gateway: Gateway
@@ -45,4 +45,6 @@ class Infrastructures:
         ports: frozenset[tuple[int, Transport]] = frozenset(
             (each.port, each.transport) for each in judged if each.protocol in PROTOCOLS
         )
-        return Infrastructure(gateway, ports, None if isinstance(found, Condition) else found)
+        if isinstance(found, Condition) or address_fault(gateway) is not None:
+            return Infrastructure(gateway, ports, None)
+        return Infrastructure(gateway, ports, found)

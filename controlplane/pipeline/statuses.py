@@ -11,6 +11,7 @@ from controlplane.compile import trust
 from controlplane.compile.attachment import Attached, AttachedParent
 from controlplane.compile.backendtls import judge
 from controlplane.compile.gateway import CONTROLLER_NAME
+from controlplane.compile.parameters import class_parameters
 from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.pipeline.attachments import Attachments, is_route
 from controlplane.pipeline.gateway_statuses import GatewayStatuses
@@ -82,7 +83,8 @@ class Statuses:
     def _gateway_class(self, admitted: Admitted) -> ObjectStatus:
         if admitted.object.spec.controller_name != CONTROLLER_NAME:
             return ObjectStatus()
-        return ObjectStatus(conditions=(true("Accepted"),))
+        settings = class_parameters(self._objects, admitted.object)
+        return ObjectStatus(conditions=(settings if isinstance(settings, Condition) else true("Accepted"),))
 
     def _route(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
         attachment = self._attachments.attachment.get(key)
@@ -139,7 +141,8 @@ class Statuses:
             if self._objects.get(ObjectKey(each.group, each.kind, policy.metadata.namespace, each.name)) is None
         ]
         if not gateways:
-            return ObjectStatus(conditions=(*missing, *conditions))
+            rest = (each for each in conditions if not missing or each.type != "Accepted")
+            return ObjectStatus(conditions=(*missing, *rest))
         refs = [ParentRef(key.kind, key.name, key.group, key.namespace) for key in sorted(gateways)]
         return ObjectStatus(
             tuple(missing), tuple(ParentStatus(f"{r.kind} {r.namespace}/{r.name}", conditions, r) for r in refs)
