@@ -40,7 +40,7 @@ test-unit: $(DEV_STAMP) ## Run the unit tests alone
 	@$(BIN)/python -m pytest -n 2 tests/unit
 
 test-cluster: $(DEV_STAMP) ## Run the tests that need a Kubernetes cluster (tests/cluster/README.md)
-	@$(BIN)/python -m pytest -n 0 -rs tests/cluster
+	@$(BIN)/python -m pytest -n 0 -rs $(or $(TEST),tests/cluster)
 
 conformance: $(DEV_STAMP) ## Run the Gateway API conformance suite (TEST=HTTPRouteWeight KEEP=1 FAST=1 CLUSTER_NAME=...)
 	@$(BIN)/python tools/conformance.py $(if $(TEST),--test '$(TEST)') $(if $(KEEP),--keep) $(if $(FAST),--fast) $(CONFORMANCE_FLAGS)
@@ -71,8 +71,9 @@ docs: $(RUN_STAMP) ## Write docs/resources/ from the models
 crds: $(RUN_STAMP) ## Write the chart's CRDs from the models
 	@$(BIN)/python tools/generate_crds.py
 
-chart-lint: ## Check the chart (needs helm)
+chart-lint: $(DEV_STAMP) ## Check the chart with helm (on the PATH, or built by the rig)
 	@PATH="$$PATH:$${CLUSTER_HOME:-$$HOME/.cache/dragoman-cluster}/bin" helm lint --strict --quiet charts/dragoman
+	@$(BIN)/python -m pytest -n 2 -rs tests/unit/chart
 
 lock: $(DEV_STAMP) ## Pin the dependencies anew, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" requirements.in -o requirements.txt
