@@ -110,12 +110,27 @@ def _gateways(draw: st.DrawFn) -> Manifest:
         _listener(f"l{index}", port, host, draw(_one_of(["All", "All", "Same", "Selector"])), draw(refs))
         for index, (port, host) in enumerate(found)
     ]
+    listeners += draw(st.lists(_one_of(_STREAM_LISTENERS), max_size=3, unique_by=lambda each: each["name"]))
     labels = draw(_one_of([None, {"tier": "gold"}]))
     made = m.gateway(draw(_one_of(["edge", "edge", "side"])), listeners=listeners)
     made["spec"] |= draw(_one_of(_ALLOWED))
     return _made(made, None, labels)
 
 
+_STREAM_LISTENERS: list[Manifest] = [
+    {"name": "through", "port": 443, "protocol": "TLS", "tls": {"mode": "Passthrough"}},
+    {"name": "near", "port": 443, "protocol": "TLS", "hostname": "b.example.com", "tls": {"mode": "Passthrough"}},
+    {
+        "name": "ended",
+        "port": 443,
+        "protocol": "TLS",
+        "hostname": "*.example.org",
+        "tls": {"certificateRefs": [{"name": "cert-1"}]},
+    },
+    {"name": "tcp", "port": 9300, "protocol": "TCP"},
+    {"name": "udp", "port": 80, "protocol": "UDP"},
+    {"name": "dns", "port": 53, "protocol": "UDP"},
+]
 _ALLOWED: list[Manifest] = [
     {},
     {"allowedListeners": {"namespaces": {"from": "All"}}},
@@ -188,6 +203,28 @@ def _grpc_routes(draw: st.DrawFn) -> Manifest:
     return _made(made, draw(_one_of(_CREATED)), draw(_one_of([None, {"tier": "gold"}])))
 
 
+@st.composite
+def _stream_routes(draw: st.DrawFn) -> Manifest:
+    kind = draw(_one_of(["TLSRoute", "TCPRoute", "UDPRoute"]))
+    backends = [
+        *({"name": service, "port": 80} for service in SERVICES),
+        *({"group": "dragoman.dev", "kind": "Backend", "name": name} for name in ("by-ip", "by-name")),
+    ]
+    refs = [
+        {**ref, "weight": draw(_one_of([0, 1, 5]))} for ref in draw(st.lists(_one_of(backends), min_size=1, max_size=3))
+    ]
+    spec: Manifest = {"parentRefs": draw(_one_of(_STREAM_PARENTS)), "rules": [{"backendRefs": refs}]}
+    if kind == "TLSRoute":
+        spec["hostnames"] = draw(_one_of([["b.example.com"], ["*.example.com", "a.example.com"], ["c.example.org"]]))
+    made = m.manifest(m.GATEWAY_API, kind, draw(_one_of(["stream-1", "stream-2"])), spec)
+    return _made(made, draw(_one_of(_CREATED)))
+
+
+_STREAM_PARENTS: list[list[Manifest]] = [
+    [{"name": "edge"}],
+    [{"name": "edge", "sectionName": "through"}, {"name": "edge", "port": 80}],
+    [{"name": "side"}],
+]
 _bad_routes = st.builds(
     lambda name: m.route(name, [m.rule("/(", "one", kind="RegularExpression")]), st.sampled_from(ROUTES)
 )
@@ -199,6 +236,12 @@ _services = st.builds(
     _one_of(SERVICES),
     _one_of(NAMESPACES),
     _one_of([None, "kubernetes.io/h2c"]),
+)
+_both_transports = st.builds(
+    lambda name: m.manifest(
+        "v1", "Service", name, {"ports": [{"name": "u", "port": 80, "protocol": "UDP"}, {"port": 80}]}
+    ),
+    _one_of(SERVICES),
 )
 _slices = st.builds(
     lambda name, namespace, addresses, suffix: m.endpoint_slice(name, *addresses, namespace=namespace, suffix=suffix),
@@ -385,6 +428,7 @@ documents: st.SearchStrategy[Manifest] = _weighted(
         _limits(): 5,
         _routes(): 6,
         _grpc_routes(): 3,
+        _stream_routes(): 4,
         _listener_sets(): 2,
         _gateways(): 2,
         _config_maps: 3,
@@ -395,6 +439,7 @@ documents: st.SearchStrategy[Manifest] = _weighted(
         _backends: 2,
         _slices: 2,
         _services: 1,
+        _both_transports: 1,
         _namespaces: 1,
         _bad_routes: 1,
         st.just(m.gateway_class("example.com/other")): 1,
@@ -428,7 +473,7 @@ def beginning() -> list[Manifest]:
     rule = {"limit": {"requests": 5, "unit": "Minute"}}
     return [
         m.gateway_class(),
-        m.gateway(listeners=listeners),
+        m.gateway(listeners=[*listeners, *(_STREAM_LISTENERS[index] for index in (0, 3, 4))]),
         CERTIFICATES[0].secret("demo", "cert-1"),
         m.manifest("v1", "Namespace", "demo", None, namespace=None, metadata={"labels": {"team": "x"}}),
         m.service("one"),
