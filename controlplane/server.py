@@ -19,7 +19,7 @@ from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
 from controlplane.state import State
 from controlplane.status.report import Report, report
-from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER
+from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER, ServiceTls
 from controlplane.xds.cache import Observers, SnapshotCache
 from controlplane.xds.events import Nack, StreamEvent
 from controlplane.xds.identity import GRPC_SUFFIX, Principal
@@ -130,6 +130,10 @@ class ControlPlane:
     def serve_at(self, services: Mapping[str, tuple[str, ...]]) -> None:
         """Takes in where the workers of the services are, by the names of Envoy's clusters."""
         self._publish(self.engine.serve_at(services))
+
+    def trust_services(self, tls: Mapping[str, ServiceTls]) -> None:
+        """Takes in that services are spoken to in TLS, and by what each is known."""
+        self._publish(self.engine.trust_services(tls))
 
     def report(self) -> Report:
         """Returns what is to be said about every object, and how far each client is."""

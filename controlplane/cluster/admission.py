@@ -12,6 +12,7 @@ from controlplane.cluster.settings import ClusterSettings
 from controlplane.kube.certificates import Certificates, ensure, keep, utc_now
 from controlplane.kube.client import Api
 from controlplane.provision.address import TcpAddress, parse_address
+from controlplane.translate.services import ServiceTls
 from controlplane.xds.authentication import Authenticated
 from controlplane.xds.credentials import KeyPair, ServerTls
 from controlplane.xds.tokens import ServiceAccountTokens
@@ -49,10 +50,33 @@ async def secured(api: Api, settings: ClusterSettings, secret: str, *, on_trust:
     )
 
 
+async def secured_service(
+    api: Api, settings: ClusterSettings, secret: str, address: str, *, on_trust: Callable[[ServiceTls], None]
+) -> Coroutine[Any, Any, None]:
+    """Sees to the certificate of a service at `address` (HOST:PORT); returns what keeps it from then on.
+
+    `on_trust` hears, now and when it changes, by what Envoys are to know the service. Raises as `secured` does.
+    """
+    names = _with_shorter(address.rpartition(":")[0])
+    read = partial(_read, api, settings, secret, names)
+
+    def changed(found: Certificates) -> None:
+        on_trust(ServiceTls(found.authorities.decode(), names[0]))
+
+    first = await read()
+    changed(first)
+    return keep(read, changed, first=first)
+
+
 def dns_names(settings: ClusterSettings) -> list[str]:
     """Returns the names that the certificate is for, first the one that Envoys use."""
     address = parse_address(settings.xds_address) if settings.xds_address is not None else None
-    host = address.host if isinstance(address, TcpAddress) else f"dragoman.{settings.identity.namespace}.svc"
+    return _with_shorter(
+        address.host if isinstance(address, TcpAddress) else f"dragoman.{settings.identity.namespace}.svc"
+    )
+
+
+def _with_shorter(host: str) -> list[str]:
     shorter = host.partition(".svc.")[0] + ".svc" if ".svc." in host else host
     return list(dict.fromkeys((host, shorter)))
 
@@ -62,6 +86,7 @@ async def _read(api: Api, settings: ClusterSettings, secret: str, names: list[st
         api,
         namespace=settings.identity.namespace,
         secret_name=secret,
+        authority_name=f"{settings.secret}-ca",
         dns_names=names,
         now=utc_now(),
         make=settings.certificate == "self-made",

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -32,6 +32,8 @@ from controlplane.xds.identity import Principal
 from controlplane.xds.metrics import XdsMetrics
 
 _log = logging.getLogger(__name__)
+
+SERVICE_CLUSTERS: Final = {"authz": AUTHZ_CLUSTER, "ratelimit": RATE_LIMIT_CLUSTER}
 
 
 class ClusterControlPlane:
@@ -67,10 +69,8 @@ class ClusterControlPlane:
             on_change=self._lead,
         )
         self._listen: dict[str, Any] = {}
-        served = services or {}
-        self._workers = ServiceWorkers(
-            {AUTHZ_CLUSTER: served.get("authz", ()), RATE_LIMIT_CLUSTER: served.get("ratelimit", ())}
-        )
+        served = self._services = dict(services or {})
+        self._workers = ServiceWorkers({SERVICE_CLUSTERS[service]: found for service, found in served.items()})
         self.plane = ControlPlane(
             self.source,
             bind=bind,
@@ -126,6 +126,7 @@ class ClusterControlPlane:
             for name, work in secured.tasks.items():
                 self._run(name, work)
         await self._stack.enter_async_context(self.plane)
+        await self._secure_services()
         self._run("statuses", self.writer.run())
         self._run("envoys", self.envoys.run())
         self._run("election", self._stand())
@@ -134,6 +135,20 @@ class ClusterControlPlane:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(_tell_of_failure)
         self._stack.push_async_callback(_end, task)
+
+    async def _secure_services(self) -> None:
+        for service, secret in self._settings.service_secrets.items():
+            cluster, addresses = SERVICE_CLUSTERS[service], self._services.get(service, ())
+            if not addresses:
+                continue
+            keeping = await admission.secured_service(
+                self._api,
+                self._settings,
+                secret,
+                addresses[0],
+                on_trust=lambda tls, cluster=cluster: self.plane.trust_services({cluster: tls}),
+            )
+            self._run(f"certificate of {service}", keeping)
 
     async def _stand(self) -> None:
         # Who has not read everything would say of routes that they are on no Gateway.

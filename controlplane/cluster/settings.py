@@ -36,4 +36,5 @@ class ClusterSettings:
     image: str = ""
     envoy_image: str = ""
     provisioning: bool = True
+    service_secrets: Mapping[str, str] = field(default_factory=dict[str, str])
     service_accounts: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])

@@ -33,9 +33,10 @@ class Lingering(NamedTuple):
 
 
 class Guards:
-    """Derived collections about the policies in force; `endpoints` and `lingering` are set from outside.
+    """Derived collections about the policies in force; `endpoints`, `tls` and `lingering` are set from outside.
 
-    `endpoints` has the addresses of each service (`dragoman-authz`, `dragoman-ratelimit`): `unix:PATH` or `HOST:PORT`.
+    `endpoints` has the addresses of each service (`dragoman-authz`, `dragoman-ratelimit`): `unix:PATH` or `HOST:PORT`;
+    `tls` has by what a service is known that is spoken to in TLS.
     `lingering` holds requirements past their last reference, for as long as whoever sets it keeps them.
     """
 
@@ -51,6 +52,7 @@ class Guards:
         self._objects = objects
         self._in_force = in_force
         self.endpoints: Table[str, tuple[str, ...]] = graph.table("service endpoints")
+        self.tls: Table[str, services.ServiceTls] = graph.table("service TLS")
         self.lingering: Table[Lingering, None] = graph.table("lingering requirements")
         self._uses: Group[ObjectKey, ObjectKey | str, Used] = graph.group("uses", routes, self._used_by_route)
         self._left: Group[Lingering, ObjectKey, ir.Jwt] = graph.group(
@@ -107,7 +109,8 @@ class Guards:
         return Resource.of(xds.EXTENSION_CONFIG, identity_headers.NAME, body, (str(gateway),))
 
     def _compute_cluster(self, name: str) -> Resource:
-        return Resource.of(xds.CLUSTER, name, services.cluster(name, self.endpoints.get(name) or ()))
+        body = services.cluster(name, self.endpoints.get(name) or (), tls=self.tls.get(name))
+        return Resource.of(xds.CLUSTER, name, body)
 
     def _compute_service(self, owner: str) -> Snapshot:
         type_url = xds.AUTHZ_POLICY if owner == AUTHZ_OWNER else xds.RATE_LIMIT_CONFIG

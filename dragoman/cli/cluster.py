@@ -39,6 +39,7 @@ async def cluster_of(
 
 def cluster_settings(settings: ServeSettings) -> ClusterSettings:
     """Returns what the parts that speak with Kubernetes are told; who this is comes from the pod's environment."""
+    secrets = [each.partition("=") for each in settings.service_secret]
     accounts: dict[str, tuple[str, str]] = {}
     for each in settings.service_account:
         service, _, account = each.partition("=")
@@ -59,5 +60,6 @@ def cluster_settings(settings: ServeSettings) -> ClusterSettings:
         image=settings.image,
         envoy_image=settings.envoy_image,
         provisioning=settings.provisioning,
+        service_secrets={service: name for service, _, name in secrets},
         service_accounts=accounts,
     )

@@ -63,6 +63,9 @@ def serve(
     service_account: Annotated[
         list[str] | None, typer.Option(help="Service account of a service: authz=NAMESPACE/NAME; may be repeated.")
     ] = None,
+    service_secret: Annotated[
+        list[str] | None, typer.Option(help="Secret with the certificate of a service: authz=NAME; may be repeated.")
+    ] = None,
     lease: Annotated[
         str | None, typer.Option(help="Lease by which replicas agree on who writes. [default: dragoman]")
     ] = None,
@@ -95,8 +98,8 @@ def serve(
     flags: dict[str, object] = {"config": config, "xds": xds, "http": http, "xds_insecure": xds_insecure, "dns": dns}
     flags |= {"kubernetes": kubernetes, "kubeconfig": kubeconfig, "context": context, "namespace": namespace}
     flags |= {"xds_address": xds_address, "xds_secret": xds_secret, "xds_certificate": xds_certificate}
-    flags |= {"service_account": service_account, "lease": lease, "provisioning": provisioning}
-    flags |= {"image": image, "envoy_image": envoy_image}
+    flags |= {"service_account": service_account, "service_secret": service_secret, "lease": lease}
+    flags |= {"provisioning": provisioning, "image": image, "envoy_image": envoy_image}
     loaded = load(ServeSettings, settings, **flags, authz=authz, ratelimit=ratelimit, state=state)
     logs.configure(level=loaded.log_level, format=loaded.log_format, fields={"service": "controlplane"})
     # Building the first snapshot makes no garbage, but many objects: the collector would look at them over and over.

@@ -55,6 +55,8 @@ class ServeSettings(BaseModel):
     """Where the Envoys of a cluster find the control plane: HOST:PORT."""
     service_account: tuple[str, ...] = ()
     """The service accounts of ext_authz and the rate limit service: authz=NAMESPACE/NAME, ratelimit=NAMESPACE/NAME."""
+    service_secret: tuple[str, ...] = ()
+    """Secrets with the certificates of services that Envoys speak TLS to: authz=NAME, ratelimit=NAME."""
     provisioning: bool = True
     """Whether Envoys are started for the Gateways of a cluster."""
     image: str = ""
@@ -92,6 +94,15 @@ class ServeSettings(BaseModel):
             if service not in ("authz", "ratelimit") or not (equals and namespace and slash and name):
                 raise ValueError(f"{each!r} is not authz=NAMESPACE/NAME or ratelimit=NAMESPACE/NAME")
         return accounts
+
+    @field_validator("service_secret")
+    @classmethod
+    def _names_secret(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
+        for each in secrets:
+            service, _, name = each.partition("=")
+            if service not in ("authz", "ratelimit") or not name:
+                raise ValueError(f"{each!r} is not authz=NAME or ratelimit=NAME")
+        return secrets
 
     @model_validator(mode="after")
     def _has_one_source(self) -> ServeSettings:
