@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +35,13 @@ def run(*arguments: str, values: Document | None = None) -> subprocess.Completed
 
 
 def template(values: Document | None = None, *, release: str = "dragoman", namespace: str = "dragoman-system") -> str:
-    """What is installed with these values, as text."""
-    done = run("template", release, str(CHART), "--namespace", namespace, values=values or {})
+    """What is installed with these values, as text; made once."""
+    return _template(json.dumps(values or {}, sort_keys=True), release, namespace)
+
+
+@cache
+def _template(values: str, release: str, namespace: str) -> str:
+    done = run("template", release, str(CHART), "--namespace", namespace, values=json.loads(values))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -48,6 +56,22 @@ def refused(values: Document) -> str:
     done = run("template", "dragoman", str(CHART), values=values)
     assert done.returncode != 0, done.stdout
     return done.stderr
+
+
+def find(documents: list[Document], kind: str, name: str = "") -> Document:
+    found = [each for each in documents if each["kind"] == kind and name in ("", each["metadata"]["name"])]
+    assert len(found) == 1, [f"{each['kind']} {each['metadata']['name']}" for each in found]
+    return found[0]
+
+
+def pods(documents: list[Document]) -> Iterator[tuple[str, Document]]:
+    for document in documents:
+        if document["kind"] == "Deployment":
+            yield document["metadata"]["name"], document["spec"]["template"]["spec"]
+
+
+def arguments(documents: list[Document], component: str) -> list[str]:
+    return find(documents, "Deployment", f"dragoman-{component}")["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 VARIANTS: dict[str, Document] = {
