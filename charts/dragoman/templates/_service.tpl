@@ -7,6 +7,8 @@
 {{- $redis := include "dragoman.hasRedis" $root -}}
 {{- /* Counters in memory are exact for one process alone. */ -}}
 {{- $single := and (eq $component "ratelimit") (not $redis) -}}
+{{- /* Of the same authority as the control plane's own; a Secret of somebody else's has none for the services. */ -}}
+{{- $tls := ne $root.Values.xds.certificate.mode "existing" -}}
 {{- $scaled := and $values.autoscaling.enabled (not $single) -}}
 apiVersion: apps/v1
 kind: Deployment
@@ -46,6 +48,10 @@ spec:
             - --xds={{ include "dragoman.xdsHost" $root }}:18000
             - --xds-ca=/var/run/secrets/dragoman/ca.crt
             - --xds-token=/var/run/secrets/dragoman/token
+            {{- if $tls }}
+            - --tls-certificate=/var/run/secrets/dragoman-tls/tls.crt
+            - --tls-private-key=/var/run/secrets/dragoman-tls/tls.key
+            {{- end }}
             {{- range $values.extraArgs }}
             - {{ . | quote }}
             {{- end }}
@@ -68,6 +74,9 @@ spec:
           resources: {{- toYaml $values.resources | nindent 12 }}
           volumeMounts:
             - {name: identity, mountPath: /var/run/secrets/dragoman, readOnly: true}
+            {{- if $tls }}
+            - {name: certificate, mountPath: /var/run/secrets/dragoman-tls, readOnly: true}
+            {{- end }}
             - {name: state, mountPath: /var/lib/dragoman}
             - {name: tmp, mountPath: /tmp}
       volumes:
@@ -80,6 +89,12 @@ spec:
                   name: {{ include "dragoman.xdsSecret" $root }}
                   items:
                     - {key: ca.crt, path: ca.crt}
+        {{- if $tls }}
+        - name: certificate
+          secret:
+            secretName: {{ include "dragoman.xdsSecret" $root }}-{{ $component }}
+            items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]
+        {{- end }}
         - name: state
           emptyDir: {}
         - name: tmp
