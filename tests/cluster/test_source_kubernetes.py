@@ -217,8 +217,7 @@ async def test_kinds_are_read_when_they_are_installed_and_gone_when_they_are_rem
     async with source() as found:
         for _ in range(2):
             cluster.apply([definition])
-            cluster.wait(lambda: cluster.api.path(made), what="the kind")
-            cluster.apply([made])
+            cluster.wait(lambda: cluster.api.apply(made), what="the kind")
             await _until_names(found, kind, namespace, "f")
             cluster.delete(definition)
             await _until_names(found, kind, namespace)

@@ -139,7 +139,8 @@ class Catalogue:
                 self._look.clear()
                 await self._find_all()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._look.wait(), self._next_look_s())
+                    async with asyncio.timeout(self._next_look_s()):
+                        await self._look.wait()
         finally:
             task.cancel()
 

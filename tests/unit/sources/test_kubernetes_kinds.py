@@ -111,7 +111,7 @@ async def test_the_preferred_version_is_read_and_a_change_of_versions_followed(a
     api.put(gateway())
     api.put(route("a", kind="TLSRoute"))
     async with reading(api) as found:
-        assert api.asked("watch", "/v1/gateways")
+        await until(lambda: api.asked("watch", "/v1/gateways"), what="the watch")
         assert not api.asked("watch", "/v1beta1/gateways")
         observed = found.source.observed(key("TLSRoute", "demo", "a"))
         assert observed is not None
