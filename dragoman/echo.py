@@ -1,4 +1,7 @@
-"""A small HTTP/1.1 backend that answers what it was asked: the upstream of the examples and of the tests."""
+"""A small HTTP/1.1 backend that answers what it was asked: the upstream of the examples and of the tests.
+
+As a program it sends datagrams back, too, to the same address and port.
+"""
 
 from __future__ import annotations
 
@@ -87,6 +90,21 @@ async def serve(
     if unix_path is not None:
         return await loop.create_unix_server(protocol, unix_path, ssl=tls)
     return await loop.create_server(protocol, host, port, ssl=tls, backlog=1024)
+
+
+class DatagramProtocol(asyncio.DatagramProtocol):
+    """Sends each datagram back, signed with `name`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if self._transport is not None:
+            self._transport.sendto(f"{self._name}: ".encode() + data, addr)
 
 
 class BadRequestError(Exception):
@@ -275,7 +293,9 @@ async def _run(listen: str, name: str) -> None:
         server = await serve(echo(name), unix_path=path)
     else:
         host, _, port = listen.rpartition(":")
-        server = await serve(echo(name), host=host.strip("[]") or "127.0.0.1", port=int(port))
+        address = host.strip("[]") or "127.0.0.1", int(port)
+        server = await serve(echo(name), host=address[0], port=address[1])
+        await loop.create_datagram_endpoint(lambda: DatagramProtocol(name), local_addr=address)
     await stop.wait()
     # Not waited for: from Python 3.12 on that lasts until every kept-alive connection is gone.
     server.close()

@@ -1,7 +1,8 @@
 """Ready-to-paste `curl` lines that try the routes of a folder.
 
 Every HTTPRoute has one for its first path. The annotation `dragoman.dev/curl` gives others, one a line: arguments of
-curl, then perhaps a path, then perhaps `# what is to be expected`.
+curl, then perhaps a path, then perhaps `# what is to be expected`. On a TCPRoute or TLSRoute it says that curl is
+understood there; without it these have none.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from typing import Final
 from controlplane.api.gateway import Gateway, Listener
 from controlplane.api.httproute import HTTPRoute
 from controlplane.api.meta import ObjectKey, ParentReference
+from controlplane.api.tcproute import TCPRoute
+from controlplane.api.tlsroute import TLSRoute
 from controlplane.compile.hosts import intersect
 from controlplane.provision.binding import Endpoint, PortOf
 
 ANNOTATION: Final = "dragoman.dev/curl"
+TriedRoute = HTTPRoute | TCPRoute | TLSRoute
+
+_PROTOCOLS: Final = {"HTTPRoute": ("HTTP", "HTTPS"), "TCPRoute": ("TCP",), "TLSRoute": ("TLS",)}
 
 _COMMENT = re.compile(r"(?:^|\s)#\s?(.*)$")
 # Options whose value may look like a path.
@@ -40,7 +46,7 @@ class Try:
 
 
 def tries(
-    routes: Iterable[HTTPRoute],
+    routes: Iterable[TriedRoute],
     gateways: Mapping[ObjectKey, Gateway],
     bound: Mapping[PortOf, tuple[Endpoint, ...]],
 ) -> tuple[Try, ...]:
@@ -54,27 +60,29 @@ def tries(
 
 
 def _place(
-    route: HTTPRoute, gateways: Mapping[ObjectKey, Gateway], bound: Mapping[PortOf, tuple[Endpoint, ...]]
+    route: TriedRoute, gateways: Mapping[ObjectKey, Gateway], bound: Mapping[PortOf, tuple[Endpoint, ...]]
 ) -> tuple[Listener, str, Endpoint] | None:
     for parent in route.spec.parent_refs:
         namespace = parent.namespace or route.metadata.namespace
         gateway = gateways.get(ObjectKey(parent.group, parent.kind, namespace, parent.name))
         for listener in gateway.spec.listeners if gateway is not None else ():
-            domains = intersect(listener.hostname, route.spec.hostnames)
+            domains = intersect(listener.hostname, () if isinstance(route, TCPRoute) else route.spec.hostnames)
             endpoints = bound.get((f"{namespace}/{parent.name}", listener.port))
-            if _selects(parent, listener) and domains and endpoints:
+            fits = listener.protocol.upper() in _PROTOCOLS[route.kind]
+            if fits and _selects(parent, listener) and domains and endpoints:
                 return listener, domains[0], endpoints[0]
     return None
 
 
 def _selects(parent: ParentReference, listener: Listener) -> bool:
-    serves = listener.protocol.upper() in ("HTTP", "HTTPS")
-    return serves and parent.section_name in (None, listener.name) and parent.port in (None, listener.port)
+    return parent.section_name in (None, listener.name) and parent.port in (None, listener.port)
 
 
-def _of_route(route: HTTPRoute, listener: Listener, domain: str, endpoint: Endpoint) -> list[Try]:
+def _of_route(route: TriedRoute, listener: Listener, domain: str, endpoint: Endpoint) -> list[Try]:
     lines = route.metadata.annotations.get(ANNOTATION, "").splitlines()
-    parsed = [_parse(line) for line in lines if line.strip()] or [((), None, "")]
+    parsed = [_parse(line) for line in lines if line.strip()]
+    if not parsed and isinstance(route, HTTPRoute):
+        parsed = [((), None, "")]
     out: list[Try] = []
     for arguments, path, expect in parsed:
         way, url = _url(listener, domain, endpoint, path or _first_path(route))
@@ -96,7 +104,9 @@ def _parse(line: str) -> tuple[tuple[str, ...], str | None, str]:
     return tuple(words), None, expect
 
 
-def _first_path(route: HTTPRoute) -> str:
+def _first_path(route: TriedRoute) -> str:
+    if not isinstance(route, HTTPRoute):
+        return "/"
     path = route.spec.rules[0].matches[0].path
     return path.value if path.type != "RegularExpression" else "/"
 
@@ -107,7 +117,7 @@ def _url(listener: Listener, domain: str, endpoint: Endpoint, path: str) -> tupl
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
     shown = f"[{address}]" if ":" in address else address
     name = domain.replace("*", "www") if domain != "*" else ""
-    if listener.protocol.upper() == "HTTPS":
+    if listener.protocol.upper() in ("HTTPS", "TLS"):
         # The name is also what TLS asks for, so curl is told where it is.
         host = name or "localhost"
         return ("--resolve", f"{host}:{port}:{address}"), f"https://{host}:{port}{path}"

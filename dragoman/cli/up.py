@@ -21,7 +21,6 @@ import uvloop
 from rich.console import Console
 
 from controlplane.api.gateway import Gateway
-from controlplane.api.httproute import HTTPRoute
 from controlplane.engine import Engine, Ports, Step
 from controlplane.provision.address import Address as EnvoyAddress
 from controlplane.provision.address import UnixAddress
@@ -30,7 +29,7 @@ from controlplane.provision.binding import Bindings, bind
 from controlplane.provision.busy import busy, why_busy
 from controlplane.provision.echoes import Echo, echoes
 from controlplane.provision.local import LocalEnvoys
-from controlplane.provision.tries import Try, tries
+from controlplane.provision.tries import TriedRoute, Try, tries
 from controlplane.server import ControlPlane
 from controlplane.sources.files import FileSource
 from controlplane.xds.identity import Principal
@@ -229,7 +228,7 @@ class Running:
 
     def _tries(self) -> Sequence[Try]:
         objects = [admitted.object for _, admitted in self._plane.engine.pipeline.objects.everything()]
-        routes = sorted((each for each in objects if isinstance(each, HTTPRoute)), key=lambda each: each.key)
+        routes = sorted((each for each in objects if isinstance(each, TriedRoute)), key=lambda each: each.key)
         gateways = {each.key: each for each in objects if isinstance(each, Gateway)}
         return tries(routes, gateways, self._bindings.bound)
 

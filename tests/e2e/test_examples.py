@@ -11,16 +11,17 @@ import pytest
 import yaml
 
 from controlplane.api.gateway import Gateway
-from controlplane.api.httproute import HTTPRoute
 from controlplane.api.load import load
 from controlplane.provision.address import TcpAddress
 from controlplane.provision.binding import Wanted, bind
 from controlplane.provision.echoes import echoes
-from controlplane.provision.tries import Try, tries
+from controlplane.provision.tries import TriedRoute, Try, tries
 from tests.support.curl import parse_curl
 from tests.support.dragoman import Serve
 from tests.support.ports import free_port
+from tests.support.streams import DatagramServer, ask_datagram
 from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # These need the services beside the control plane; `dragoman up` brings them, and is tested with them.
@@ -59,18 +60,29 @@ async def test_an_example_answers_as_it_says(name: str, tmp_path: Path) -> None:
         f"{key.namespace}/{key.name}": Wanted((), tuple(listener.port for listener in gateway.spec.listeners))
         for key, gateway in gateways.items()
     }
+    datagrams = [
+        (f"{key.namespace}/{key.name}", listener.port)
+        for key, gateway in gateways.items()
+        for listener in gateway.spec.listeners
+        if listener.protocol == "UDP"
+    ]
     async with AsyncExitStack() as stack:
         for echo in echoes(objects):
             port = echo.address.port if isinstance(echo.address, TcpAddress) else None
             unix_path = None if isinstance(echo.address, TcpAddress) else echo.address.path
             await stack.enter_async_context(Upstream(echo.name, port=port, unix_path=unix_path))
+            if datagrams and port is not None:
+                await stack.enter_async_context(DatagramServer(echo.name, port=port))
         serve = await stack.enter_async_context(Serve(folder, home=tmp_path))
         for gateway in wanted:
             await stack.enter_async_context(serve.envoy(gateway))
-        found = tries([each for each in objects if isinstance(each, HTTPRoute)], gateways, bind(wanted).bound)
+        found = tries([each for each in objects if isinstance(each, TriedRoute)], gateways, bind(wanted).bound)
         assert found
         for each in found:
             await check(each)
+        for port in datagrams:
+            ((_, number), *_) = bind(wanted).bound[port]
+            assert (await until(lambda to=number: ask_datagram(to), what="datagrams")).endswith("hello")
 
 
 async def check(line: Try) -> None:

@@ -9,6 +9,7 @@ from dragoman.echo import BadRequestError, parse_request
 from tests.support.http import Connection, Response, fetch
 from tests.support.ports import free_port
 from tests.support.process import ChildProcess
+from tests.support.streams import Datagrams
 from tests.support.waiting import until
 
 
@@ -28,6 +29,8 @@ async def test_it_serves_until_it_is_asked_to_end(tmp_path: Path) -> None:
         assert (told["name"], told["method"], told["path"]) == ("shop", "GET", "/a?b=c")
         async with await Connection.to(port) as kept:
             await kept.request("/")
+            with Datagrams(port) as client:
+                assert await client.ask("hello") == "shop: hello"
             assert await process.stop() == 0
     finally:
         await process.kill()

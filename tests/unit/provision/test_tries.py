@@ -7,8 +7,10 @@ from typing import Any
 
 from controlplane.api.gateway import Gateway
 from controlplane.api.httproute import HTTPRoute
+from controlplane.api.tcproute import TCPRoute
+from controlplane.api.tlsroute import TLSRoute
 from controlplane.provision.binding import Endpoint, PortOf
-from controlplane.provision.tries import tries
+from controlplane.provision.tries import TriedRoute, tries
 
 GATEWAY = Gateway.model_validate(
     {
@@ -26,6 +28,8 @@ GATEWAY = Gateway.model_validate(
                     "hostname": "*.example.com",
                     "tls": {"certificateRefs": [{"name": "cert"}]},
                 },
+                {"name": "tcp", "protocol": "TCP", "port": 9300},
+                {"name": "tls", "protocol": "TLS", "port": 8443, "tls": {"mode": "Passthrough"}},
             ],
         },
     }
@@ -33,6 +37,8 @@ GATEWAY = Gateway.model_validate(
 BOUND: Mapping[PortOf, tuple[Endpoint, ...]] = {
     ("demo/edge", 80): (("127.0.0.1", 10080),),
     ("demo/edge", 443): (("0.0.0.0", 10443),),
+    ("demo/edge", 9300): (("127.0.0.1", 9300),),
+    ("demo/edge", 8443): (("127.0.0.1", 8443),),
 }
 
 
@@ -52,7 +58,7 @@ def route(annotation: str | None = None, **spec: Any) -> HTTPRoute:
     )
 
 
-def commands(*routes: HTTPRoute) -> list[str]:
+def commands(*routes: TriedRoute) -> list[str]:
     found = tries(routes, {GATEWAY.key: GATEWAY}, BOUND)
     return [f"{each.command}  # {each.expect}".removesuffix("  # ") for each in found]
 
@@ -95,6 +101,19 @@ def test_an_annotation_cannot_smuggle_a_command_into_the_line() -> None:
     words = subprocess.check_output(["sh", "-c", shown], text=True).splitlines()
     assert words == [*shlex.split(smuggled), "http://127.0.0.1:10080/api"]
     assert commands(route('-H "open')) == ["curl http://127.0.0.1:10080/api"]
+
+
+def test_a_route_of_connections_is_tried_as_its_annotation_says_and_not_without_one() -> None:
+    meta: dict[str, Any] = {"namespace": "demo", "name": "r"}
+    spec = {"parentRefs": [{"name": "edge"}], "rules": [{"backendRefs": [{"name": "one", "port": 80}]}]}
+    tcp = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TCPRoute", "metadata": meta, "spec": spec}
+    tls = {**tcp, "kind": "TLSRoute", "spec": {**spec, "hostnames": ["a.test"]}}
+    assert commands(TCPRoute.model_validate(tcp), TLSRoute.model_validate(tls)) == []
+    meta["annotations"] = {"dragoman.dev/curl": "-k / # 200"}
+    assert commands(TCPRoute.model_validate(tcp), TLSRoute.model_validate(tls)) == [
+        "curl -k http://127.0.0.1:9300/  # 200",
+        "curl --resolve a.test:8443:127.0.0.1 -k https://a.test:8443/  # 200",
+    ]
 
 
 def test_a_route_that_no_bound_listener_serves_has_no_line() -> None:
