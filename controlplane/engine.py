@@ -12,6 +12,7 @@ from controlplane.api.meta import GATEWAY_GROUP, ObjectKey, Resource
 from controlplane.compile.check import check
 from controlplane.compile.targets import of_document
 from controlplane.conditions import ObjectStatus
+from controlplane.expansion import Expander
 from controlplane.ir import Jwt
 from controlplane.pipeline import Admitted, Pipeline
 from controlplane.pipeline.guards import Lingering
@@ -58,13 +59,21 @@ class Engine:
     clashes: tuple[Clash, ...] = ()
     clock: Callable[[], float] = time.monotonic
     recall: Recall | None = None
+    ingresses: Expander = field(default_factory=Expander)
     _unsettled: set[ObjectKey] = field(default_factory=set[ObjectKey])
     _required: dict[ObjectKey, frozenset[Jwt]] = field(default_factory=dict[ObjectKey, "frozenset[Jwt]"])
     _lingering: dict[Lingering, float] = field(default_factory=dict[Lingering, float])
 
+    def __post_init__(self) -> None:
+        self.ingresses.accepted = self._last_accepted
+
     def apply(self, changes: Changes) -> Step:
-        """Takes changes of a source into account and recomputes what depends on them."""
+        """Takes changes of a source into account and recomputes what depends on them.
+
+        Ingresses are joined by what they expand to, which from here on is as if the source had it.
+        """
         start = time.perf_counter()
+        changes = self.ingresses.take(changes)
         changed = [*self._upsert(changes.upserted), *self._remove(changes.removed)]
         self.faults = changes.faults
         return self._step(changed, start)
@@ -111,6 +120,10 @@ class Engine:
     def line_of(self, key: ObjectKey) -> Origin | None:
         """Returns where an object stands in its source."""
         return self.origins.get(key)
+
+    def _last_accepted(self, key: ObjectKey) -> Resource | None:
+        accepted = self.pipeline.objects.accepted.peek(key)
+        return self.recall([key]).get(key) if accepted is None and self.recall is not None else accepted
 
     def _upsert(self, objects: Iterable[RawObject]) -> Iterable[ObjectKey]:
         for raw in objects:

@@ -82,11 +82,13 @@ class HeaderEdit:
 class UpstreamPolicy:
     """What routes and policies ask of the way to a backend; clusters that differ in it are apart.
 
-    `http2` has HTTP/2 spoken to a backend that says nothing of its protocol, as gRPC needs it.
+    `http2` has HTTP/2 spoken to a backend that says nothing of its protocol, as gRPC needs it; `unchecked_tls` has TLS
+    spoken to one of which nobody says how its certificate is to be checked.
     """
 
     http2: bool = False
     carries: Carried = "requests"
+    unchecked_tls: bool = False
 
     def digest(self) -> str:
         """Returns a short name for what is asked, whatever fields there are beside; `default` where nothing is."""
@@ -132,10 +134,11 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class PathRewrite:
-    """Replaces the full path, or the prefix that matched."""
+    """Replaces the full path, the prefix that matched, or what `pattern` finds, with its groups as `\\1`."""
 
-    kind: Literal["ReplaceFullPath", "ReplacePrefixMatch"]
+    kind: Literal["ReplaceFullPath", "ReplacePrefixMatch", "ReplaceRegexMatch"]
     value: str
+    pattern: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,10 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """With `grpc`, requests are calls: they last as long as they say, and an invalid backend is UNAVAILABLE."""
+    """With `grpc`, requests are calls: they last as long as they say, and an invalid backend is UNAVAILABLE.
+
+    `idle_timeout_s` ends requests on which nothing has moved for so long, whichever way.
+    """
 
     backends: tuple[WeightedBackend, ...]
     hostname: str | None = None
@@ -159,6 +165,7 @@ class Forward:
     backend_timeout_s: float | None = None
     retry: Retry | None = None
     grpc: bool = False
+    idle_timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from controlplane.api.httpfilters import HTTPHeaderFilter
+from controlplane.api.marks import NotSupported
 from controlplane.api.meta import LocalObjectReference, Model, Resource, SecretObjectReference
 from controlplane.api.policy import LaterList
 from controlplane.api.scalars import Bool, HeaderName, PreciseHostname, refuse
@@ -47,7 +48,7 @@ class HostnameModifier(Model):
 class URLRewrite(Model):
     """Changes host or path on the way to the backend."""
 
-    hostname: HostnameModifier | None = None
+    hostname: Annotated[HostnameModifier | None, NotSupported("use a filter of type URLRewrite")] = None
     path: PathModifier | None = None
     appended_headers: LaterList = None
 
@@ -96,14 +97,12 @@ class HTTPRouteFilterSpec(Model):
     """One step."""
 
     url_rewrite: URLRewrite | None = None
-    direct_response: DirectResponse | None = None
-    credential_injection: CredentialInjection | None = None
+    direct_response: Annotated[DirectResponse | None, NotSupported()] = None
+    credential_injection: Annotated[CredentialInjection | None, NotSupported()] = None
 
 
 class HTTPRouteFilter(Resource):
     """A step in handling requests that routes refer to."""
-
-    supported: ClassVar[bool] = False
 
     kind: Literal["HTTPRouteFilter"] = "HTTPRouteFilter"
     spec: HTTPRouteFilterSpec

@@ -16,8 +16,16 @@ from controlplane.api.gatewayclass import GatewayClass
 from controlplane.api.grpcroute import GRPCRoute
 from controlplane.api.httproute import HTTPRoute
 from controlplane.api.httproutefilter import HTTPRouteFilter
+from controlplane.api.ingress import Ingress, IngressClass
 from controlplane.api.listenerset import ListenerSet
-from controlplane.api.meta import DISCOVERY_GROUP, ENVOY_GATEWAY_GROUP, GATEWAY_GROUP, POLICY_GROUP, Resource
+from controlplane.api.meta import (
+    DISCOVERY_GROUP,
+    ENVOY_GATEWAY_GROUP,
+    GATEWAY_GROUP,
+    INGRESS_GROUP,
+    POLICY_GROUP,
+    Resource,
+)
 from controlplane.api.patchpolicy import PatchPolicy
 from controlplane.api.proxyconfig import ProxyConfig
 from controlplane.api.referencegrant import ReferenceGrant
@@ -52,6 +60,8 @@ SERVED: Final[dict[tuple[str, str], Served]] = {
     ("", "Secret"): Served(Secret, ("v1",)),
     ("", "Service"): Served(Service, ("v1",)),
     (DISCOVERY_GROUP, "EndpointSlice"): Served(EndpointSlice, ("v1",)),
+    (INGRESS_GROUP, "Ingress"): Served(Ingress, ("v1",)),
+    (INGRESS_GROUP, "IngressClass"): Served(IngressClass, ("v1",)),
     (GATEWAY_GROUP, "BackendTLSPolicy"): Served(BackendTLSPolicy, ("v1", "v1alpha3")),
     (GATEWAY_GROUP, "GRPCRoute"): Served(GRPCRoute, ("v1", "v1alpha2")),
     (GATEWAY_GROUP, "Gateway"): Served(Gateway, ("v1", "v1beta1")),

@@ -25,6 +25,7 @@ from controlplane.api.scalars import (
 
 GATEWAY_GROUP: Final = "gateway.networking.k8s.io"
 DISCOVERY_GROUP: Final = "discovery.k8s.io"
+INGRESS_GROUP: Final = "networking.k8s.io"
 POLICY_GROUP: Final = "dragoman.dev"
 ENVOY_GATEWAY_GROUP: Final = "gateway.envoyproxy.io"
 
@@ -79,7 +80,7 @@ class ObjectKey(NamedTuple):
 
     def __str__(self) -> str:
         """`HTTPRoute demo/open`; the group is added where the kind alone would not tell."""
-        known = self.group in ("", GATEWAY_GROUP, DISCOVERY_GROUP, POLICY_GROUP)
+        known = self.group in ("", GATEWAY_GROUP, DISCOVERY_GROUP, POLICY_GROUP, INGRESS_GROUP)
         kind = self.kind if known else f"{self.kind}.{self.group}"
         return f"{kind} {self.namespace}/{self.name}" if self.namespace else f"{kind} {self.name}"
 

@@ -43,11 +43,13 @@ def resolve(
     source: ObjectKey,
     field: str,
     http2: bool = False,
+    tls: bool = False,
     carries: Carried = "requests",
 ) -> Resolved:
     """Resolves a reference made by `source` in `field` (Gateway API: BackendObjectReference).
 
-    With `http2` the backend has to be spoken to in HTTP/2, whether it says so or says nothing.
+    With `http2` the backend has to be spoken to in HTTP/2, whether it says so or says nothing; with `tls` a Service has
+    to be spoken to in TLS, whether a BackendTLSPolicy says so or none does.
     """
     target = ObjectKey(ref.group, ref.kind, ref.namespace or source.namespace, ref.name)
     if not _is_service(target) and not _is_backend(target):
@@ -61,7 +63,7 @@ def resolve(
     if backend is None:
         return _fault("BackendNotFound", f"{target} does not exist", f"{field}.name")
     if isinstance(backend, Service):
-        return _resolve_service(backend, target, ref.port, field, http2=http2, carries=carries)
+        return _resolve_service(backend, target, ref.port, field, http2=http2, tls=tls, carries=carries)
     if (unfit := _unfit(backend, carries)) is not None:
         return _fault("UnsupportedValue", f"{target} {unfit}", f"{field}.name")
     for untrusted in trust.faults(view, trust.of_backend(backend)):
@@ -80,7 +82,8 @@ def cluster(view: View, id_: ClusterId) -> Cluster | None:
         protocol = Protocol.HTTP2 if id_.policy.http2 or _is_http2(port.app_protocol) else Protocol.HTTP1
         policy = backendtls.policy_of(view, backend, id_.port) if _may_encrypt(id_) else None
         if policy is None:
-            return Cluster(id_, protocol, origin=str(backend.key))
+            unchecked = UpstreamTls(verify=False) if id_.policy.unchecked_tls else None
+            return Cluster(id_, protocol, unchecked, origin=str(backend.key))
         tls = backendtls.upstream_tls(view, policy)
         return Cluster(id_, protocol, tls, origin=str(backend.key), blocked=tls is None)
     if isinstance(backend, Backend):
@@ -156,7 +159,7 @@ def _is_http2(*protocols: str | None) -> bool:
 
 
 def _resolve_service(
-    service: Service, target: ObjectKey, port: int | None, field: str, *, http2: bool, carries: Carried
+    service: Service, target: ObjectKey, port: int | None, field: str, *, http2: bool, tls: bool, carries: Carried
 ) -> Resolved:
     if service.spec.type == "ExternalName":
         message = f"{target} is of type ExternalName, which is not supported; use a Backend with an fqdn endpoint"
@@ -170,7 +173,7 @@ def _resolve_service(
     if http2 and found.app_protocol in _NO_HTTP2_PROTOCOLS:
         message = f"port {port} of {target} speaks {found.app_protocol}, which cannot carry gRPC"
         return _fault("UnsupportedProtocol", message, f"{field}.port")
-    policy = UpstreamPolicy(http2 and not _is_http2(found.app_protocol), carries)
+    policy = UpstreamPolicy(http2 and not _is_http2(found.app_protocol), carries, tls)
     return Resolved(ClusterId(target.namespace, "Service", target.name, found.port, policy))
 
 

@@ -13,10 +13,11 @@ from controlplane.api.faults import Fault
 from controlplane.api.gateway import Gateway
 from controlplane.api.grpcroute import GRPCRoute
 from controlplane.api.httproute import HTTPRoute
+from controlplane.api.httproutefilter import HTTPRouteFilter
 from controlplane.api.securitypolicy import SecurityPolicy
 from controlplane.compile.check_certificates import check_authorities, check_certificate
 from controlplane.compile.check_policies import check_limits, check_security
-from controlplane.compile.check_routes import check_route
+from controlplane.compile.check_routes import check_route, check_route_filter
 from controlplane.compile.listener_conflicts import conflicts, members_of
 
 
@@ -28,6 +29,8 @@ def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
         return tuple(check_security(object_))
     if isinstance(object_, BackendTrafficPolicy):
         return tuple(check_limits(object_))
+    if isinstance(object_, HTTPRouteFilter):
+        return tuple(check_route_filter(object_))
     if isinstance(object_, Gateway):
         return tuple(_gateway(object_))
     if isinstance(object_, EndpointSlice):

@@ -9,8 +9,11 @@ from controlplane.api.faults import Fault
 from controlplane.api.grpcroute import GRPCRoute, GRPCRouteFilter, GRPCRouteMatch
 from controlplane.api.httpfilters import HTTPHeaderFilter, HTTPPathModifier, HTTPRouteFilter
 from controlplane.api.httproute import HTTPHeaderMatch, HTTPRoute, HTTPRouteMatch
-from controlplane.compile.regex import fault_of
+from controlplane.api.httproutefilter import HTTPRouteFilter as RouteFilter
+from controlplane.compile.regex import fault_of, groups_of
 
+# A backslash before a digit is a group, before another backslash that character itself.
+_GROUP = re.compile(r"\\(.?)", re.DOTALL)
 _VISIBLE = re.compile(r"[!-~]*")
 
 
@@ -26,6 +29,22 @@ def check_route(route: HTTPRoute | GRPCRoute) -> Iterator[Fault]:
         for position, backend in enumerate(rule.backend_refs):
             if backend.filters:
                 yield from _filters(backend.filters, f"{field}.backendRefs[{position}].filters")
+
+
+def check_route_filter(filter_: RouteFilter) -> Iterator[Fault]:
+    """Yields what is wrong with a filter that routes refer to, by field."""
+    rewrite = filter_.spec.url_rewrite
+    if rewrite is None or rewrite.path is None:
+        return
+    field, change = "spec.urlRewrite.path.replaceRegexMatch", rewrite.path.replace_regex_match
+    faults = tuple(_regex(change.pattern, f"{field}.pattern"))
+    yield from faults
+    if not faults:
+        groups = groups_of(change.pattern)
+        for found in _GROUP.findall(change.substitution):
+            if found != "\\" and not (found.isdigit() and int(found) <= groups):
+                message = f"the pattern has {groups} groups to refer to; got {change.substitution!r}"
+                yield Fault(f"{field}.substitution", message)
 
 
 def _match(match: HTTPRouteMatch, field: str) -> Iterator[Fault]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from controlplane.api.httpfilters import (
     HTTPCORSFilter,
     HTTPPathModifier,
@@ -12,6 +14,8 @@ from controlplane.api.meta import ObjectKey
 from controlplane.api.scalars import parse_duration
 from controlplane.compile import rules
 from controlplane.compile.compiled import CompiledRoute, weighed
+from controlplane.compile.hints import Hints, hints
+from controlplane.compile.httproutefilter import path_rewrite
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
 from controlplane.ir import (
@@ -33,15 +37,18 @@ _ROOT = Match(PathMatch("PathPrefix", "/"))
 def compile_route(view: View, route: HTTPRoute) -> CompiledRoute:
     """Compiles all rules of a route; a reference that cannot be resolved answers with 500 and is a fault."""
     faults: list[Condition] = []
+    asked = hints(route.metadata.annotations)
     names = rules.names((rule.name, tuple(_match(match) for match in rule.matches)) for rule in route.spec.rules)
     compiled = tuple(
-        _rule(view, route.key, names[index], rule, f"spec.rules[{index}]", faults)
+        _rule(view, route.key, names[index], rule, f"spec.rules[{index}]", faults, asked)
         for index, rule in enumerate(route.spec.rules)
     )
     return CompiledRoute(compiled, weighed(faults, rules=len(compiled)))
 
 
-def _rule(view: View, source: ObjectKey, name: str, rule: HTTPRouteRule, field: str, faults: list[Condition]) -> Rule:
+def _rule(
+    view: View, source: ObjectKey, name: str, rule: HTTPRouteRule, field: str, faults: list[Condition], asked: Hints
+) -> Rule:
     filters = {each.type: each for each in rule.filters}
     request = filters.get("RequestHeaderModifier")
     response = filters.get("ResponseHeaderModifier")
@@ -49,31 +56,43 @@ def _rule(view: View, source: ObjectKey, name: str, rule: HTTPRouteRule, field: 
     return Rule(
         name=name,
         matches=tuple(_match(match) for match in rule.matches) or (_ROOT,),
-        action=_action(view, source, rule, field, faults),
+        action=_action(view, source, rule, field, faults, asked),
         request_headers=rules.header_edit(request.request_header_modifier if request else None),
         response_headers=rules.header_edit(response.response_header_modifier if response else None),
         cors=_cors(cors.cors) if cors and cors.cors else None,
     )
 
 
-def _action(view: View, source: ObjectKey, rule: HTTPRouteRule, field: str, faults: list[Condition]) -> Action:
+def _action(
+    view: View, source: ObjectKey, rule: HTTPRouteRule, field: str, faults: list[Condition], asked: Hints
+) -> Action:
+    extension: PathRewrite | None = None
     for index, each in enumerate(rule.filters):
-        if each.type in ("ExtensionRef", "ExternalAuth"):
+        if each.type == "ExternalAuth":
             message = f"filters of type {each.type} are not supported yet; the rule answers with 500"
             faults.append(false("Accepted", "UnsupportedValue", message, f"{field}.filters[{index}].type"))
             return Respond(500)
+        if each.extension_ref is not None:
+            found = path_rewrite(view, source.namespace, each.extension_ref, f"{field}.filters[{index}].extensionRef")
+            if isinstance(found, Condition):
+                faults.append(found)
+                return Respond(500)
+            extension = found
     if rule.session_persistence is not None:
         message = "not supported yet; requests are spread over all endpoints"
         faults.append(Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.sessionPersistence"))
     redirect = next((f.request_redirect for f in rule.filters if f.request_redirect), None)
     if redirect is not None:
         return _redirect(redirect)
-    return _forward(view, source, rule, field, faults)
+    forward = _forward(view, source, rule, field, faults, asked)
+    return replace(forward, path=extension) if extension is not None and isinstance(forward, Forward) else forward
 
 
-def _forward(view: View, source: ObjectKey, rule: HTTPRouteRule, field: str, faults: list[Condition]) -> Action:
+def _forward(
+    view: View, source: ObjectKey, rule: HTTPRouteRule, field: str, faults: list[Condition], asked: Hints
+) -> Action:
     backends = tuple(
-        rules.backend(view, source, ref, f"{field}.backendRefs[{index}]", faults)
+        rules.backend(view, source, ref, f"{field}.backendRefs[{index}]", faults, hints=asked)
         for index, ref in enumerate(rule.backend_refs)
     )
     if not any(backend.weight for backend in backends):
@@ -89,6 +108,7 @@ def _forward(view: View, source: ObjectKey, rule: HTTPRouteRule, field: str, fau
         request_timeout_s=_seconds(timeouts.request if timeouts else None),
         backend_timeout_s=_seconds(timeouts.backend_request if timeouts else None),
         retry=_retry(rule),
+        idle_timeout_s=asked.idle_s,
     )
 
 

@@ -16,3 +16,8 @@ def fault_of(pattern: str) -> str | None:
         reason = error.args[0] if error.args else "it does not parse"
         return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
     return None
+
+
+def groups_of(pattern: str) -> int:
+    """Returns how many groups a pattern has that RE2 accepts."""
+    return re2.compile(pattern).groups

@@ -10,6 +10,7 @@ from controlplane.api.httpfilters import HTTPHeaderFilter, HTTPRequestMirrorFilt
 from controlplane.api.httproute import HTTPBackendRef
 from controlplane.api.meta import ObjectKey
 from controlplane.compile.backends import resolve
+from controlplane.compile.hints import NO_HINTS, Hints
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
 from controlplane.ir import HeaderEdit, Match, Mirror, ValueMatch, WeightedBackend
@@ -23,9 +24,10 @@ def backend(
     faults: list[Condition],
     *,
     grpc: bool = False,
+    hints: Hints = NO_HINTS,
 ) -> WeightedBackend:
     """Returns a backend of a rule with its share; what is wrong with it is added to `faults`."""
-    resolved = resolve(view, ref, source=source, field=field, http2=grpc)
+    resolved = resolve(view, ref, source=source, field=field, http2=grpc or hints.http2, tls=hints.tls)
     if resolved.fault is not None:
         faults.append(resolved.fault)
     request, response = HeaderEdit(), HeaderEdit()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from controlplane.conditions import Condition, ObjectStatus, false
 from controlplane.engine import Engine
 from controlplane.provision.binding import Clash
 from controlplane.sources.locate import line_of
+from controlplane.status.ingress import ingress_status, is_ingress
 from controlplane.status.programmed import programmed
 from controlplane.xds.cache import SnapshotCache
 from controlplane.xds.events import ClientSummary, Nack
@@ -57,11 +58,20 @@ def report(engine: Engine, cache: SnapshotCache | None = None, nacks: Iterable[N
     """Returns the report of an engine as it stands; without a cache, nothing is known of any Envoy."""
     clients = cache.clients() if cache is not None else ()
     rejected = tuple(nacks)
-    found = sorted(engine.pipeline.statuses.current().items(), key=lambda item: item[0])
+    found = sorted(statuses_of(engine), key=lambda item: item[0])
     statuses = tuple(
         (key, _clashing(key, _programmed(key, status, clients, rejected), engine.clashes)) for key, status in found
     )
     return Report(statuses, tuple(findings(engine, dict(statuses))), clients)
+
+
+def statuses_of(engine: Engine) -> Iterator[tuple[ObjectKey, ObjectStatus]]:
+    """Yields what is said about each object; of what Ingresses expand to, it is said about the Ingresses."""
+    for key, status in engine.pipeline.statuses.current().items():
+        if is_ingress(key):
+            yield key, ingress_status(engine.pipeline, engine.ingresses, key, status)
+        elif not engine.ingresses.is_made(key):
+            yield key, status
 
 
 def findings(engine: Engine, statuses: dict[ObjectKey, ObjectStatus]) -> list[Finding]:

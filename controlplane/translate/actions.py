@@ -143,6 +143,8 @@ def _set_timeouts(action: RouteAction, forward: Forward) -> None:
         request = min(backend, request) if request else backend
     if request is not None:
         action.timeout.CopyFrom(duration(request))
+    if forward.idle_timeout_s is not None:
+        action.idle_timeout.CopyFrom(duration(forward.idle_timeout_s))
 
 
 def _retry(retry: Retry) -> RetryPolicy:
@@ -173,6 +175,10 @@ def _rewrite_path(action: RouteAction | RedirectAction, rewrite: PathRewrite, ma
             action.path_redirect = rewrite.value
         else:
             action.regex_rewrite.CopyFrom(_substitute("^[^?]*", rewrite.value))
+        return
+    if rewrite.kind == "ReplaceRegexMatch":
+        pattern = RegexMatcher(regex=rewrite.pattern)
+        action.regex_rewrite.CopyFrom(RegexMatchAndSubstitute(pattern=pattern, substitution=rewrite.value))
         return
     new = rewrite.value.rstrip("/")
     if matched.value == "/":

@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from controlplane.api.load import key_of
 from controlplane.conditions import Condition, ObjectStatus
+from controlplane.expansion import Expander
 from controlplane.pipeline import Pipeline
 from controlplane.provision.binding import bind
+from controlplane.sources.changes import Changes, Origin, RawObject
+from controlplane.status.ingress import ingress_status, is_ingress
 from controlplane.translate.dump import to_dict
 from controlplane.translate.inline import inlined
 from tests.support.envoy import validate
@@ -27,9 +31,20 @@ _MANY = 50
 CASES = sorted(path.name.removesuffix(".in.yaml") for path in FOLDER.glob("*.in.yaml"))
 
 
+def expanded(text: str) -> tuple[Expander, list[Any]]:
+    """The documents, with what Ingresses among them expand to."""
+    documents = list(filter(None, yaml.safe_load_all(text)))
+    keyed = ((key_of(document), document) for document in documents)
+    raws = tuple(RawObject(key, document, Origin("")) for key, document in keyed if key is not None)
+    expander = Expander()
+    taken = expander.take(Changes(upserted=raws))
+    fetched = [document for document in documents if "keySets" in document]
+    return expander, [*fetched, *(raw.document for raw in taken.upserted)]
+
+
 def compiled(text: str) -> Pipeline:
     pipeline = Pipeline()
-    for document in filter(None, yaml.safe_load_all(text)):
+    for document in expanded(text)[1]:
         if "keySets" in document:
             for uri, fetched in document["keySets"].items():
                 pipeline.objects.key_sets.set(uri, fetched)
@@ -44,13 +59,14 @@ def compiled(text: str) -> Pipeline:
     return pipeline
 
 
-def shown(pipeline: Pipeline) -> dict[str, Any]:
+def shown(pipeline: Pipeline, ingresses: Expander) -> dict[str, Any]:
+    statuses = (
+        (key, ingress_status(pipeline, ingresses, key, status) if is_ingress(key) else status)
+        for key, status in sorted(pipeline.statuses.current().items())
+        if not ingresses.is_made(key)
+    )
     return {
-        "conditions": {
-            str(key): _status(status)
-            for key, status in sorted(pipeline.statuses.current().items())
-            if status != ObjectStatus()
-        },
+        "conditions": {str(key): _status(status) for key, status in statuses if status != ObjectStatus()},
         "resources": {
             f"{key.namespace}/{key.name}": {
                 type_url.rpartition(".")[2]: [_briefly(to_dict(type_url, each.body)) for each in found.values()]
@@ -99,7 +115,8 @@ def _line(where: str, condition: Condition) -> str:
 
 @pytest.mark.parametrize("name", CASES)
 def test_objects_become_what_is_written_down(name: str) -> None:
-    found = shown(compiled((FOLDER / f"{name}.in.yaml").read_text()))
+    text = (FOLDER / f"{name}.in.yaml").read_text()
+    found = shown(compiled(text), expanded(text)[0])
     out = FOLDER / f"{name}.out.yaml"
     if os.environ.get("GOLDEN") == "rewrite":
         out.write_text(yaml.safe_dump(found, sort_keys=False, width=120))
