@@ -63,6 +63,7 @@ class Guards:
         self._jwt: Derived[ObjectKey, Resource] = graph.derive("jwt extension", self._compute_jwt)
         self._stripped: Derived[ObjectKey, Resource] = graph.derive("header extension", self._compute_stripped)
         self._cluster: Derived[str, Resource] = graph.derive("service cluster", self._compute_cluster)
+        self._assignment: Derived[str, Resource | None] = graph.derive("service endpoints", self._compute_assignment)
         self._policy: Derived[ServicePolicy, Resource] = graph.derive("service policy", _service_policy)
         self._service: Derived[str, Snapshot] = graph.derive("service snapshot", self._compute_service)
         self.snapshots = graph.root(lambda: SERVICES.values(), self._service)
@@ -74,6 +75,10 @@ class Guards:
     def clusters(self) -> Iterable[Resource]:
         """Returns the clusters of the services."""
         return (self._cluster.get(name) for name in SERVICES)
+
+    def assignments(self) -> Iterable[Resource | None]:
+        """Returns the endpoints of the services; None for one whose addresses Envoy resolves."""
+        return (self._assignment.get(name) for name in SERVICES)
 
     def _used_by_route(self, route: ObjectKey) -> Iterable[tuple[ObjectKey | str, Used]]:
         """Yields what the policies of a route need: of its Gateways, and (by owner) of the services."""
@@ -111,6 +116,12 @@ class Guards:
     def _compute_cluster(self, name: str) -> Resource:
         body = services.cluster(name, self.endpoints.get(name) or (), tls=self.tls.get(name))
         return Resource.of(xds.CLUSTER, name, body)
+
+    def _compute_assignment(self, name: str) -> Resource | None:
+        addresses = self.endpoints.get(name) or ()
+        if services.has_names(addresses):
+            return None
+        return Resource.of(xds.ENDPOINT, name, services.endpoints(name, addresses))
 
     def _compute_service(self, owner: str) -> Snapshot:
         type_url = xds.AUTHZ_POLICY if owner == AUTHZ_OWNER else xds.RATE_LIMIT_CONFIG

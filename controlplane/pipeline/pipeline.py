@@ -169,7 +169,7 @@ class Pipeline:
         return (*self._upstreams.clusters(used, certificate=shown), *self.guards.clusters())
 
     def _all_endpoints(self, key: ObjectKey) -> Iterable[Resource | None]:
-        return self._upstreams.endpoints(self._attachments.used_clusters.get(key))
+        return (*self._upstreams.endpoints(self._attachments.used_clusters.get(key)), *self.guards.assignments())
 
     def _all_secrets(self, key: ObjectKey) -> Iterable[Resource | None]:
         yield from self._listeners.secrets(key)

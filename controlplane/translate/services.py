@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -23,6 +23,7 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, 
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 
 from controlplane import ir
+from controlplane.translate.clusters import ads
 from controlplane.translate.descriptors import ROUTE_KEY, RULE_KEY, levels
 from controlplane.translate.wire import duration, encode, packed
 from dragoman.protos.dragoman.authz.v1 import policy_pb2 as authz
@@ -45,34 +46,46 @@ class ServiceTls:
     server_name: str
 
 
-def cluster(name: str, addresses: Iterable[str], *, tls: ServiceTls | None = None) -> bytes:
+def cluster(name: str, addresses: Collection[str], *, tls: ServiceTls | None = None) -> bytes:
     """Encodes the cluster of a service; an address is `unix:PATH`, or `HOST:PORT` (IPv6 in brackets).
 
-    Without addresses it is there all the same, so that calls fail as their filter says. With `tls` the service is
-    spoken to in TLS at all of them.
+    Its endpoints come by EDS, so that calls that are under way do not mind when a worker comes or goes; where one has a
+    name for a host, Envoy resolves it, and they stand in the cluster. Without addresses it is there all the same, so
+    that calls fail as their filter says. With `tls` the service is spoken to in TLS at all of them.
     """
-    parsed = [_address(each) for each in addresses]
+    by_name = has_names(addresses)
     message = Cluster(
         name=name,
-        type=Cluster.STRICT_DNS if any(_is_name(each) for each in parsed) else Cluster.STATIC,
+        type=Cluster.STRICT_DNS if by_name else Cluster.EDS,
         connect_timeout=duration(_CONNECT_TIMEOUT_S),
         lb_policy=Cluster.LEAST_REQUEST,
+        ignore_health_on_host_removal=True,
         circuit_breakers=CircuitBreakers(
             thresholds=[
                 {"max_requests": {"value": _MAX_REQUESTS}, "max_pending_requests": {"value": _MAX_REQUESTS}},
             ]
         ),
-        load_assignment=ClusterLoadAssignment(cluster_name=name),
     )
+    if by_name:
+        message.load_assignment.CopyFrom(_assignment(name, addresses))
+    else:
+        message.eds_cluster_config.eds_config.CopyFrom(ads())
     if tls is not None:
         message.transport_socket.CopyFrom(_transport_socket(tls))
-    if parsed:
-        members = [LbEndpoint(endpoint=Endpoint(address=each)) for each in parsed]
-        message.load_assignment.endpoints.append(LocalityLbEndpoints(lb_endpoints=members))
     http2 = HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
     options = HttpProtocolOptions(explicit_http_config=http2)
     message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(options))
     return encode(message)
+
+
+def endpoints(name: str, addresses: Collection[str]) -> bytes:
+    """Encodes the endpoints of a service whose addresses have no names, for EDS."""
+    return encode(_assignment(name, addresses))
+
+
+def has_names(addresses: Iterable[str]) -> bool:
+    """Says whether an address has a name for a host, which is to be resolved."""
+    return any(_is_name(_address(each)) for each in addresses)
 
 
 def key_policy(source: ir.KeyPolicy) -> bytes:
@@ -145,6 +158,14 @@ def _transport_socket(tls: ServiceTls) -> TransportSocket:
     )
     context = UpstreamTlsContext(common_tls_context=common, sni=tls.server_name)
     return TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
+
+
+def _assignment(name: str, addresses: Iterable[str]) -> ClusterLoadAssignment:
+    message = ClusterLoadAssignment(cluster_name=name)
+    members = [LbEndpoint(endpoint=Endpoint(address=_address(each))) for each in addresses]
+    if members:
+        message.endpoints.append(LocalityLbEndpoints(lb_endpoints=members))
+    return message
 
 
 def _address(text: str) -> Address:

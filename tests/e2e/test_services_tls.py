@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from controlplane.translate.dump import to_dict
-from controlplane.translate.services import ServiceTls, cluster
-from controlplane.xds.resources import CLUSTER
+from controlplane.translate.services import ServiceTls, cluster, endpoints
+from controlplane.xds.resources import CLUSTER, ENDPOINT
 from ratelimit_service.main import Worker, worker
 from ratelimit_service.settings import RateLimitSettings
 from tests.e2e.test_ratelimit_envoy import CONFIG, bootstrap
@@ -43,7 +43,10 @@ async def statuses(service: Worker, tls: ServiceTls | None) -> list[int]:
     number = free_port()
     async with Upstream() as upstream:
         given = bootstrap(port=number, upstream=upstream, service_socket="", deny=True)
-        found = to_dict(CLUSTER, cluster("ratelimit", [str(service.address)], tls=tls))
+        addresses = [str(service.address)]
+        found = to_dict(CLUSTER, cluster("ratelimit", addresses, tls=tls))
+        del found["edsClusterConfig"]
+        found |= {"type": "STATIC", "loadAssignment": to_dict(ENDPOINT, endpoints("ratelimit", addresses))}
         given["static_resources"]["clusters"][1] = found
         async with Envoy(given):
             return [(await fetch(number, headers={"x-client": "ada"})).status for _ in range(6)]

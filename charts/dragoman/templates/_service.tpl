@@ -70,6 +70,8 @@ spec:
             {{- end }}
             - {name: http, containerPort: 18001}
           {{- include "dragoman.probes" $root | nindent 10 }}
+          # Envoys learn within this time that the worker is going; until then it takes new connections.
+          lifecycle: {preStop: {sleep: {seconds: 3}}}
           securityContext: {{- include "dragoman.containerSecurity" $root | nindent 12 }}
           resources: {{- toYaml $values.resources | nindent 12 }}
           volumeMounts:
