@@ -61,6 +61,7 @@ SHORT = {
             "UDPRouteMustHaveCondition",
             "RouteMustHaveParents",
             "LatestObservedGenerationSet",
+            "DefaultTestTimeout",
         ],
         15,
     ),

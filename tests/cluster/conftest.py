@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,10 @@ from tests.support.cluster import Cluster
 from tests.support.cluster_faults import Faults
 from tests.support.cluster_logs import PodLogs
 from tests.support.cluster_rig import KUBECONFIG_VARIABLE, ROOT, Rig, reap, why_no_rig
-from tests.support.cluster_scene import Scene
+from tests.support.cluster_scene import GATEWAY_API, Scene
 
 PREFIX = "test"
+KEPT_VARIABLE = "DRAGOMAN_TEST_CLUSTER"
 LOGS = ROOT / "build" / "test-cluster"
 
 
@@ -35,9 +37,11 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def product(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with the product installed by its chart: two replicas of the control plane."""
+    """The cluster with the product installed by its chart."""
     with PodLogs(cluster.api, LOGS):
-        cluster.install({"controlPlane": {"replicas": 2}})
+        cluster.install()
+        if not cluster.fresh and cluster.ours:
+            cluster.restart()
         yield cluster
 
 
@@ -58,10 +62,13 @@ def faults(cluster: Cluster) -> Faults:
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of the test's own, gone after it."""
-    name = "t-" + request.node.name.removeprefix("test_").replace("_", "-")[:50].strip("-")
+    name = "t-" + re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:50].strip("-")
     cluster.namespace(name)
     yield name
-    # It goes in the background: every test has a namespace of its own.
+    # It goes in the background: every test has a namespace of its own. What CRDs define goes at once, for Kubernetes
+    # leaves it behind when it clears a namespace while the API server comes back and knows no CRDs yet.
+    for kind in ("Gateway", "HTTPRoute"):
+        cluster.api.request("DELETE", cluster.api.path_of(GATEWAY_API, kind, name))
     cluster.api.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
 
@@ -70,6 +77,8 @@ def _fresh(request: pytest.FixtureRequest) -> Cluster:
     assert rig is not None
     terminal = request.config.get_terminal_writer()
     rig.build("up", "echo-basic", "coredns", "helm", tell=lambda line: terminal.line(f"\n{line}"))
+    if kept := os.environ.get(KEPT_VARIABLE):
+        return Cluster.start(kept, keep=True)
     reap(rig, PREFIX)
     return Cluster.start(f"{PREFIX}-{os.getpid()}")
 

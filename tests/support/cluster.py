@@ -145,10 +145,13 @@ class Cluster:
             self.wait(lambda document=document: self.api.read(document) is None, what=f"no {_name(document)}")
 
     def namespace(self, name: str, **labels: str) -> None:
-        """Makes a namespace in which pods can run."""
-        self.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+        """Makes a namespace in which pods can run, once one of that name that is going is gone."""
+        made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        self.wait(lambda: not _going(self.api.read(made)), what=f"the end of the namespace {name}", within_s=120)
+        self.api.apply(made)
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": name, "name": "default"}}
-        self.wait(lambda: self.api.read(account), what=f"the service account of {name}")
+        # The controllers of Kubernetes take their time to come back after an outage of the API server.
+        self.wait(lambda: self.api.read(account), what=f"the service account of {name}", within_s=120)
 
     # Waiting
 
@@ -248,3 +251,7 @@ class Cluster:
 def _name(document: Document) -> str:
     metadata = document["metadata"]
     return f"{document['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def _going(found: Any | None) -> bool:
+    return found is not None and "deletionTimestamp" in found["metadata"]

@@ -91,8 +91,9 @@ class Scene:
         cluster.apply([*echo(namespace), gateway(namespace, *listeners)])
         cluster.apply([route(namespace, "steady", rule("/steady", "echo"))])
         cluster.wait_rollout(namespace, "echo")
+        # Not until it is Programmed: that is told by whoever leads, and this holds while nobody does.
         found = cluster.wait_for(
-            gateway(namespace), lambda found: condition(found.get("status"), "Programmed").get("status") == "True"
+            gateway(namespace), lambda found: found.get("status", {}).get("addresses"), what="an address"
         )
         scene = Scene(cluster, namespace, found["status"]["addresses"][0]["value"])
         await scene.answers("/steady")
