@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+from controlplane.api.meta import GATEWAY_GROUP
 from controlplane.kube.client import Api, ApiError, path_of
 from controlplane.sources.kubernetes.backoff import Backoff
 from controlplane.sources.kubernetes.collection import OnState
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 _NAME: Final = "customresourcedefinitions"
 _DEFINITIONS: Final = path_of("apiextensions.k8s.io", "v1", _NAME)
+_BUNDLE_VERSION: Final = f"{GATEWAY_GROUP}/bundle-version"
 _ABSENT_S: Final = 30.0
 """How long a kind must be missing before it counts as gone, where its definition cannot be looked at."""
 
@@ -38,6 +40,8 @@ class Definitions:
     def __init__(self, groups: frozenset[str], *, on_change: Callable[[], None], on_state: OnState) -> None:
         self.names: set[str] | None = None
         """None while unknown."""
+        self.versions: dict[str, str] = {}
+        """Of those of Gateway API: the release that each is of, by name."""
         self.answered = asyncio.Event()
         self._groups = groups
         self._on_change = on_change
@@ -50,7 +54,10 @@ class Definitions:
 
     def page(self, items: Iterable[dict[str, Any]]) -> None:
         """Takes a part of the list."""
-        self._listed |= {name for name in map(_name, items) if self._concerns(name)}
+        for item in items:
+            if self._concerns(name := _name(item)):
+                self._listed.add(name)
+                self._note_version(name, item)
 
     def end(self) -> None:
         """The list is whole."""
@@ -66,8 +73,10 @@ class Definitions:
             return
         if type_ == "DELETED":
             self.names.discard(name)
+            self.versions.pop(name, None)
         else:
             self.names.add(name)
+            self._note_version(name, document)
         # Versions may be served now that were not before, too.
         self._on_change()
 
@@ -84,6 +93,11 @@ class Definitions:
     def well(self) -> None:
         """Events come."""
         self._on_state(None)
+
+    def _note_version(self, name: str, document: dict[str, Any]) -> None:
+        if name.endswith(f".{GATEWAY_GROUP}"):
+            annotations = document["metadata"].get("annotations") or {}
+            self.versions[name] = str(annotations.get(_BUNDLE_VERSION, ""))
 
     def _concerns(self, name: str) -> bool:
         return name.partition(".")[2] in self._groups
@@ -123,6 +137,11 @@ class Catalogue:
     def _defined(self) -> None:
         self._echo = True
         self._look.set()
+
+    @property
+    def versions(self) -> Mapping[str, str] | None:
+        """The release that each definition of Gateway API is of, by name; None while that is not known."""
+        return self._definitions.versions if self._definitions.names is not None else None
 
     def look_again(self) -> None:
         """Something hints at a change: a kind that was served is not found."""

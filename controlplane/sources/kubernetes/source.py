@@ -97,6 +97,11 @@ class KubernetesSource:
         unread = [reader.name for reader in self._readers.values() if not reader.synced]
         return "not read yet: " + (", ".join(sorted(unread)[:5]) or "which kinds there are")
 
+    @property
+    def versions(self) -> Mapping[str, str] | None:
+        """The release that each CustomResourceDefinition of Gateway API is of, by name; None while not known."""
+        return self._catalogue.versions
+
     def observed(self, key: ObjectKey) -> Observed | None:
         """Returns an object of a kind with a status as the API server has it; None if there is none."""
         for namespace in (key.namespace, "") if self._namespaces else ("",):
