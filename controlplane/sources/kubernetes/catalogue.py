@@ -96,7 +96,7 @@ class Definitions:
 
     def _note_version(self, name: str, document: dict[str, Any]) -> None:
         if name.endswith(f".{GATEWAY_GROUP}"):
-            annotations = document["metadata"].get("annotations") or {}
+            annotations: Mapping[str, Any] = document["metadata"].get("annotations") or {}
             self.versions[name] = str(annotations.get(_BUNDLE_VERSION, ""))
 
     def _concerns(self, name: str) -> bool:
