@@ -53,6 +53,7 @@ class _Known:
     services: frozenset[str] = frozenset()
     carrier: Carrier | None = None
     ours: bool = False
+    not_carried: tuple[Condition, ...] = ()
     warnings: tuple[Condition, ...] = ()
 
 
@@ -61,6 +62,8 @@ class Expander:
     """`take` changes of a source, and give what it returns to the engine; then ask what became of each Ingress."""
 
     accepted: Accepted = lambda key: None
+    expanded: tuple[ObjectKey, ...] = ()
+    """The Ingresses that the newest changes have expanded again, or that went with them."""
     _ingresses: dict[ObjectKey, _Known] = field(default_factory=dict[ObjectKey, _Known])
     _heeding: dict[Token, set[ObjectKey]] = field(default_factory=dict[Token, set[ObjectKey]])
     _owners: dict[Token, _Owners] = field(default_factory=dict[Token, "_Owners"])
@@ -86,7 +89,8 @@ class Expander:
             self._upsert(raw)
         for key in changes.removed:
             self._remove(key)
-        if not self._dirty and len(given) == len(changes.upserted):
+        self.expanded = ()
+        if not self._dirty and not self._touched and len(given) == len(changes.upserted):
             return changes
         made, gone = self._expand_again()
         upserted = {raw.key for raw in made}
@@ -98,6 +102,10 @@ class Expander:
     def is_made(self, key: ObjectKey) -> bool:
         """Says whether an object is one that an Ingress expands to."""
         return key in self._makers and key not in self._taken
+
+    def maker_of(self, key: ObjectKey) -> ObjectKey | None:
+        """Returns the Ingress that expands to an object."""
+        return self._makers.get(key)
 
     def place_of(self, key: ObjectKey, path: str) -> Place | None:
         """Returns the field of an Ingress that is behind one of an object that it expands to."""
@@ -127,6 +135,10 @@ class Expander:
         """Says whether an Ingress is of a class of ours."""
         known = self._ingresses.get(key)
         return known is not None and known.ours
+
+    def keys(self) -> Iterable[ObjectKey]:
+        """Returns every Ingress."""
+        return self._ingresses.keys()
 
     def carried_by(self, gateway: ObjectKey) -> list[ObjectKey]:
         """Returns the Ingresses that a Gateway carries."""
@@ -238,12 +250,13 @@ class Expander:
         for key in self._dirty:
             known = self._ingresses.get(key)
             if known is not None:
-                known.ours, known.carrier, known.warnings = self._carrier(known.ingress)
+                known.ours, known.carrier, known.not_carried = self._carrier(known.ingress)
         for token in self._touched:
             if token[1] != "tls" or self._owners.get(token, {}) != self._find_owners(token):
                 self._dirty |= dict.fromkeys(self._heeding.get(token, ()))
         dirty, self._dirty, self._touched = self._dirty, {}, set()
-        wanted = {key: self._expansion(key) for key in sorted(dirty)}
+        self.expanded = tuple(sorted(dirty))
+        wanted = {key: self._expansion(key) for key in self.expanded}
         gone = [made for key in wanted for made in self._let_go(key, wanted[key])]
         new = [raw for key in wanted for raw in self._hold(key, wanted[key])]
         return new, gone
@@ -270,10 +283,13 @@ class Expander:
 
     def _expansion(self, key: ObjectKey) -> dict[ObjectKey, Made]:
         known = self._ingresses.get(key)
-        if known is None or known.ingress is None or known.carrier is None:
+        if known is None:
+            return {}
+        known.warnings = known.not_carried
+        if known.ingress is None or known.carrier is None:
             return {}
         expansion = expand(known.ingress, self._context(known, known.ingress, known.carrier))
-        known.warnings = (*known.warnings, *expansion.warnings)
+        known.warnings = (*known.not_carried, *expansion.warnings)
         return {made.key: made for made in expansion.made}
 
     def _context(self, known: _Known, ingress: Ingress, carrier: Carrier) -> Context:

@@ -25,6 +25,8 @@ from controlplane.provision.kubernetes.ports import bind
 from controlplane.server import ControlPlane
 from controlplane.sources.kubernetes import KubernetesSource
 from controlplane.status.encode import Setting
+from controlplane.status.events import EventWriter
+from controlplane.status.ingress import is_ingress
 from controlplane.status.writer import StatusWriter
 from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER
 from controlplane.xds.events import Nack
@@ -87,7 +89,7 @@ class ClusterControlPlane:
         )
         registry.register(self.plane.engine_metrics)
         engine = self.plane.engine
-        self.envoys = Envoys(api, settings, uid_of=self._uid_of, on_change=self._enqueue)
+        self.envoys = Envoys(api, settings, uid_of=self._uid_of, on_change=self._moved)
         self._desired = DesiredStatuses(
             engine,
             clients=self.plane.cache.clients,
@@ -104,6 +106,14 @@ class ClusterControlPlane:
             leading=lambda: self.election.leading,
         )
         registry.register(self.writer.metrics)
+        self.events = EventWriter(
+            api,
+            wrong=self._desired.wrong,
+            observed=self.source.observed,
+            keys=self._desired.ingresses,
+            leading=lambda: self.election.leading,
+            instance=identity.name,
+        )
 
     async def __aenter__(self) -> ClusterControlPlane:
         try:
@@ -128,6 +138,7 @@ class ClusterControlPlane:
         await self._stack.enter_async_context(self.plane)
         await self._secure_services()
         self._run("statuses", self.writer.run())
+        self._run("events", self.events.run())
         self._run("envoys", self.envoys.run())
         self._run("election", self._stand())
 
@@ -160,7 +171,9 @@ class ClusterControlPlane:
     def _stepped(self, step: Step) -> None:
         if self.plane.ready:
             self._ready.set()
-        self._enqueue((*step.statuses, *step.changed))
+        changed = self._desired.with_ingresses((*step.statuses, *step.changed))
+        self._enqueue(changed)
+        self.events.enqueue(filter(is_ingress, changed))
         if self._workers.concerned(step.changed):
             asyncio.get_running_loop().call_soon(self._find_workers)
         self.envoys.take(self.plane.engine.pipeline.infrastructure.changes.take_changes(), complete=self.plane.ready)
@@ -171,6 +184,9 @@ class ClusterControlPlane:
     def _observed(self, keys: Iterable[ObjectKey]) -> None:
         self._enqueue(keys)
         self.envoys.seen(keys)
+
+    def _moved(self, keys: Iterable[ObjectKey]) -> None:
+        self._enqueue(self._desired.carried(keys))
 
     def _settled(self, owner: str) -> None:
         self._enqueue(concerned(self.plane.engine, owner))
@@ -184,6 +200,7 @@ class ClusterControlPlane:
     def _lead(self, leading: bool) -> None:
         _log.info("this replica leads" if leading else "this replica follows")
         self.writer.lead(leading)
+        self.events.lead(leading)
         self.envoys.lead(leading)
 
     def _uid_of(self, key: ObjectKey) -> str | None:

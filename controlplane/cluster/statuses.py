@@ -8,6 +8,7 @@ from dataclasses import replace
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.conditions import Condition, ObjectStatus
 from controlplane.engine import Engine
+from controlplane.status.ingress import ingress_status, is_ingress
 from controlplane.status.programmed import programmed
 from controlplane.status.writer import Desired
 from controlplane.xds.events import ClientSummary, Nack
@@ -43,12 +44,45 @@ class DesiredStatuses:
     def of(self, key: ObjectKey) -> Desired:
         """Returns what is to be said about an object as things stand."""
         status = self._engine.pipeline.statuses.current().get(key)
+        if status is not None and is_ingress(key):
+            return Desired(self._ingress(key, status), generation=self._generation(key))
         if status is None or key.group != GATEWAY_GROUP or key.kind not in ("Gateway", "ListenerSet"):
             return Desired(status, generation=self._generation(key))
         gateway = self._engine.pipeline.gateway_of(key)
         if gateway is None:
             return Desired(None)
         return self._with_envoys(key, gateway, status)
+
+    def wrong(self, key: ObjectKey) -> Iterable[Condition]:
+        """Returns what is wrong with an Ingress of ours, which has no conditions to say it in."""
+        status = self._engine.pipeline.statuses.current().get(key)
+        if status is None or not self._engine.ingresses.is_ours(key):
+            return ()
+        return ingress_status(self._engine.pipeline, self._engine.ingresses, key, status).faults()
+
+    def ingresses(self) -> Iterable[ObjectKey]:
+        """Returns every Ingress."""
+        return list(self._engine.ingresses.keys())
+
+    def with_ingresses(self, keys: Iterable[ObjectKey]) -> list[ObjectKey]:
+        """Returns objects whose status may have changed, with the Ingresses of which the same can be said."""
+        ingresses = self._engine.ingresses
+        found = dict.fromkeys(keys)
+        made = [maker for key in found if (maker := ingresses.maker_of(key)) is not None]
+        return list(found | dict.fromkeys((*made, *ingresses.expanded)))
+
+    def carried(self, keys: Iterable[ObjectKey]) -> list[ObjectKey]:
+        """Returns Gateways whose addresses may have changed, with the Ingresses that have those addresses."""
+        return [each for key in keys for each in (key, *self._engine.ingresses.carried_by(key))]
+
+    def _ingress(self, key: ObjectKey, own: ObjectStatus) -> ObjectStatus:
+        ingresses = self._engine.ingresses
+        gateway = ingresses.gateway_of(key)
+        if not ingresses.is_ours(key):
+            return ObjectStatus()
+        said = ingress_status(self._engine.pipeline, ingresses, key, own)
+        found = self._addresses(gateway) if gateway is not None else ()
+        return replace(said, addresses=tuple((type_, value) for type_, value in found))
 
     def _with_envoys(self, key: ObjectKey, gateway: ObjectKey, status: ObjectStatus) -> Desired:
         said, settled = programmed(
