@@ -82,6 +82,10 @@
 - apiGroups: [networking.k8s.io]
   resources: [ingresses/status]
   verbs: [patch]
+# What of an Ingress has no effect is told by Events: it has no conditions.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
 {{- end }}
 
 {{/* What is started for a Gateway, in its namespace. */}}

@@ -115,7 +115,7 @@ VARIANTS: dict[str, Document] = {
         "image": {"digest": "sha256:" + "0" * 64},
         "listenAddress": "[::]",
         "gatewayClass": {"annotations": {"a": "b"}, "proxyConfig": {"namespace": "dragoman-system", "name": "edge"}},
-        "ingressClass": {"default": True},
+        "ingressClass": {"default": True, "gateway": {"create": True}},
         **{
             component: {
                 "podAnnotations": {"a": "b"},

@@ -126,6 +126,7 @@ def _is_value(name: str) -> bool:
         ({"watchNamespaces": "shop"}, "/watchNamespaces"),
         ({"gatewayClass": {"proxyConfig": {"name": "edge"}}}, "/gatewayClass/proxyConfig"),
         ({"listenAddress": "127.0.0.1"}, "/listenAddress"),
+        ({"ingressClass": {"gateway": {"name": "a.b"}}}, "/ingressClass/gateway/name"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(values: Document, named: str) -> None:
@@ -308,7 +309,12 @@ def test_names_are_those_of_the_release_and_never_too_long() -> None:
 def test_classes_name_the_controllers() -> None:
     documents = render()
     assert find(documents, "GatewayClass", "dragoman")["spec"] == {"controllerName": "dragoman.dev/gateway-controller"}
-    assert find(documents, "IngressClass", "dragoman")["spec"] == {"controller": "dragoman.dev/ingress-controller"}
+    of_ingresses = find(documents, "IngressClass", "dragoman")["spec"]
+    assert of_ingresses["controller"] == "dragoman.dev/ingress-controller"
+    assert not [each for each in documents if each["kind"] == "Gateway"]
+    carrier = find(render(VARIANTS["placed"]), "Gateway", of_ingresses["parameters"]["name"])
+    assert carrier["metadata"]["namespace"] == of_ingresses["parameters"]["namespace"] == "dragoman-system"
+    assert carrier["spec"]["allowedListeners"] == {"namespaces": {"from": "All"}}
     reference = find(render(VARIANTS["placed"]), "GatewayClass")["spec"]["parametersRef"]
     assert reference == {"group": "dragoman.dev", "kind": "ProxyConfig", "name": "edge", "namespace": "dragoman-system"}
 

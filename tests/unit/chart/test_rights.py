@@ -98,7 +98,8 @@ def test_with_some_namespaces_nothing_in_others_can_be_read() -> None:
 
 def test_without_provisioning_nothing_can_be_created_elsewhere() -> None:
     documents = render({"controlPlane": {"provisioning": False}})
-    assert not [rule for _, rule in rules(documents, "ClusterRole") if {"create", "delete"} & set(rule["verbs"])]
+    made = [rule for _, rule in rules(documents, "ClusterRole") if {"create", "delete"} & set(rule["verbs"])]
+    assert [rule["resources"] for rule in made] == [["events"]]
     assert "--no-provisioning" in arguments(documents, "controlplane")
 
 
