@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from controlplane.pipeline.guards import Lingering
 from controlplane.pipeline.policies import is_policy
 from controlplane.provision.binding import Bindings, Clash
 from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
+from controlplane.translate.services import ServiceTls
 from controlplane.xds.identity import GRPC_SUFFIX
 from controlplane.xds.resources import Snapshot
 
@@ -27,6 +30,8 @@ Ports = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
 Bind = Callable[[Ports], Bindings]
 Recall = Callable[[Collection[ObjectKey]], Mapping[ObjectKey, Resource]]
 """Returns what was last accepted of objects, by an engine before this one; of those that it knows."""
+Told = Callable[[ObjectKey, str, Resource | None], Resource | None]
+"""Returns what is to stand in for the refused version (by its digest) of an object; None: what does so far."""
 
 LINGER_S = 60.0
 """How long a JWT requirement outlives the last route that names it."""
@@ -59,6 +64,9 @@ class Engine:
     clashes: tuple[Clash, ...] = ()
     clock: Callable[[], float] = time.monotonic
     recall: Recall | None = None
+    told: Told | None = None
+    refused: dict[ObjectKey, str] = field(default_factory=dict[ObjectKey, str])
+    """The objects whose newest version cannot be in force for what it says, with the digest of that version."""
     ingresses: Expander = field(default_factory=Expander)
     _unsettled: set[ObjectKey] = field(default_factory=set[ObjectKey])
     _required: dict[ObjectKey, frozenset[Jwt]] = field(default_factory=dict[ObjectKey, "frozenset[Jwt]"])
@@ -102,6 +110,18 @@ class Engine:
             self.pipeline.guards.endpoints.set(service, tuple(addresses))
         return self._step([], start)
 
+    def trust_services(self, tls: Mapping[str, ServiceTls]) -> Step:
+        """Takes into account that services are spoken to in TLS, and by what each is known."""
+        start = time.perf_counter()
+        for service, known_by in tls.items():
+            self.pipeline.guards.tls.set(service, known_by)
+        return self._step([], start)
+
+    def reconsider(self, keys: Iterable[ObjectKey]) -> Step:
+        """Asks anew what is to stand in for refused objects."""
+        start = time.perf_counter()
+        return self._step([key for key in keys if key in self.refused], start)
+
     def age(self) -> Step:
         """Lets go of what has lingered long enough; to be called every few seconds."""
         return self._step([], time.perf_counter())
@@ -128,13 +148,19 @@ class Engine:
     def _upsert(self, objects: Iterable[RawObject]) -> Iterable[ObjectKey]:
         for raw in objects:
             self.origins[raw.key] = raw.origin
-            if self.pipeline.set_object(raw.key, self._admit(raw)):
+            admitted = self._admit(raw)
+            if admitted.good:
+                self.refused.pop(raw.key, None)
+            else:
+                self.refused[raw.key] = _digest(raw.document)
+            if self.pipeline.set_object(raw.key, admitted):
                 yield raw.key
 
     def _remove(self, keys: Iterable[ObjectKey]) -> Iterable[ObjectKey]:
         for key in keys:
             self.origins.pop(key, None)
             self._unsettled.discard(key)
+            self.refused.pop(key, None)
             self.pipeline.delete_object(key)
             yield key
 
@@ -185,16 +211,26 @@ class Engine:
         return any([*moved, *[bindings.set(key, address) for key, address in wanted.items()]])
 
     def _stand_in(self, changed: Iterable[ObjectKey]) -> bool:
-        """Brings back what an engine before this one had accepted of objects that cannot be in force as they are."""
+        """Brings back what an engine elsewhere, or before this one, had accepted of objects that cannot be in force."""
+        told = [self._take_told(key) for key in changed if key in self.refused] if self.told is not None else []
         if self.recall is None:
-            return False
+            return any(told)
         objects = self.pipeline.objects
         found = [(key, objects.peek(key)) for key in changed if objects.accepted.peek(key) is None]
         bad = [key for key, each in found if each is not None and not (each.good and not self.pipeline.is_waiting(key))]
-        if not bad:
+        recalled = self.recall(bad).items() if bad else ()
+        return any([*told, *[objects.accepted.set(key, object_) for key, object_ in recalled]])
+
+    def _take_told(self, key: ObjectKey) -> bool:
+        assert self.told is not None
+        accepted = self.pipeline.objects.accepted
+        found = self.told(key, self.refused[key], accepted.peek(key))
+        if found is None or not accepted.set(key, found):
             return False
-        set_ = [objects.accepted.set(key, object_) for key, object_ in self.recall(bad).items()]
-        return any(set_)
+        changes = self.ingresses.again(key)
+        for _ in (*self._upsert(changes.upserted), *self._remove(changes.removed)):
+            pass
+        return True
 
     def _accept(self, changed: Iterable[ObjectKey]) -> tuple[ObjectKey, ...]:
         """What is good and in force is what stands in for the object should it turn bad."""
@@ -211,3 +247,10 @@ class Engine:
                 objects.accepted.set(key, admitted.object)
                 accepted.append(key)
         return tuple(accepted)
+
+
+def _digest(document: Mapping[str, object]) -> str:
+    """Tells versions of an object apart, on every replica alike."""
+    content = {name: value for name, value in document.items() if name != "status"}
+    text = json.dumps(content, sort_keys=True, default=str, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

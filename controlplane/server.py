@@ -12,6 +12,7 @@ from typing import Protocol
 
 from controlplane.api.load import load
 from controlplane.engine import Bind, Engine, Step
+from controlplane.keysets import KeySets
 from controlplane.memory import Memory
 from controlplane.metrics import EngineMetrics
 from controlplane.pipeline.policies import is_policy, key_sets_of
@@ -25,8 +26,7 @@ from controlplane.xds.events import Nack, StreamEvent
 from controlplane.xds.identity import GRPC_SUFFIX, Principal
 from controlplane.xds.metrics import XdsMetrics
 from controlplane.xds.resources import Snapshot
-from controlplane.xds.server import Admission, AdsServer, serve_ads
-from dragoman.jwks import JwksCache
+from controlplane.xds.server import Admission, AdsServer, Method, serve_ads
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,13 @@ class ControlPlane:
         on_step: Callable[[Step], None] = lambda step: None,
         on_nack: Callable[[Nack], None] = lambda nack: None,
         on_settled: Callable[[str], None] | None = None,
+        on_stream: Callable[[StreamEvent], None] = lambda event: None,
+        on_key_set: Callable[[str], None] = lambda uri: None,
+        methods: Mapping[str, Method] | None = None,
+        may_begin: Callable[[], bool] = lambda: True,
+        fetch_key_sets: bool = True,
     ) -> None:
+        """`methods` are served beside xDS. Nothing is published before `may_begin`, asked at every step, says so."""
         self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
         self.cache = SnapshotCache(
             observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=on_settled),
@@ -73,9 +79,13 @@ class ControlPlane:
         self._insecure_off_loopback = insecure_off_loopback
         self._on_step = on_step
         self._on_nack = on_nack
+        self._on_stream = on_stream
+        self._on_key_set = on_key_set
+        self._methods = methods
+        self._may_begin = may_begin
         self._dns = DnsSource(self._resolved, nameservers=nameservers)
         self._services = {AUTHZ_CLUSTER: tuple(authz), RATE_LIMIT_CLUSTER: tuple(ratelimit)}
-        self._key_sets: JwksCache | None = None
+        self.key_sets = KeySets(on_change=self._fetched, fetching=fetch_key_sets)
         self._state = state
         self._memory: Memory | None = None
         self._stop = asyncio.Event()
@@ -100,11 +110,15 @@ class ControlPlane:
         return self
 
     async def _start(self) -> None:
-        self.ads = await serve_ads(self.cache, listen=self._listen, insecure_off_loopback=self._insecure_off_loopback)
+        self.ads = await serve_ads(
+            self.cache,
+            listen=self._listen,
+            insecure_off_loopback=self._insecure_off_loopback,
+            methods=self._methods,
+        )
         self._stack.push_async_callback(self.ads.stop, 0.0)
         self._stack.push_async_callback(self._dns.stop)
-        self._key_sets = JwksCache(on_change=self._fetched)
-        self._stack.push_async_callback(self._key_sets.close)
+        self._stack.push_async_callback(self.key_sets.close)
         self.engine.serve_at(self._services)
         if self._state is not None:
             self._memory = Memory(State(self._state), self.engine)
@@ -135,6 +149,10 @@ class ControlPlane:
         """Takes in that services are spoken to in TLS, and by what each is known."""
         self._publish(self.engine.trust_services(tls))
 
+    def reconsider(self, step: Step | None = None) -> None:
+        """Publishes a step of the engine's that another has caused, or what may be published only now."""
+        self._publish(step if step is not None else self.engine.age())
+
     def report(self) -> Report:
         """Returns what is to be said about every object, and how far each client is."""
         return report(self.engine, self.cache, self.nacks.values())
@@ -161,24 +179,19 @@ class ControlPlane:
         Until then, and no longer than a moment, what is in force stays: a route that is given a guard goes on as it
         is, and one that is new with its guard is not there yet.
         """
-        pipeline, cache = self.engine.pipeline, self._key_sets
+        pipeline = self.engine.pipeline
         policies = [load(raw.document).object for raw in changes.upserted if is_policy(raw.key)]
         named = {uri: every_s for policy in policies for uri, every_s in key_sets_of(policy)}
         new = {uri: every_s for uri, every_s in named.items() if pipeline.objects.key_sets.peek(uri) is None}
-        if cache is None or not new:
-            return
-        cache.want({**new, **pipeline.wanted_key_sets()})
-        flights = [flight for flight in map(cache.refetch, new) if flight is not None]
-        if flights:
-            await asyncio.wait(flights, timeout=_KEY_SETS_FIRST_S)
+        if new:
+            await self.key_sets.arrive(new, within_s=_KEY_SETS_FIRST_S)
 
     def _take(self, changes: Changes) -> None:
         if self._memory is not None:
             changes = self._memory.fill_in(changes)
         step = self.engine.apply(changes)
         self._dns.watch(self.engine.pipeline.wanted_hosts())
-        if self._key_sets is not None:
-            self._key_sets.want(self.engine.pipeline.wanted_key_sets())
+        self.key_sets.want(self.engine.pipeline.wanted_key_sets())
         self._read_whole = self._read_whole or changes.complete
         self._publish(step)
 
@@ -187,6 +200,7 @@ class ControlPlane:
 
     def _fetched(self, uri: str, document: str) -> None:
         self._publish(self.engine.take_key_sets({uri: document}))
+        self._on_key_set(uri)
 
     def _stop_waiting_for_key_sets(self) -> None:
         self._patient = False
@@ -225,12 +239,13 @@ class ControlPlane:
         pipeline = self.engine.pipeline
         resolved = all(pipeline.objects.resolved.peek(host) is not None for host in pipeline.wanted_hosts())
         fetched = all(pipeline.objects.key_sets.peek(uri) is not None for uri in pipeline.wanted_key_sets())
-        return self._read_whole and resolved and (fetched or not self._patient)
+        return self._read_whole and resolved and (fetched or not self._patient) and self._may_begin()
 
     def _stream_changed(self, event: StreamEvent) -> None:
         if event.owner.endswith(GRPC_SUFFIX):
             # Not from within the stream's own call: what it leads to is sent to that stream too.
             asyncio.get_running_loop().call_soon(self._project, event.owner)
+        self._on_stream(event)
 
     def _project(self, owner: str) -> None:
         wanted = any(client.owner == owner for client in self.cache.clients())

@@ -17,6 +17,7 @@ from controlplane.xds.authentication import Authenticated
 from controlplane.xds.credentials import KeyPair, ServerTls
 from controlplane.xds.tokens import ServiceAccountTokens
 
+_ITSELF: Final = "controlplane"
 _KEY_SETS: Final = "application/jwk-set+json, application/json"
 
 
@@ -43,8 +44,9 @@ async def secured(api: Api, settings: ClusterSettings, secret: str, *, on_trust:
         on_trust(Trust(names[0], found.authorities.decode()))
 
     on_trust(Trust(names[0], first.authorities.decode()))
-    services = {account: service for service, account in settings.service_accounts.items()}
-    tokens = ServiceAccountTokens(partial(api.get, accept=_KEY_SETS), services=services)
+    services = {account: name for name, account in settings.service_accounts.items() if name != _ITSELF}
+    replicas = settings.service_accounts.get(_ITSELF)
+    tokens = ServiceAccountTokens(partial(api.get, accept=_KEY_SETS), services=services, replicas=replicas)
     return Secured(
         Authenticated(tokens, tls), {"certificate": keep(read, changed, first=first), "token keys": tokens.run()}
     )

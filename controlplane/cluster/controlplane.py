@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from controlplane.api.meta import ObjectKey
 from controlplane.cluster import admission
-from controlplane.cluster.envoys import Envoys
+from controlplane.cluster.envoys import Envoys, Trust
+from controlplane.cluster.others import listens_at, others
 from controlplane.cluster.services import ServiceWorkers
 from controlplane.cluster.settings import ClusterSettings
 from controlplane.cluster.statuses import DesiredStatuses, concerned
@@ -22,6 +24,8 @@ from controlplane.engine import Step
 from controlplane.kube.client import Api
 from controlplane.kube.lease import Election, identity_of
 from controlplane.provision.kubernetes.ports import bind
+from controlplane.replicas.messages import METHOD
+from controlplane.replicas.replicas import Replicas
 from controlplane.server import ControlPlane
 from controlplane.sources.kubernetes import KubernetesSource
 from controlplane.status.encode import Setting
@@ -29,9 +33,11 @@ from controlplane.status.events import EventWriter
 from controlplane.status.ingress import is_ingress
 from controlplane.status.writer import StatusWriter
 from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER
-from controlplane.xds.events import Nack
+from controlplane.xds.events import Nack, StreamEvent
 from controlplane.xds.identity import Principal
 from controlplane.xds.metrics import XdsMetrics
+from controlplane.xds.server import Context, End
+from dragoman.xds_credentials import XdsCredentials
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +72,8 @@ class ClusterControlPlane:
             api,
             namespace=identity.namespace,
             name=settings.lease,
-            identity=identity_of(identity.name),
-            address=identity.address,
+            identity=(name := identity_of(identity.name)),
+            address=listens_at(identity.address, xds),
             on_change=self._lead,
         )
         self._listen: dict[str, Any] = {}
@@ -86,14 +92,29 @@ class ClusterControlPlane:
             on_step=self._stepped,
             on_nack=self._nacked,
             on_settled=self._settled,
+            on_stream=self._came_or_went,
+            on_key_set=self._fetched,
+            methods={METHOD: self._attend},
+            may_begin=self._may_begin,
+            fetch_key_sets=False,
+        )
+        self.replicas = Replicas(
+            self.plane,
+            self.election,
+            identity=name,
+            address=identity.address,
+            metadata=self._credentials(),
+            others=partial(others, api, settings),
+            on_change=self._clients_moved,
         )
         registry.register(self.plane.engine_metrics)
         engine = self.plane.engine
         self.envoys = Envoys(api, settings, uid_of=self._uid_of, on_change=self._moved)
         self._desired = DesiredStatuses(
             engine,
-            clients=self.plane.cache.clients,
-            nacks=lambda: self.plane.nacks.values(),
+            clients=self.replicas.clients,
+            nacks=self.replicas.nacks,
+            withheld_s=self.replicas.withheld_s,
             addresses=self.envoys.addresses,
             trouble=self.envoys.trouble,
         )
@@ -102,7 +123,7 @@ class ClusterControlPlane:
             observed=self.source.observed,
             desired=self._desired.of,
             keys=self._desired.keys,
-            setting=lambda: Setting(CONTROLLER_NAME),
+            setting=lambda: Setting(CONTROLLER_NAME, self.source.versions),
             leading=lambda: self.election.leading,
         )
         registry.register(self.writer.metrics)
@@ -131,11 +152,12 @@ class ClusterControlPlane:
         if self._insecure or settings.secret is None:
             self._listen[self._xds] = Principal("any")
         else:
-            secured = await admission.secured(self._api, settings, settings.secret, on_trust=self.envoys.trust)
+            secured = await admission.secured(self._api, settings, settings.secret, on_trust=self._trust)
             self._listen[self._xds] = secured.admission
             for name, work in secured.tasks.items():
                 self._run(name, work)
         await self._stack.enter_async_context(self.plane)
+        self._run("replicas", self.replicas.run())
         await self._secure_services()
         self._run("statuses", self.writer.run())
         self._run("events", self.events.run())
@@ -166,9 +188,28 @@ class ClusterControlPlane:
         await self._ready.wait()
         await self.election.run()
 
+    def _credentials(self) -> Callable[[], tuple[tuple[str, str], ...]] | None:
+        settings = self._settings
+        secured = settings.secret is not None and not self._insecure
+        if not (secured and settings.token is not None and "controlplane" in settings.service_accounts):
+            _log.info("this replica shares nothing with others: it has no identity that it could show them")
+            return None
+        return XdsCredentials(token=settings.token).metadata
+
+    def _may_begin(self) -> bool:
+        return self.replicas.may_begin()
+
+    async def _attend(self, context: Context, principal: Principal) -> End | None:
+        return await self.replicas.attend(context, principal)
+
     # What happens
 
+    def _trust(self, trust: Trust) -> None:
+        self.envoys.trust(trust)
+        self.replicas.trust(trust.authorities, trust.server_name)
+
     def _stepped(self, step: Step) -> None:
+        self.replicas.stepped(step)
         if self.plane.ready:
             self._ready.set()
         changed = self._desired.with_ingresses((*step.statuses, *step.changed))
@@ -189,16 +230,28 @@ class ClusterControlPlane:
         self._enqueue(self._desired.carried(keys))
 
     def _settled(self, owner: str) -> None:
-        self._enqueue(concerned(self.plane.engine, owner))
+        self.replicas.moved(owner)
+        self._clients_moved(owner)
 
     def _nacked(self, nack: Nack) -> None:
-        self._enqueue(concerned(self.plane.engine, nack.owner))
+        self.replicas.moved(nack.owner)
+        self._clients_moved(nack.owner)
+
+    def _fetched(self, uri: str) -> None:
+        self.replicas.fetched(uri)
+
+    def _came_or_went(self, event: StreamEvent) -> None:
+        self.replicas.came_or_went(event)
+
+    def _clients_moved(self, owner: str) -> None:
+        self._enqueue(concerned(self.plane.engine, owner))
 
     def _enqueue(self, keys: Iterable[ObjectKey]) -> None:
         self.writer.enqueue(keys)
 
     def _lead(self, leading: bool) -> None:
         _log.info("this replica leads" if leading else "this replica follows")
+        self.replicas.lead(leading)
         self.writer.lead(leading)
         self.events.lead(leading)
         self.envoys.lead(leading)

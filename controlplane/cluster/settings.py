@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 CertificateMode = Literal["self-made", "cert-manager", "existing"]
@@ -24,7 +25,8 @@ class ClusterSettings:
 
     `xds_address` (HOST:PORT) is where Envoys find the control plane; without it none are started. `secret` holds the
     certificate that xDS is served with; without it xDS is in plain text. `service_accounts` tells those of ext_authz
-    and of the rate limit service: `authz` or `ratelimit` → (namespace, name).
+    and of the rate limit service, and our own: `authz`, `ratelimit`, `controlplane` → (namespace, name). `token` is the
+    file with the token that this replica shows to the one that leads.
     """
 
     identity: Identity
@@ -36,5 +38,6 @@ class ClusterSettings:
     image: str = ""
     envoy_image: str = ""
     provisioning: bool = True
+    token: Path | None = None
     service_secrets: Mapping[str, str] = field(default_factory=dict[str, str])
     service_accounts: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])

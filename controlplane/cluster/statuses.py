@@ -26,16 +26,19 @@ class DesiredStatuses:
         self,
         engine: Engine,
         *,
-        clients: Callable[[], Iterable[ClientSummary]],
-        nacks: Callable[[], Iterable[Nack]],
+        clients: Callable[[str], Iterable[ClientSummary]],
+        nacks: Callable[[str], Iterable[Nack]],
         addresses: Addresses,
         trouble: Trouble,
+        withheld_s: Callable[[str], float] = lambda owner: 0.0,
     ) -> None:
+        """`clients` and `nacks` return those of an owner; `withheld_s` says for how long they are not to be told of."""
         self._engine = engine
         self._clients = clients
         self._nacks = nacks
         self._addresses = addresses
         self._trouble = trouble
+        self._withheld_s = withheld_s
 
     def keys(self) -> Iterable[ObjectKey]:
         """Returns every object that something may be said about."""
@@ -85,17 +88,18 @@ class DesiredStatuses:
         return replace(said, addresses=tuple((type_, value) for type_, value in found))
 
     def _with_envoys(self, key: ObjectKey, gateway: ObjectKey, status: ObjectStatus) -> Desired:
+        owner = f"{gateway.namespace}/{gateway.name}"
         said, settled = programmed(
             key,
             status,
-            owner=f"{gateway.namespace}/{gateway.name}",
-            clients=self._clients(),
-            nacks=self._nacks(),
+            owner=owner,
+            clients=self._clients(owner),
+            nacks=self._nacks(owner),
             hindrance=self._trouble(gateway),
         )
         if key.kind == "Gateway":
             said = replace(said, addresses=tuple((type_, value) for type_, value in self._addresses(gateway)))
-        return Desired(said, settled, self._generation(key))
+        return Desired(said, settled, self._generation(key), self._withheld_s(owner))
 
     def _generation(self, key: ObjectKey) -> int | None:
         admitted = self._engine.pipeline.objects.peek(key)

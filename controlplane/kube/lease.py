@@ -111,6 +111,12 @@ class Election:
         seen = self._seen
         return None if seen is None or self._free(seen) else Holder(seen.holder, seen.address)
 
+    async def look(self) -> Holder | None:
+        """Reads who leads, without standing for it; raises ApiError and TimeoutError."""
+        async with asyncio.timeout(self._timing.retry_s):
+            await self._read()
+        return self.holder
+
     async def run(self) -> None:
         """Stands for election until cancelled; then lets go of the Lease, so that another takes over at once."""
         try:

@@ -42,12 +42,14 @@ class Desired:
 
     `status` is None for one that is not ours. `settled` is False while an answer is due any moment that changes it
     (an ACK): the write waits for that a while. `generation` is that of the version which the status is about; while
-    it is behind the observed one, the write waits likewise, and then says what it is about.
+    it is behind the observed one, the write waits likewise, and then says what it is about. For `withheld_s` nothing is
+    written, for what it depends on is not known yet.
     """
 
     status: ObjectStatus | None
     settled: bool = True
     generation: int | None = None
+    withheld_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,8 @@ class StatusWriter:
 
     def _difference(self, key: ObjectKey, note: _Note, observed: Observed) -> _Write | float | None:
         desired = self._desired(key)
+        if desired.withheld_s > 0:
+            return desired.withheld_s
         setting = self._setting()
         status = encode(key, desired.status, observed, now=self._now(), setting=setting, generation=desired.generation)
         said = (desired.status, desired.generation, observed.uid, observed.generation)

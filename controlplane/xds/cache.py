@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,7 @@ class Session:
 
     client: Client
     wake: Callable[[], None]
+    number: int = 0
     settled: bool = True
     unsettled_since: float = 0.0
 
@@ -84,6 +86,7 @@ class SnapshotCache:
         self._owners: dict[str, _Owner] = {}
         self._complete = False
         self._waiters: list[_Waiter] = []
+        self._numbers = itertools.count(1)
 
     def publish(self, snapshots: Mapping[str, Snapshot]) -> None:
         """Makes these the desired snapshots of the owners named; others are left as they are.
@@ -123,10 +126,11 @@ class SnapshotCache:
         known = self._owners.get(owner)
         return known.served if known is not None else None
 
-    def clients(self) -> tuple[ClientSummary, ...]:
-        """Returns how far each connected client is."""
+    def clients(self, owner: str | None = None) -> tuple[ClientSummary, ...]:
+        """Returns how far each connected client (of an owner) is."""
         now = self._clock()
-        return tuple(_summary(session, now) for owner in self._owners.values() for session in owner.sessions)
+        owners = self._owners.values() if owner is None else filter(None, (self._owners.get(owner),))
+        return tuple(_summary(session, now) for each in owners for session in each.sessions)
 
     def settled(self, owner: str | None = None) -> bool:
         """Whether every connected client of the owner (None: of all) has answered everything it subscribed to.
@@ -163,7 +167,7 @@ class SnapshotCache:
             on_overdue=self._overdue,
             max_names=self._max_names,
         )
-        session = Session(client, wake)
+        session = Session(client, wake, next(self._numbers))
         state = self._owner(owner)
         state.sessions.add(session)
         if state.served is None and self._complete:
@@ -177,12 +181,14 @@ class SnapshotCache:
     def detach(self, session: Session) -> None:
         """Forgets a client whose stream has ended."""
         client = session.client
+        last = _summary(session, self._clock())
         state = self._owners[client.owner]
         state.sessions.discard(session)
         state.unsettled.discard(session)
         self._discard_if_unused(client.owner)
         self.metrics.streams.labels(client.protocol).dec()
-        self._tell(self._observers.on_stream, StreamEvent(client.owner, client.node_id, client.protocol, open=False))
+        gone = StreamEvent(client.owner, client.node_id, client.protocol, open=False, last=last)
+        self._tell(self._observers.on_stream, gone)
         self._settlement_changed(client.owner)
 
     def handle(self, session: Session, request: Request) -> Violation | None:
@@ -290,5 +296,5 @@ class SnapshotCache:
 
 
 def _summary(session: Session, now: float) -> ClientSummary:
-    found = session.client.summary()
-    return found if session.settled else replace(found, unsettled_s=now - session.unsettled_since)
+    unsettled_s = 0.0 if session.settled else now - session.unsettled_since
+    return replace(session.client.summary(), unsettled_s=unsettled_s, number=session.number)

@@ -39,12 +39,13 @@ class Nack:
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """A client has come or gone."""
+    """A client has come, or has gone: then `last` is how far it was."""
 
     owner: str
     node_id: str
     protocol: Protocol
     open: bool
+    last: ClientSummary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class TypeSummary:
 
 @dataclass(frozen=True, slots=True)
 class ClientSummary:
-    """How far a client is, for `/status`."""
+    """How far a client is; replicas tell one another, so a later version may add fields that have a default."""
 
     owner: str
     node_id: str
@@ -69,3 +70,4 @@ class ClientSummary:
     settled: bool
     types: Mapping[str, TypeSummary]
     unsettled_s: float = 0.0  # for how long it has not been settled; 0 while it is
+    number: int = 0  # tells the streams of one replica apart

@@ -43,10 +43,11 @@ class Principal:
 
     `owner` is `NAMESPACE/GATEWAY` for a gateway, `authz` or `ratelimit` for a service; None leaves the choice within
     the role to the client (loopback TCP of `serve`: claims are accepted, and logged). `service_account` (namespace and
-    name, of a verified token) leaves a gateway the one choice that has a ServiceAccount of this name.
+    name, of a verified token) leaves a gateway the one choice that has a ServiceAccount of this name. A replica of the
+    control plane is sent no resources.
     """
 
-    role: Literal["gateway", "service", "any"]
+    role: Literal["gateway", "service", "replica", "any"]
     owner: str | None = None
     service_account: tuple[str, str] | None = None
 
@@ -68,6 +69,8 @@ def owner_of(principal: Principal, node: Node) -> str | Refusal:
 
     A principal that is tied to an owner may leave the claim out, but never claim another.
     """
+    if principal.role == "replica":
+        return Refusal("a replica of the control plane is sent no resources")
     if not node.id or len(node.id) > _MAX_NODE_ID:
         return Refusal(f"node.id must have 1 to {_MAX_NODE_ID} characters")
     granted = _granted_owner(principal)

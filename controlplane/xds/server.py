@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import logging
-import os
 import random
-import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any, Final, cast
 
 import grpc
@@ -22,6 +18,7 @@ from controlplane.xds.authentication import Authenticated
 from controlplane.xds.cache import Session, SnapshotCache
 from controlplane.xds.events import Protocol
 from controlplane.xds.identity import Node, Principal, Refusal, owner_of
+from controlplane.xds.listening import Limits, ListenError, bind, is_local, options
 from controlplane.xds.requests import DecodeError, Request, parse_delta, parse_sotw
 from controlplane.xds.subscription import Outgoing
 
@@ -36,28 +33,20 @@ _PRUNE_INTERVAL_S: Final = 5.0
 Admission = Principal | Authenticated
 """Who comes by an address: known by the address itself, or by what each shows."""
 
-_Context = grpc.aio.ServicerContext[bytes, bytes]
+Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds on what clients can make the server hold."""
+class End:
+    """Why a stream is ended by the server; with code OK, only so that the client comes back."""
 
-    max_clients: int = 10_000
-    max_request_bytes: int = 16 << 20
-    first_request_timeout_s: float = 10.0
-    keepalive_s: float = 30.0
-    """A peer that leaves a ping unanswered for a third of this is taken for dead."""
-    max_connections: int = 10_000
-    """On each address; Envoys and services need one."""
-    max_unauthenticated: int = 1_000
-    """Streams whose token is being verified."""
-    max_stream_age_s: float | None = 3600.0
-    """How long who has shown a token is served without showing one anew (less up to a fifth)."""
+    code: grpc.StatusCode
+    message: str
+    reason: str
 
 
-class ListenError(ValueError):
-    """An address that cannot or must not be listened on."""
+Method = Callable[[Context, Principal], Awaitable[End | None]]
+"""A method of two streams beside discovery: serves one call of whoever has been let in, until cancelled."""
 
 
 @dataclass(slots=True)
@@ -80,13 +69,15 @@ async def serve_ads(
     cache: SnapshotCache,
     *,
     listen: Mapping[str, Admission],
+    methods: Mapping[str, Method] | None = None,
     limits: Limits | None = None,
     insecure_off_loopback: bool = False,
 ) -> AdsServer:
     """Serves the cache on each address (`unix:/path`, created with mode 0600, or `HOST:PORT`) to who comes by it.
 
     Raises ListenError for a busy address, and for plaintext off loopback unless that is asked for. TLS alone lets
-    nobody in: a certificate comes with an authenticator.
+    nobody in: a certificate comes with an authenticator. `methods` (`/SERVICE/METHOD`) are served beside it, to
+    those who are let in.
     """
     limits = limits or Limits()
     streams = _Streams(cache, limits)
@@ -95,12 +86,12 @@ async def serve_ads(
     try:
         for address, admission in listen.items():
             tls = admission.tls if isinstance(admission, Authenticated) else None
-            if not (tls or insecure_off_loopback or _is_local(address)):
+            if not (tls or insecure_off_loopback or is_local(address)):
                 raise ListenError(f"{address}: plaintext xDS is served on loopback and Unix sockets only")
-            server = grpc.aio.server(options=_options(limits))
+            server = grpc.aio.server(options=options(limits))
             servers.append(server)
-            server.add_generic_rpc_handlers((_Handler(streams, admission),))
-            addresses.append(_bind(server, address, tls.credentials() if tls else None))
+            server.add_generic_rpc_handlers((_Handler(streams, admission, methods or {}),))
+            addresses.append(bind(server, address, tls.credentials() if tls else None))
             await server.start()
     except BaseException:
         await asyncio.gather(*(server.stop(None) for server in servers))
@@ -114,63 +105,13 @@ async def _prune(cache: SnapshotCache) -> None:
         cache.prune()
 
 
-def _options(limits: Limits) -> list[tuple[str, Any]]:
-    return [
-        ("grpc.so_reuseport", 0),  # A port that is taken is to be an error, not shared.
-        ("grpc.max_receive_message_length", limits.max_request_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.keepalive_time_ms", int(limits.keepalive_s * 1000)),
-        ("grpc.keepalive_timeout_ms", int(limits.keepalive_s * 1000 / 3)),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        # Of one client: more than Envoy and our own clients ever open.
-        ("grpc.max_concurrent_streams", 100),
-        ("grpc.max_connection_idle_ms", 300_000),
-        ("grpc.max_allowed_incoming_connections", limits.max_connections),
-        ("grpc.server_handshake_timeout_ms", int(limits.first_request_timeout_s * 1000)),
-    ]
-
-
-def _is_local(address: str) -> bool:
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
-def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
-    try:
-        if not address.startswith("unix:"):
-            port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
-            return f"{address.rpartition(':')[0]}:{port}"
-        path = Path(address.removeprefix("unix:"))
-        _clear_stale(path)
-        # The mask, and not only chmod afterwards: there is to be no moment in which others could connect.
-        previous = os.umask(0o177)
-        try:
-            server.add_insecure_port(address)
-        finally:
-            os.umask(previous)
-        path.chmod(0o600)
-    except RuntimeError as error:
-        raise ListenError(f"{address}: cannot listen: {error}") from error
-    return address
-
-
-def _clear_stale(path: Path) -> None:
-    if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
-        raise ListenError(f"unix:{path}: exists and is not a socket")
-
-
 class _Handler(grpc.GenericRpcHandler):
-    def __init__(self, streams: _Streams, admission: Admission) -> None:
+    def __init__(self, streams: _Streams, admission: Admission, methods: Mapping[str, Method]) -> None:
+        served = {DELTA_METHOD: streams.discovery(_DELTA), SOTW_METHOD: streams.discovery(_SOTW)}
+        served |= {path: streams.other(method) for path, method in methods.items()}
         self._handlers: dict[str, Any] = {
-            DELTA_METHOD: grpc.stream_stream_rpc_method_handler(streams.handler(admission, _DELTA)),
-            SOTW_METHOD: grpc.stream_stream_rpc_method_handler(streams.handler(admission, _SOTW)),
+            path: grpc.stream_stream_rpc_method_handler(streams.handler(admission, work))
+            for path, work in served.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -198,13 +139,8 @@ _DELTA: Final = _Dialect("delta", parse_delta, _encode_delta)
 _SOTW: Final = _Dialect("sotw", parse_sotw, _encode_sotw)
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """Why a stream is ended by the server; with code OK, only so that the client comes back."""
-
-    code: grpc.StatusCode
-    message: str
-    reason: str
+_Work = Callable[[Context, Principal, "asyncio.Future[End]"], Awaitable[End | None]]
+"""Serves a stream until it is over, or until the future says why it is ended; returns why, unless it was the client."""
 
 
 class _Streams:
@@ -213,20 +149,38 @@ class _Streams:
     def __init__(self, cache: SnapshotCache, limits: Limits) -> None:
         self._cache = cache
         self._limits = limits
-        self._open: set[asyncio.Future[_End]] = set()
+        self._open: set[asyncio.Future[End]] = set()
         self._authenticating = 0
         self._stopping = False
 
-    def handler(self, admission: Admission, dialect: _Dialect) -> Callable[[Any, _Context], Awaitable[None]]:
-        """Returns the gRPC method of one dialect for those who come by an address."""
+    def handler(self, admission: Admission, work: _Work) -> Callable[[Any, Context], Awaitable[None]]:
+        """Returns the gRPC method that does this work for those who come by an address."""
 
-        async def handle(_: object, context: _Context) -> None:
-            end = await self._serve(context, admission, dialect)
+        async def handle(_: object, context: Context) -> None:
+            end = await self._serve(context, admission, work)
             if end is not None and end.code != grpc.StatusCode.OK:
                 self._cache.metrics.refused(end.reason)
                 await context.abort(end.code, end.message)
 
         return handle
+
+    def discovery(self, dialect: _Dialect) -> _Work:
+        """Returns the work of a discovery stream."""
+        return partial(self._admit, dialect)
+
+    def other(self, method: Method) -> _Work:
+        """Returns the work of another method."""
+
+        async def work(context: Context, principal: Principal, ended: asyncio.Future[End]) -> End | None:
+            call = asyncio.ensure_future(method(context, principal))
+            try:
+                await asyncio.wait((call, ended), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                call.cancel()
+                await asyncio.wait((call,))
+            return ended.result() if call.cancelled() else call.result()
+
+        return work
 
     def end_all(self) -> None:
         """Ends every stream."""
@@ -234,27 +188,27 @@ class _Streams:
         for ended in self._open:
             _end(ended, _STOPPING)
 
-    async def _serve(self, context: _Context, admission: Admission, dialect: _Dialect) -> _End | None:
+    async def _serve(self, context: Context, admission: Admission, work: _Work) -> End | None:
         principal = await self._principal(context, admission)
-        if isinstance(principal, _End):
+        if isinstance(principal, End):
             return principal
         if self._stopping or len(self._open) >= self._limits.max_clients:
-            return _End(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients", "max_clients")
-        ended: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
+            return End(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients", "max_clients")
+        ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._open.add(ended)
         ageing = self._age(ended) if isinstance(admission, Authenticated) else None
         try:
-            return await self._admit(context, principal, dialect, ended)
+            return await work(context, principal, ended)
         finally:
             self._open.discard(ended)
             if ageing is not None:
                 ageing.cancel()
 
-    async def _principal(self, context: _Context, admission: Admission) -> Principal | _End:
+    async def _principal(self, context: Context, admission: Admission) -> Principal | End:
         if isinstance(admission, Principal):
             return admission
         if self._authenticating >= self._limits.max_unauthenticated:
-            return _End(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients", "max_clients")
+            return End(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients", "max_clients")
         self._authenticating += 1
         try:
             principal = await admission.authenticator.authenticate(tuple(context.invocation_metadata() or ()))
@@ -263,9 +217,9 @@ class _Streams:
         if isinstance(principal, Principal):
             return principal
         _log.warning("refused a stream from %s: %s", context.peer(), principal.message)
-        return _End(grpc.StatusCode.UNAUTHENTICATED, principal.message, "unauthenticated")
+        return End(grpc.StatusCode.UNAUTHENTICATED, principal.message, "unauthenticated")
 
-    def _age(self, ended: asyncio.Future[_End]) -> asyncio.TimerHandle | None:
+    def _age(self, ended: asyncio.Future[End]) -> asyncio.TimerHandle | None:
         """Ends a stream some time: who has lost the right to it must not be served for as long as they stay."""
         longest_s = self._limits.max_stream_age_s
         if longest_s is None:
@@ -275,12 +229,12 @@ class _Streams:
         return asyncio.get_running_loop().call_later(age_s, _end, ended, _AGED)
 
     async def _admit(
-        self, context: _Context, principal: Principal, dialect: _Dialect, ended: asyncio.Future[_End]
-    ) -> _End | None:
+        self, dialect: _Dialect, context: Context, principal: Principal, ended: asyncio.Future[End]
+    ) -> End | None:
         try:
             raw = await asyncio.wait_for(_read(context), self._limits.first_request_timeout_s)
         except TimeoutError:
-            return _End(grpc.StatusCode.DEADLINE_EXCEEDED, "no request came", "silent")
+            return End(grpc.StatusCode.DEADLINE_EXCEEDED, "no request came", "silent")
         if raw is None:
             return None
         try:
@@ -290,7 +244,7 @@ class _Streams:
         owner = owner_of(principal, node) if node is not None else Refusal("the first request must hold the node")
         if isinstance(owner, Refusal):
             _log.warning("refused a %s stream from %s: %s", dialect.protocol, context.peer(), owner.message)
-            return _End(grpc.StatusCode.PERMISSION_DENIED, owner.message, "identity")
+            return End(grpc.StatusCode.PERMISSION_DENIED, owner.message, "identity")
         node_id = node.id if node is not None else ""
         if principal.is_free:
             _log.info("%s is taken for %s by its own word (%s)", context.peer(), owner, node_id)
@@ -298,30 +252,30 @@ class _Streams:
         return await stream.run(owner, node_id, request, ended)
 
 
-async def _read(context: _Context) -> bytes | None:
+async def _read(context: Context) -> bytes | None:
     """Returns the next message; None where the client has ended its side."""
     message = cast(object, await context.read())
     return message if isinstance(message, bytes) else None
 
 
-def _end(ended: asyncio.Future[_End], why: _End) -> None:
+def _end(ended: asyncio.Future[End], why: End) -> None:
     if not ended.done():
         ended.set_result(why)
 
 
-_AGED: Final = _End(grpc.StatusCode.OK, "show a token anew", "aged")
-_STOPPING: Final = _End(grpc.StatusCode.UNAVAILABLE, "the control plane is going away", "stopping")
-_MALFORMED: Final = _End(grpc.StatusCode.INVALID_ARGUMENT, "malformed request", "malformed")
+_AGED: Final = End(grpc.StatusCode.OK, "show a token anew", "aged")
+_STOPPING: Final = End(grpc.StatusCode.UNAVAILABLE, "the control plane is going away", "stopping")
+_MALFORMED: Final = End(grpc.StatusCode.INVALID_ARGUMENT, "malformed request", "malformed")
 
 
 class _Stream:
-    def __init__(self, context: _Context, cache: SnapshotCache, dialect: _Dialect) -> None:
+    def __init__(self, context: Context, cache: SnapshotCache, dialect: _Dialect) -> None:
         self._context = context
         self._cache = cache
         self._dialect = dialect
         self._due = asyncio.Event()
 
-    async def run(self, owner: str, node_id: str, request: Request, ended: asyncio.Future[_End]) -> _End | None:
+    async def run(self, owner: str, node_id: str, request: Request, ended: asyncio.Future[End]) -> End | None:
         """Serves the stream until the client, a violation or `ended` ends it; returns why, unless it was the client."""
         session = self._cache.attach(owner, node_id, self._dialect.protocol, self._due.set)
         reading = asyncio.create_task(self._read(session, request))
@@ -345,12 +299,12 @@ class _Stream:
         if error is not None and not isinstance(error, (grpc.RpcError, grpc.aio.UsageError)):
             _log.error("the stream of %s failed", node_id, exc_info=error)
 
-    async def _read(self, session: Session, request: Request) -> _End | None:
+    async def _read(self, session: Session, request: Request) -> End | None:
         while True:
             violation = self._cache.handle(session, request)
             if violation is not None:
                 _log.warning("ending the stream of %s: %s", session.client.node_id, violation.message)
-                return _End(grpc.StatusCode.RESOURCE_EXHAUSTED, violation.message, "violation")
+                return End(grpc.StatusCode.RESOURCE_EXHAUSTED, violation.message, "violation")
             raw = await _read(self._context)
             if raw is None:
                 return None

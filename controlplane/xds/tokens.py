@@ -52,7 +52,8 @@ class ServiceAccountTokens:
     """An Authenticator; `run` it as a task, which keeps the keys fresh, and keeps those it has through an outage.
 
     `services` tells the service accounts (namespace, name) of ext_authz and the rate limit service from those of
-    Gateways: their owner, `authz` or `ratelimit`. `issuer` is asked of the API server unless given.
+    Gateways: their owner, `authz` or `ratelimit`. `replicas` is that of the control plane itself. `issuer` is asked of
+    the API server unless given.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ServiceAccountTokens:
         fetch: Fetch,
         *,
         services: Mapping[tuple[str, str], str] | None = None,
+        replicas: tuple[str, str] | None = None,
         audience: str = AUDIENCE,
         issuer: str | None = None,
         now: Callable[[], float] = time.time,
@@ -67,6 +69,7 @@ class ServiceAccountTokens:
     ) -> None:
         self._fetch = fetch
         self._services = dict(services or {})
+        self._replicas = replicas
         self._audience = audience
         self._given_issuer = issuer
         self._now = now
@@ -185,9 +188,13 @@ class ServiceAccountTokens:
         account = _service_account(claims)
         if account is None:
             return Refusal("the token is not a service account's")
+        return _Verified(self._principal(account), expires_at + _LEEWAY_S)
+
+    def _principal(self, account: tuple[str, str]) -> Principal:
+        if account == self._replicas:
+            return Principal("replica", service_account=account)
         service = self._services.get(account)
-        principal = Principal("service", service) if service else Principal("gateway", service_account=account)
-        return _Verified(principal, expires_at + _LEEWAY_S)
+        return Principal("service", service) if service else Principal("gateway", service_account=account)
 
     # Keys
 

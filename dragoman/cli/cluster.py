@@ -60,6 +60,7 @@ def cluster_settings(settings: ServeSettings) -> ClusterSettings:
         image=settings.image,
         envoy_image=settings.envoy_image,
         provisioning=settings.provisioning,
+        token=settings.xds_token,
         service_secrets={service: name for service, _, name in secrets},
         service_accounts=accounts,
     )

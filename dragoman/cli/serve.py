@@ -61,7 +61,10 @@ def serve(
         str | None, typer.Option(help="Who makes it: self-made, cert-manager or existing. [default: self-made]")
     ] = None,
     service_account: Annotated[
-        list[str] | None, typer.Option(help="Service account of a service: authz=NAMESPACE/NAME; may be repeated.")
+        list[str] | None, typer.Option(help="A service account: authz=, ratelimit= or controlplane=NAMESPACE/NAME.")
+    ] = None,
+    xds_token: Annotated[
+        Path | None, typer.Option(help="File with the token that this replica shows to the one that leads.")
     ] = None,
     service_secret: Annotated[
         list[str] | None, typer.Option(help="Secret with the certificate of a service: authz=NAME; may be repeated.")
@@ -99,7 +102,7 @@ def serve(
     flags |= {"kubernetes": kubernetes, "kubeconfig": kubeconfig, "context": context, "namespace": namespace}
     flags |= {"xds_address": xds_address, "xds_secret": xds_secret, "xds_certificate": xds_certificate}
     flags |= {"service_account": service_account, "service_secret": service_secret, "lease": lease}
-    flags |= {"provisioning": provisioning, "image": image, "envoy_image": envoy_image}
+    flags |= {"provisioning": provisioning, "image": image, "envoy_image": envoy_image, "xds_token": xds_token}
     loaded = load(ServeSettings, settings, **flags, authz=authz, ratelimit=ratelimit, state=state)
     logs.configure(level=loaded.log_level, format=loaded.log_format, fields={"service": "controlplane"})
     # Building the first snapshot makes no garbage, but many objects: the collector would look at them over and over.

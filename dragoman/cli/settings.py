@@ -54,7 +54,9 @@ class ServeSettings(BaseModel):
     xds_address: str | None = None
     """Where the Envoys of a cluster find the control plane: HOST:PORT."""
     service_account: tuple[str, ...] = ()
-    """The service accounts of ext_authz and the rate limit service: authz=NAMESPACE/NAME, ratelimit=NAMESPACE/NAME."""
+    """The service accounts of ext_authz, the rate limit service and the control plane: authz=NAMESPACE/NAME, …"""
+    xds_token: Path | None = None
+    """A file with the token that this replica shows to the one that leads (audience dragoman)."""
     service_secret: tuple[str, ...] = ()
     """Secrets with the certificates of services that Envoys speak TLS to: authz=NAME, ratelimit=NAME."""
     provisioning: bool = True
@@ -91,8 +93,8 @@ class ServeSettings(BaseModel):
         for each in accounts:
             service, equals, account = each.partition("=")
             namespace, slash, name = account.partition("/")
-            if service not in ("authz", "ratelimit") or not (equals and namespace and slash and name):
-                raise ValueError(f"{each!r} is not authz=NAMESPACE/NAME or ratelimit=NAMESPACE/NAME")
+            if service not in ("authz", "ratelimit", "controlplane") or not (equals and namespace and slash and name):
+                raise ValueError(f"{each!r} is not authz=, ratelimit= or controlplane=NAMESPACE/NAME")
         return accounts
 
     @field_validator("service_secret")
