@@ -12,20 +12,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from controlplane.api.ingress import (
-    DEFAULT_CLASS_ANNOTATION,
     INGRESS_CONTROLLER,
     Ingress,
     IngressClass,
 )
 from controlplane.api.load import load
 from controlplane.api.meta import GATEWAY_GROUP, INGRESS_GROUP, ObjectKey
-from controlplane.compile.ingress import Carrier, Context, expand, hosts_of, is_canary, tls_secrets
+from controlplane.compile.ingress import Carrier, Context, expand
 from controlplane.compile.ingress_documents import EXPANDED_FROM, RESERVED_PREFIX, Made, Place
+from controlplane.compile.ingress_hosts import hosts_of, is_canary, tls_secrets
 from controlplane.compile.ingress_relations import (
     Ports,
     Sections,
     Token,
+    class_key,
+    gateway_of,
     in_order,
+    is_default,
     named_ports,
     ports,
     sections,
@@ -47,6 +50,8 @@ class _Known:
 
     origin: Origin
     ingress: Ingress | None
+    refused: RawObject | None = None
+    """Its newest version, where that cannot be read and `ingress` stands in for it."""
     canary: bool = False
     has: frozenset[Token] = frozenset()
     heeds: frozenset[Token] = frozenset()
@@ -96,6 +101,16 @@ class Expander:
         upserted = {raw.key for raw in made}
         removed = (key for key in changes.removed if key not in upserted and (key not in self._makers))
         return replace(changes, upserted=(*given, *made), removed=tuple(dict.fromkeys((*removed, *gone))))
+
+    def again(self, key: ObjectKey) -> Changes:
+        """Returns what follows of it that another version stands in for an Ingress that is refused."""
+        known = self._ingresses.get(key)
+        if known is None or known.refused is None:
+            return Changes()
+        self._forget(key)
+        self._learn(known.refused)
+        made, gone = self._expand_again()
+        return Changes(upserted=tuple(made), removed=tuple(gone))
 
     # What became of Ingresses
 
@@ -211,9 +226,10 @@ class Expander:
         self._touched |= self._ingresses[key].has
 
     def _learn(self, raw: RawObject) -> None:
-        loaded = load(raw.document).object or self.accepted(raw.key)
+        newest = load(raw.document).object
+        loaded = newest or self.accepted(raw.key)
         ingress = loaded if isinstance(loaded, Ingress) else None
-        known = self._ingresses[raw.key] = _Known(raw.origin, ingress)
+        known = self._ingresses[raw.key] = _Known(raw.origin, ingress, None if newest is not None else raw)
         if ingress is not None:
             known.canary = is_canary(ingress)
             known.has, known.heeds = tokens(ingress, known.canary)
@@ -338,12 +354,12 @@ class Expander:
         if name is None:
             message = "no class is named, and no IngressClass is the default one"
             return False, None, (false("Accepted", "NoIngressClass", message, "spec"),)
-        found = self._classes.get(_class_key(name))
+        found = self._classes.get(class_key(name))
         if found is None:
             return False, None, (false("Accepted", "NoIngressClass", f"IngressClass {name} does not exist", field_),)
         if found.spec.controller != INGRESS_CONTROLLER:
             return False, None, ()
-        gateway = _gateway_of(found)
+        gateway = gateway_of(found)
         if gateway is None:
             message = f"IngressClass {name} names no Gateway in spec.parameters, with scope Namespace and a namespace"
             return True, None, (false("Accepted", "NoGateway", message, field_),)
@@ -352,13 +368,13 @@ class Expander:
         return True, Carrier(gateway, http, https), ()
 
     def _default_class(self) -> str | None:
-        wanted = {key.name for key, each in self._classes.items() if _is_default(each)}
+        wanted = {key.name for key, each in self._classes.items() if is_default(each)}
         return min(wanted, default=None)
 
     def _classes_of(self, gateway: ObjectKey) -> Iterator[str]:
         default = self._default_class()
         for key, found in self._classes.items():
-            if found.spec.controller == INGRESS_CONTROLLER and _gateway_of(found) == gateway:
+            if found.spec.controller == INGRESS_CONTROLLER and gateway_of(found) == gateway:
                 yield key.name
                 if key.name == default:
                     yield _NO_CLASS
@@ -371,18 +387,3 @@ def _is_expanded(raw: RawObject) -> bool:
     metadata: Any = raw.document.get("metadata")
     annotations: Any = metadata.get("annotations")
     return isinstance(annotations, Mapping) and EXPANDED_FROM in annotations
-
-
-def _class_key(name: str) -> ObjectKey:
-    return ObjectKey(INGRESS_GROUP, "IngressClass", "", name)
-
-
-def _is_default(found: IngressClass) -> bool:
-    return found.metadata.annotations.get(DEFAULT_CLASS_ANNOTATION) == "true"
-
-
-def _gateway_of(found: IngressClass) -> ObjectKey | None:
-    ref = found.spec.parameters
-    if ref is None or (ref.api_group, ref.kind, ref.scope) != (GATEWAY_GROUP, "Gateway", "Namespace"):
-        return None
-    return ObjectKey(GATEWAY_GROUP, "Gateway", ref.namespace, ref.name) if ref.namespace else None

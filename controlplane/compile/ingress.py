@@ -11,27 +11,17 @@ from controlplane.api.meta import GATEWAY_GROUP, POLICY_GROUP, ObjectKey
 from controlplane.compile.hints import BACKEND_PROTOCOL, IDLE_TIMEOUT
 from controlplane.compile.hosts import ANY, candidates
 from controlplane.compile.ingress_annotations import Settings, field_of, settings
-from controlplane.compile.ingress_documents import (
-    EXPANDED_FROM,
-    RESERVED_PREFIX,
-    Made,
-    Place,
-    document,
-    name_for,
-    placed,
-    short,
-)
+from controlplane.compile.ingress_canaries import Backend, CanaryPath, split
+from controlplane.compile.ingress_documents import Made, Place, document, name_for, placed, short
+from controlplane.compile.ingress_hosts import hosts_of, tls_of
 from controlplane.compile.ingress_paths import matched
+from controlplane.compile.ingress_policies import policies
 from controlplane.conditions import Condition, false
-
-__all__ = ["EXPANDED_FROM", "RESERVED_PREFIX", "Carrier", "Context", "Expansion", "Made", "Place", "expand", "hosts_of"]
 
 _MAX_RULES: Final = 16
 _MAX_MATCHES: Final = 64
 _MAX_PARENTS: Final = 32
-_MAX_TARGETS: Final = 64
 _HTTPS_PORT: Final = 443
-_EVERY_ADDRESS: Final = ("0.0.0.0/0", "::/0")
 
 Port = Callable[[str, str], int | None]
 """Returns the number of a Service's port by the names of both; None where there is none."""
@@ -72,13 +62,6 @@ def expand(ingress: Ingress, context: Context) -> Expansion:
     return _Expander(ingress, context, settings(ingress.metadata.annotations)).expand()
 
 
-def hosts_of(ingress: Ingress) -> Iterator[tuple[str, str, HTTPIngressPath]]:
-    """Yields every path with its host (ANY where none is named) and its field."""
-    for index, rule in enumerate(ingress.spec.rules):
-        for position, path in enumerate(rule.http.paths if rule.http is not None else ()):
-            yield (rule.host or ANY).lower(), f"spec.rules[{index}].http.paths[{position}]", path
-
-
 @dataclass(frozen=True, slots=True)
 class _Rule:
     """A rule of an HTTPRoute, and where its parts are written."""
@@ -110,7 +93,11 @@ class _Expander:
         default = self._default_backend()
         if default is not None:
             routes += self._routes(ANY, [default], "default")
-        made += [*routes, *self._filters.values(), *self._policies([each for each in routes if not each.redirects])]
+        made += [
+            *routes,
+            *self._filters.values(),
+            *policies(self._ingress, self._asked, [each for each in routes if not each.redirects]),
+        ]
         return Expansion(tuple(made), tuple(dict.fromkeys(self._warnings)))
 
     # Paths
@@ -167,13 +154,13 @@ class _Expander:
             rule = self._rule(match, filters, [main])
             yield replace(rule, places=(*places, *rule.places))
             return
-        for headers, backends in _split(canary, main):
+        for headers, backends in split(canary, main):
             rule = self._rule({**match, **({"headers": [headers]} if headers else {})}, filters, backends)
             by_header = Place(canary.ingress.key, field_of("canary-by-header"))
             yield replace(rule, places=(*places, ("matches[0].headers", by_header), *rule.places))
 
     def _rule(
-        self, match: Mapping[str, Any], filters: Sequence[Mapping[str, Any]], backends: Sequence[_Backend]
+        self, match: Mapping[str, Any], filters: Sequence[Mapping[str, Any]], backends: Sequence[Backend]
     ) -> _Rule:
         """Returns a rule that forwards, unless the annotations have it do something else."""
         asked = self._asked
@@ -228,11 +215,11 @@ class _Expander:
 
     # Canaries
 
-    def _canary_of(self, host: str, path: str) -> _Canary | None:
+    def _canary_of(self, host: str, path: str) -> CanaryPath | None:
         for ingress, asked in self._canaries:
             for its_host, field, its_path in hosts_of(ingress):
                 if (its_host, its_path.path) == (host, path) and asked.canary is not None:
-                    return _Canary(ingress, asked, its_path.backend, f"{field}.backend")
+                    return CanaryPath(ingress, asked, its_path.backend, f"{field}.backend")
         return None
 
     def _tell_of_strays(self) -> None:
@@ -331,13 +318,13 @@ class _Expander:
     # TLS
 
     def _tls_hosts(self) -> list[str]:
-        return list(dict.fromkeys(host for host, _, _, _ in _tls_of(self._ingress)))
+        return list(dict.fromkeys(host for host, _, _, _ in tls_of(self._ingress)))
 
     def _listener_sets(self) -> Iterator[Made]:
         """Yields a ListenerSet for each host whose certificate is this Ingress's to give."""
         gateway = self._context.carrier.gateway
         done: set[str] = set()
-        for host, field, secret_name, host_field in _tls_of(self._ingress):
+        for host, field, secret_name, host_field in tls_of(self._ingress):
             owner = self._context.owners.get(host)
             if not secret_name:
                 self._tell_of_missing_secret(field, host)
@@ -371,27 +358,6 @@ class _Expander:
             message = f"no Secret is named, and {self._context.carrier.gateway} has no HTTPS listener of its own"
             self._warn("PartiallyInvalid", "NoCertificate", message, f"{field}.secretName")
 
-    # Policies
-
-    def _policies(self, routes: Sequence[Made]) -> Iterator[Made]:
-        asked = self._asked
-        for index in range(0, len(routes), _MAX_TARGETS):
-            some = routes[index : index + _MAX_TARGETS]
-            refs = [{"group": GATEWAY_GROUP, "kind": "HTTPRoute", "name": each.key.name} for each in some]
-            targets = {"targetRefs": refs}
-            if (asked.allow is not None or asked.deny) and not asked.blocked:
-                name = "whitelist-source-range" if asked.allow is not None else "denylist-source-range"
-                spec = {**targets, "authorization": _authorization(asked)}
-                yield self._policy("SecurityPolicy", f"sources-{index // _MAX_TARGETS}", spec, name)
-            if asked.limits:
-                name = "limit-rps" if asked.limits[0][0] == "Second" else "limit-rpm"
-                spec = {**targets, "rateLimit": {"local": {"rules": _limits(asked)}}}
-                yield self._policy("BackendTrafficPolicy", f"limits-{index // _MAX_TARGETS}", spec, name)
-
-    def _policy(self, kind: str, part: str, spec: Mapping[str, Any], annotation: str) -> Made:
-        made = document(self._ingress, POLICY_GROUP, kind, part, spec)
-        return placed(made, [("", self._place(field_of(annotation)))])
-
     # Words
 
     def _place(self, field: str) -> Place:
@@ -402,82 +368,6 @@ class _Expander:
             message, field = f"{about} {field}: {message}", ""
         bad = Condition(type_, "True", reason, message, field)
         self._warnings.append(false(type_, reason, message, field) if type_ == "ResolvedRefs" else bad)
-
-
-_Backend = tuple[Any, ...]
-"""An IngressBackend, its field, its weight, and the Ingress that it is of if that is another."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Canary:
-    """A path of a canary: its backend, and what its annotations ask for."""
-
-    ingress: Ingress
-    asked: Settings
-    backend: IngressBackend
-    field: str
-
-
-def _split(canary: _Canary, main: _Backend) -> Iterator[tuple[Mapping[str, str] | None, list[_Backend]]]:
-    """Yields the header that requests must have, if any, and the backends that those requests go to."""
-    asked = canary.asked.canary
-    assert asked is not None
-    own = (canary.backend, canary.field, 1, canary.ingress.key)
-    if asked.header is not None and asked.value is None:
-        yield {"name": asked.header, "value": "always"}, [own]
-        yield {"name": asked.header, "value": "never"}, [main]
-    elif asked.header is not None and asked.value is not None:
-        type_ = "RegularExpression" if asked.pattern else "Exact"
-        yield {"type": type_, "name": asked.header, "value": asked.value}, [own]
-    if asked.weight:
-        share = (*own[:2], asked.weight, own[3])
-        yield None, [(*main[:2], asked.total - asked.weight), share]
-    else:
-        yield None, [main]
-
-
-def _tls_of(ingress: Ingress) -> Iterator[tuple[str, str, str, str]]:
-    """Yields each host of `spec.tls` (ANY where none is named), with field, Secret, and the field of the host."""
-    for index, each in enumerate(ingress.spec.tls):
-        field = f"spec.tls[{index}]"
-        for position, host in enumerate(each.hosts):
-            yield host.lower(), field, each.secret_name, f"{field}.hosts[{position}]"
-        if not each.hosts:
-            yield ANY, field, each.secret_name, field
-
-
-def tls_secrets(ingress: Ingress) -> dict[str, str]:
-    """Returns the hosts (ANY for every one) that an Ingress has a certificate for, and the Secrets."""
-    found: dict[str, str] = {}
-    for host, _, secret_name, _ in _tls_of(ingress):
-        if secret_name:
-            found.setdefault(host, secret_name)
-    return found
-
-
-def is_canary(ingress: Ingress) -> bool:
-    """Says whether an Ingress only takes a share of what another has."""
-    return settings(ingress.metadata.annotations).canary is not None
-
-
-def _authorization(asked: Settings) -> Mapping[str, Any]:
-    rules: list[Mapping[str, Any]] = []
-    if asked.deny:
-        rules.append({"action": "Deny", "principal": {"clientCIDRs": list(asked.deny)}})
-    if asked.allow:
-        rules.append({"action": "Allow", "principal": {"clientCIDRs": list(asked.allow)}})
-    return {"rules": rules, "defaultAction": "Allow" if asked.allow is None else "Deny"}
-
-
-def _limits(asked: Settings) -> list[Mapping[str, Any]]:
-    return [
-        {
-            "clientSelectors": [{"sourceCIDR": {"type": "Distinct", "value": addresses}}],
-            "limit": {"requests": requests, "unit": unit},
-        }
-        for unit, requests in asked.limits
-        for addresses in _EVERY_ADDRESS
-    ]
 
 
 def _seconds(number: int) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-from controlplane.api.ingress import Ingress
+from controlplane.api.ingress import DEFAULT_CLASS_ANNOTATION, Ingress, IngressClass
+from controlplane.api.meta import GATEWAY_GROUP, INGRESS_GROUP, ObjectKey
 from controlplane.compile.hosts import ANY, candidates
-from controlplane.compile.ingress import hosts_of, tls_secrets
+from controlplane.compile.ingress_hosts import hosts_of, tls_secrets
 
 Token = tuple[str, str, str]
 """What one Ingress has and others depend on: namespace; `tls`, `main` or `canary`; host."""
@@ -46,6 +47,24 @@ def in_order(ingresses: Iterable[Ingress]) -> list[Ingress]:
 def _age(ingress: Ingress) -> tuple[float, str]:
     created = ingress.metadata.creation_timestamp
     return (created.timestamp() if created else 0.0, ingress.metadata.name)
+
+
+def class_key(name: str) -> ObjectKey:
+    """Returns the key of an IngressClass."""
+    return ObjectKey(INGRESS_GROUP, "IngressClass", "", name)
+
+
+def is_default(found: IngressClass) -> bool:
+    """Says whether Ingresses that name no class are of this one."""
+    return found.metadata.annotations.get(DEFAULT_CLASS_ANNOTATION) == "true"
+
+
+def gateway_of(found: IngressClass) -> ObjectKey | None:
+    """Returns the Gateway that a class names."""
+    ref = found.spec.parameters
+    if ref is None or (ref.api_group, ref.kind, ref.scope) != (GATEWAY_GROUP, "Gateway", "Namespace"):
+        return None
+    return ObjectKey(GATEWAY_GROUP, "Gateway", ref.namespace, ref.name) if ref.namespace else None
 
 
 def sections(document: Mapping[str, object]) -> Sections:

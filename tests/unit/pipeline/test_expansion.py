@@ -223,6 +223,16 @@ def test_a_bad_ingress_is_expanded_as_it_was_last_accepted() -> None:
     }
 
 
+def test_a_version_that_stands_in_later_is_expanded_then() -> None:
+    good, bad = ingress("one", rule("a.example.com", path("/"))), ingress("one", rule("Not A Host", path("/")))
+    world = begun(bad)
+    assert world.expander.again(ingress_key("one")).upserted == ()
+    world.expander.accepted = lambda key: load(good).object
+    changes = world.expander.again(ingress_key("one"))
+    assert [raw.key.kind for raw in changes.upserted] == ["HTTPRoute"]
+    assert world.expander.again(ingress_key("other")) == Changes()
+
+
 def test_a_default_class_is_that_of_ingresses_that_name_none() -> None:
     world = begun(ingress("one", rule("a.example.com", path("/")), class_name=None))
     assert world.names("HTTPRoute") == set()
