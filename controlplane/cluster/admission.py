@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -11,12 +13,17 @@ from controlplane.cluster.envoys import Trust
 from controlplane.cluster.settings import ClusterSettings
 from controlplane.kube.certificates import Certificates, ensure, keep, utc_now
 from controlplane.kube.client import Api
+from controlplane.kube.errors import ApiError, CertificatesError
 from controlplane.provision.address import TcpAddress, parse_address
 from controlplane.translate.services import ServiceTls
 from controlplane.xds.authentication import Authenticated
 from controlplane.xds.credentials import KeyPair, ServerTls
 from controlplane.xds.tokens import ServiceAccountTokens
 
+_log = logging.getLogger(__name__)
+
+_FIRST_WAIT_S: Final = 0.2
+_LONGEST_WAIT_S: Final = 5.0
 _ITSELF: Final = "controlplane"
 _KEY_SETS: Final = "application/jwk-set+json, application/json"
 
@@ -32,11 +39,12 @@ class Secured:
 async def secured(api: Api, settings: ClusterSettings, secret: str, *, on_trust: Callable[[Trust], None]) -> Secured:
     """Returns how xDS is served; `on_trust` hears, now and when they change, whom Envoys are to trust.
 
-    Raises CertificatesError and ApiError where there is no certificate to serve with.
+    Waits for a certificate that somebody else is to make, and for an API server that does not answer. Raises ApiError
+    where that would not help.
     """
     names = dns_names(settings)
     read = partial(_read, api, settings, secret, names)
-    first = await read()
+    first = await _patiently(read)
     tls = ServerTls(KeyPair(first.chain, first.key))
 
     def changed(found: Certificates) -> None:
@@ -65,7 +73,7 @@ async def secured_service(
     def changed(found: Certificates) -> None:
         on_trust(ServiceTls(found.authorities.decode(), names[0]))
 
-    first = await read()
+    first = await _patiently(read)
     changed(first)
     return keep(read, changed, first=first)
 
@@ -81,6 +89,21 @@ def dns_names(settings: ClusterSettings) -> list[str]:
 def _with_shorter(host: str) -> list[str]:
     shorter = host.partition(".svc.")[0] + ".svc" if ".svc." in host else host
     return list(dict.fromkeys((host, shorter)))
+
+
+async def _patiently(read: Callable[[], Awaitable[Certificates]]) -> Certificates:
+    wait_s, said = _FIRST_WAIT_S, ""
+    while True:
+        try:
+            return await read()
+        except (ApiError, CertificatesError) as error:
+            if isinstance(error, ApiError) and not error.transient:
+                raise
+            if str(error) != said:
+                said = str(error)
+                _log.warning("waiting for a certificate to serve with: %s", said)
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
 
 
 async def _read(api: Api, settings: ClusterSettings, secret: str, names: list[str]) -> Certificates:

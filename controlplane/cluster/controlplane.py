@@ -58,7 +58,11 @@ class ClusterControlPlane:
         nameservers: Iterable[tuple[str, int]] = (),
         services: Mapping[str, tuple[str, ...]] | None = None,
         state: Path | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_failure` hears that a part has failed for good, so that the process had better end: see `failure`."""
+        self.failure: str | None = None
+        self._on_failure = on_failure
         self._api = api
         self._settings = settings
         self._xds = xds
@@ -73,7 +77,7 @@ class ClusterControlPlane:
             namespace=identity.namespace,
             name=settings.lease,
             identity=(name := identity_of(identity.name)),
-            address=listens_at(identity.address, xds),
+            address=(reached_at := listens_at(identity.address, xds)),
             on_change=self._lead,
         )
         self._listen: dict[str, Any] = {}
@@ -97,12 +101,15 @@ class ClusterControlPlane:
             methods={METHOD: self._attend},
             may_begin=self._may_begin,
             fetch_key_sets=False,
+            # Who may write a Backend is not who runs Envoy, whose admin endpoint is on loopback.
+            remote_backends_only=True,
         )
         self.replicas = Replicas(
             self.plane,
             self.election,
             identity=name,
             address=identity.address,
+            reached_at=reached_at,
             metadata=self._credentials(),
             others=partial(others, api, settings),
             on_change=self._clients_moved,
@@ -166,8 +173,14 @@ class ClusterControlPlane:
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(_tell_of_failure)
+        task.add_done_callback(self._ended)
         self._stack.push_async_callback(_end, task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failure = f"{task.get_name()} has failed: {error!r}"
+            _log.critical("%s has failed", task.get_name(), exc_info=error)
+            self._on_failure()
 
     async def _secure_services(self) -> None:
         for service, secret in self._settings.service_secrets.items():
@@ -201,6 +214,10 @@ class ClusterControlPlane:
 
     async def _attend(self, context: Context, principal: Principal) -> End | None:
         return await self.replicas.attend(context, principal)
+
+    def trouble(self) -> str | None:
+        """Returns why objects of the cluster cannot be read, or not yet; None if all is well."""
+        return self.source.trouble
 
     # What happens
 
@@ -259,11 +276,6 @@ class ClusterControlPlane:
     def _uid_of(self, key: ObjectKey) -> str | None:
         found = self.source.observed(key)
         return found.uid if found is not None else None
-
-
-def _tell_of_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.critical("%s has failed", task.get_name(), exc_info=error)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
@@ -13,15 +14,14 @@ from controlplane.cluster.settings import ClusterSettings, Identity
 from controlplane.kube.client import Api
 from dragoman.cli.options import nameserver, state_file
 from dragoman.cli.settings import ServeSettings
-from dragoman.http_server import Health
 
 
 async def cluster_of(
-    settings: ServeSettings, registry: CollectorRegistry, health: Health, stack: AsyncExitStack
+    settings: ServeSettings, registry: CollectorRegistry, stack: AsyncExitStack, *, on_failure: Callable[[], None]
 ) -> ClusterControlPlane:
     """Returns the control plane of the cluster that the settings lead to, not yet started; `stack` ends the client.
 
-    Raises KubeconfigError where no API server is named.
+    `on_failure` is called when a part of it has failed for good. Raises KubeconfigError where no API server is named.
     """
     api = await stack.enter_async_context(Api.connect(kubeconfig=settings.kubeconfig, context=settings.context))
     cluster = ClusterControlPlane(
@@ -33,6 +33,7 @@ async def cluster_of(
         nameservers=[nameserver(each) for each in settings.dns],
         services={"authz": settings.authz, "ratelimit": settings.ratelimit},
         state=state_file(settings),
+        on_failure=on_failure,
     )
     return cluster
 

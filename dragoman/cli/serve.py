@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
@@ -31,6 +32,9 @@ from dragoman.grpc_worker import Address
 from dragoman.http_server import Health, json_response, serve_http
 from dragoman.metrics import new_registry
 from dragoman.workers import stop_on_signals
+
+if TYPE_CHECKING:
+    from controlplane.cluster.controlplane import ClusterControlPlane
 
 _log = logging.getLogger(__name__)
 
@@ -120,26 +124,52 @@ async def _serve(settings: ServeSettings) -> None:
     registry = new_registry()
     health = Health()
     async with AsyncExitStack() as stack:
+        cluster: ClusterControlPlane | None = None
         if settings.kubernetes:
             # Only here: a folder needs neither the client nor the time that it takes to load.
             from dragoman.cli.cluster import cluster_of
 
-            cluster = await cluster_of(settings, registry, health, stack)
-            plane, running = cluster.plane, cluster
+            cluster = await cluster_of(settings, registry, stack, on_failure=stop.set)
+            plane, running, trouble = cluster.plane, cluster, cluster.trouble
         else:
             plane = running = _of_folder(settings, registry)
-        health.watch("config", lambda: plane.ready or "the first snapshot is not built yet")
+            trouble = _no_trouble
+        health.watch("config", lambda: plane.ready or trouble() or "the first snapshot is not built yet")
         if settings.http is not None:
             listen, routes = Address.parse(settings.http), [status_route(plane)]
             server = await serve_http(health=health, registry=registry, listen=listen, routes=routes)
             stack.push_async_callback(server.close)
-        await stack.enter_async_context(running)
+        if not await _begun(running, stack, stop):
+            return
         spare_the_collector()
         health.started()
         _log.info("serving xDS on %s", settings.xds)
         await stop.wait()
         _log.info("stopping")
         health.drain()
+        if cluster is not None and cluster.failure is not None:
+            raise CommandError(cluster.failure)
+
+
+async def _begun(running: ClusterControlPlane | ControlPlane, stack: AsyncExitStack, stop: asyncio.Event) -> bool:
+    """Starts it; returns False if it was told to stop before that was done: in a cluster it may wait for others."""
+    starting, stopped = asyncio.ensure_future(running.__aenter__()), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return False
+        starting.result()
+        stack.push_async_exit(running)
+        return True
+    finally:
+        stopped.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+
+
+def _no_trouble() -> str | None:
+    return None
 
 
 def _of_folder(settings: ServeSettings, registry: CollectorRegistry) -> ControlPlane:
