@@ -308,3 +308,29 @@ async def test_what_an_ingress_expands_to_follows_what_it_depends_on() -> None:
             await started.answers("/", host=host)
             started.remove("ingress.yaml")
             await started.answers("/", 404, host=host)
+
+
+async def test_a_bad_ingress_goes_on_as_it_was_last_good_after_a_restart() -> None:
+    host = "kept.example.com"
+    good = ingress(
+        "kept", rule(host, path("/(.*)", type_="ImplementationSpecific")), annotations={"rewrite-target": "/new/$1"}
+    )
+    async with Upstream("echo") as echo:
+        fixed = [GATEWAY_CLASS, carrier(), ingress_class(), *service("echo", echo.port)]
+        async with Gateway({"fixed.yaml": fixed, "ingress.yaml": [good]}, keeps_state=True) as started:
+            await started.answers("/a", host=host)
+            started.write("ingress.yaml", [{**good, "spec": {**good["spec"], "rules": [{"host": "Bad Host"}]}}])
+            await started.found("Ingress demo/kept", "spec.rules[0].host", "last good")
+            await started.stop_plane()
+            await started.start_plane()
+            await started.restart_envoy()
+            assert (await started.answers("/a", host=host)).json()["path"] == "/new/a"
+            # Neither can it be read at all: it stays until its file says otherwise.
+            started.write("ingress.yaml", "a: [")
+            await started.found("ingress.yaml")
+            await started.stop_plane()
+            await started.start_plane()
+            await started.restart_envoy()
+            await started.answers("/a", host=host)
+            started.remove("ingress.yaml")
+            await started.answers("/a", 404, host=host)
