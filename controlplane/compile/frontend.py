@@ -37,7 +37,8 @@ def frontend(view: View, gateway: Gateway, port: int) -> Frontend:
 
 def authorities(view: View, gateway: Gateway, secret: str) -> trust.Authorities | None:
     """Returns the authorities that SDS knows by a name; None where the Gateway has none of that name."""
-    for port in {each.port for each in gateway.spec.listeners}:
+    # Of every port that is named, a listener's or not: it may be one of a ListenerSet's.
+    for port in (None, *_own_settings(gateway)):
         _, trusted = _asked(gateway, port)
         if trusted is not None and trusted.secret == secret:
             return trust.authorities(view, trusted)
@@ -56,7 +57,13 @@ def insecure(gateway: Gateway) -> Condition | None:
     return Condition("InsecureFrontendValidationMode", "True", "ConfigurationChanged", message)
 
 
-def _asked(gateway: Gateway, port: int) -> tuple[FrontendTLSValidation | None, trust.Trust | None]:
+def _own_settings(gateway: Gateway) -> tuple[int, ...]:
+    tls = gateway.spec.tls.frontend if gateway.spec.tls is not None else None
+    return tuple(each.port for each in tls.per_port) if tls is not None else ()
+
+
+def _asked(gateway: Gateway, port: int | None) -> tuple[FrontendTLSValidation | None, trust.Trust | None]:
+    """Returns the setting of a port, and whom it trusts; None stands for the ports that have none of their own."""
     tls = gateway.spec.tls.frontend if gateway.spec.tls is not None else None
     if tls is None:
         return None, None
