@@ -15,6 +15,7 @@ from controlplane.engine import Bind, Engine, Step
 from controlplane.keysets import KeySets
 from controlplane.memory import Memory
 from controlplane.metrics import EngineMetrics
+from controlplane.pipeline import Pipeline
 from controlplane.pipeline.policies import is_policy, key_sets_of
 from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
@@ -65,9 +66,14 @@ class ControlPlane:
         methods: Mapping[str, Method] | None = None,
         may_begin: Callable[[], bool] = lambda: True,
         fetch_key_sets: bool = True,
+        remote_backends_only: bool = False,
     ) -> None:
-        """`methods` are served beside xDS. Nothing is published before `may_begin`, asked at every step, says so."""
-        self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
+        """`methods` are served beside xDS. Nothing is published before `may_begin`, asked at every step, says so.
+
+        With `remote_backends_only` no Backend may be on the machine of Envoy itself.
+        """
+        pipeline = Pipeline(remote_backends_only=remote_backends_only)
+        self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=pipeline)
         self.cache = SnapshotCache(
             observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=on_settled),
             metrics=metrics,

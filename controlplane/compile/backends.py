@@ -9,6 +9,7 @@ from controlplane.api.core import Service, ServicePort
 from controlplane.api.meta import ENVOY_GATEWAY_GROUP, POLICY_GROUP, BackendObjectReference, ObjectKey
 from controlplane.compile import backendtls, trust
 from controlplane.compile.grants import permitted
+from controlplane.compile.special_addresses import is_special
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
 from controlplane.ir import (
@@ -64,7 +65,7 @@ def resolve(
         return _fault("BackendNotFound", f"{target} does not exist", f"{field}.name")
     if isinstance(backend, Service):
         return _resolve_service(backend, target, ref.port, field, http2=http2, tls=tls, carries=carries)
-    if (unfit := _unfit(backend, carries)) is not None:
+    if (unfit := _unfit(view, backend, carries)) is not None:
         return _fault("UnsupportedValue", f"{target} {unfit}", f"{field}.name")
     for untrusted in trust.faults(view, trust.of_backend(backend)):
         return _fault(untrusted.reason, f"{target} cannot be trusted: {untrusted.message}", f"{field}.name")
@@ -134,9 +135,15 @@ def _may_encrypt(id_: ClusterId) -> bool:
     return id_.policy.carries in ("requests", "streams")
 
 
-def _unfit(backend: Backend, carries: Carried) -> str | None:
-    """Says what of a Backend cannot be had for connections or datagrams; None where it can serve them."""
+def _unfit(view: View, backend: Backend, carries: Carried) -> str | None:
+    """Says what of a Backend cannot be had here, or not for connections or datagrams; None where it can serve them."""
     tls = backend.spec.tls
+    if view.remote_backends_only:
+        if any(each.unix is not None for each in backend.spec.endpoints):
+            return "has a Unix socket, which would be one of Envoy's own pod"
+        special = next((e.ip.address for e in backend.spec.endpoints if e.ip and is_special(e.ip.address)), None)
+        if special is not None:
+            return f"has the address {special}, which would be one of Envoy's own pod or node"
     if carries == "datagrams":
         if tls is not None:
             return "asks for TLS, which datagrams cannot have"
@@ -200,7 +207,9 @@ def _backend_endpoints(view: View, backend: Backend, port: int) -> tuple[Endpoin
             found[Endpoint(endpoint.unix.path, 0)] = None
         elif endpoint.fqdn is not None:
             for address in view.addresses(endpoint.fqdn.hostname) or ():
-                found[Endpoint(address, endpoint.fqdn.port)] = None
+                # Whoever has a name decides on its addresses.
+                if not (view.remote_backends_only and is_special(address)):
+                    found[Endpoint(address, endpoint.fqdn.port)] = None
     return tuple(sorted(found, key=lambda e: (e.address, e.port)))
 
 

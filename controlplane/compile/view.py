@@ -14,6 +14,11 @@ from controlplane.api.referencegrant import ReferenceGrant
 class View(Protocol):
     """The objects in force: for each key the newest that is good, else the last that was."""
 
+    @property
+    def remote_backends_only(self) -> bool:
+        """Whether no backend may be on Envoy's own machine: others than who runs that have a say in what it serves."""
+        ...
+
     def get(self, key: ObjectKey) -> Any:
         """Returns the object, typed; None where there is none."""
         ...

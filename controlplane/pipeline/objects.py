@@ -35,8 +35,11 @@ class Admitted:
 class Objects:
     """Tables of candidates and of what was last accepted; implements `compile.view.View` with recorded reads."""
 
-    def __init__(self, graph: Graph, *, waiting: Callable[[ObjectKey], tuple[str, ...]]) -> None:
+    def __init__(
+        self, graph: Graph, *, waiting: Callable[[ObjectKey], tuple[str, ...]], remote_backends_only: bool = False
+    ) -> None:
         self._graph = graph
+        self._remote_backends_only = remote_backends_only
         self._waiting = waiting
         self._tables: dict[tuple[str, str], Table[ObjectKey, Admitted]] = {}
         self.accepted: Table[ObjectKey, Any] = graph.table("accepted")
@@ -83,6 +86,10 @@ class Objects:
         return self._waiting(key)
 
     # -- compile.view.View --
+
+    @property
+    def remote_backends_only(self) -> bool:
+        return self._remote_backends_only
 
     def get(self, key: ObjectKey) -> Any:
         return self._in_force.get(key)

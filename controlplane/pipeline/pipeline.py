@@ -30,11 +30,16 @@ Bindings = Mapping[tuple[str, int], tuple[tuple[str, int], ...]]
 
 
 class Pipeline:
-    """All derived collections. Set the tables of `objects` and `bindings`, call `stabilise`, take what changed."""
+    """All derived collections. Set the tables of `objects` and `bindings`, call `stabilise`, take what changed.
 
-    def __init__(self) -> None:
+    With `remote_backends_only` no backend is on the machine of Envoy itself.
+    """
+
+    def __init__(self, *, remote_backends_only: bool = False) -> None:
         graph = self.graph = Graph()
-        self.objects = Objects(graph, waiting=lambda key: self._waiting.get(key))
+        self.objects = Objects(
+            graph, waiting=lambda key: self._waiting.get(key), remote_backends_only=remote_backends_only
+        )
         self._waiting: Derived[ObjectKey, tuple[str, ...]] = graph.derive("waiting", self._compute_waiting)
         self.policies = PolicyIndex(graph, self.objects)
         attachments = self._attachments = Attachments(graph, self.objects)
