@@ -105,7 +105,10 @@ def field_of(name: str) -> str:
 
 def settings(annotations: Mapping[str, str]) -> Settings:
     """Reads all annotations; a value that cannot be read counts as not set, and is told."""
-    reader = _Reader({name.removeprefix(PREFIX): v for name, v in annotations.items() if name.startswith(PREFIX)})
+    found = {name.removeprefix(PREFIX): value for name, value in annotations.items() if name.startswith(PREFIX)}
+    if not found:
+        return Settings()
+    reader = _Reader(found)
     allow, deny = reader.sources()
     made = Settings(
         regex=reader.flag("use-regex", False),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from controlplane.api.ingress import HTTPIngressPath, Ingress
 from controlplane.compile.hosts import ANY
-from controlplane.compile.ingress_annotations import settings
+from controlplane.compile.ingress_annotations import PREFIX, settings
 
 
 def hosts_of(ingress: Ingress) -> Iterator[tuple[str, str, HTTPIngressPath]]:
@@ -37,4 +37,5 @@ def tls_secrets(ingress: Ingress) -> dict[str, str]:
 
 def is_canary(ingress: Ingress) -> bool:
     """Says whether an Ingress only takes a share of what another has."""
-    return settings(ingress.metadata.annotations).canary is not None
+    annotations = ingress.metadata.annotations
+    return f"{PREFIX}canary" in annotations and settings(annotations).canary is not None
