@@ -151,6 +151,11 @@ class Expander:
         known = self._ingresses.get(key)
         return known is not None and known.ours
 
+    def take_expanded(self) -> tuple[ObjectKey, ...]:
+        """Returns, once, the Ingresses that the newest changes have expanded again."""
+        found, self.expanded = self.expanded, ()
+        return found
+
     def keys(self) -> Iterable[ObjectKey]:
         """Returns every Ingress."""
         return self._ingresses.keys()

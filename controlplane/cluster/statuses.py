@@ -72,7 +72,7 @@ class DesiredStatuses:
         ingresses = self._engine.ingresses
         found = dict.fromkeys(keys)
         made = [maker for key in found if (maker := ingresses.maker_of(key)) is not None]
-        return list(found | dict.fromkeys((*made, *ingresses.expanded)))
+        return list(found | dict.fromkeys((*made, *ingresses.take_expanded())))
 
     def carried(self, keys: Iterable[ObjectKey]) -> list[ObjectKey]:
         """Returns Gateways whose addresses may have changed, with the Ingresses that have those addresses."""
