@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from controlplane.api.httpfilters import HTTPHeaderFilter, HTTPRequestMirrorFilter, check_member, check_repeats
 from controlplane.api.httproute import HTTPHeaderMatch, MatchType, SessionPersistence, check_headers
+from controlplane.api.marks import NotSupported
 from controlplane.api.meta import BackendRef, LocalObjectReference, Model, Resource, RouteSpec, check_rule_names
 from controlplane.api.scalars import Hostname, SectionName, matches_pattern, refuse
 
@@ -82,7 +83,9 @@ class GRPCRouteRule(Model):
     """Alternatives; every call when empty."""
     filters: Filters = ()
     backend_refs: Annotated[tuple[GRPCBackendRef, ...], Field(max_length=16)] = ()
-    session_persistence: SessionPersistence | None = None
+    session_persistence: Annotated[SessionPersistence | None, NotSupported("calls are spread over all endpoints")] = (
+        None
+    )
 
 
 def _check_rules(rules: tuple[GRPCRouteRule, ...]) -> tuple[GRPCRouteRule, ...]:

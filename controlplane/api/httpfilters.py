@@ -220,7 +220,9 @@ class HTTPRouteFilter(Model):
     request_redirect: HTTPRequestRedirectFilter | None = None
     url_rewrite: HTTPURLRewriteFilter | None = None
     cors: HTTPCORSFilter | None = None
-    external_auth: Annotated[HTTPExternalAuthFilter | None, NotSupported()] = None
+    external_auth: Annotated[
+        HTTPExternalAuthFilter | None, NotSupported("requests of the rule are answered with 500")
+    ] = None
     extension_ref: LocalObjectReference | None = None
 
     @model_validator(mode="after")

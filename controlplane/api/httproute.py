@@ -167,7 +167,9 @@ class HTTPRouteRule(Model):
     backend_refs: Annotated[tuple[HTTPBackendRef, ...], Field(max_length=16)] = ()
     timeouts: HTTPRouteTimeouts | None = None
     retry: HTTPRouteRetry | None = None
-    session_persistence: Annotated[SessionPersistence | None, NotSupported()] = None
+    session_persistence: Annotated[
+        SessionPersistence | None, NotSupported("requests are spread over all endpoints")
+    ] = None
 
     @model_validator(mode="after")
     def _filters_fit(self) -> HTTPRouteRule:

@@ -48,9 +48,6 @@ def _action(view: View, source: ObjectKey, rule: GRPCRouteRule, field: str, faul
             message = "filters of type ExtensionRef are not supported yet; calls are answered with UNAVAILABLE"
             faults.append(false("Accepted", "UnsupportedValue", message, f"{field}.filters[{index}].type"))
             return _UNAVAILABLE
-    if rule.session_persistence is not None:
-        message = "not supported yet; calls are spread over all endpoints"
-        faults.append(Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.sessionPersistence"))
     backends = tuple(
         rules.backend(view, source, ref, f"{field}.backendRefs[{index}]", faults, grpc=True)
         for index, ref in enumerate(rule.backend_refs)

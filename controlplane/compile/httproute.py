@@ -70,7 +70,7 @@ def _action(
     for index, each in enumerate(rule.filters):
         if each.type == "ExternalAuth":
             message = f"filters of type {each.type} are not supported yet; the rule answers with 500"
-            faults.append(false("Accepted", "UnsupportedValue", message, f"{field}.filters[{index}].type"))
+            faults.append(false("Accepted", "UnsupportedValue", message, f"{field}.filters[{index}].externalAuth"))
             return Respond(500)
         if each.extension_ref is not None:
             found = path_rewrite(view, source.namespace, each.extension_ref, f"{field}.filters[{index}].extensionRef")
@@ -78,9 +78,6 @@ def _action(
                 faults.append(found)
                 return Respond(500)
             extension = found
-    if rule.session_persistence is not None:
-        message = "not supported yet; requests are spread over all endpoints"
-        faults.append(Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.sessionPersistence"))
     redirect = next((f.request_redirect for f in rule.filters if f.request_redirect), None)
     if redirect is not None:
         return _redirect(redirect)

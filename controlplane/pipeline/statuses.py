@@ -44,7 +44,7 @@ class Statuses:
             return ObjectStatus()
         refused = self._refused(key, admitted)
         if is_route(key) and (admitted.object is None or admitted.object.supported):
-            return self._route(key, refused)
+            return self._route(key, refused, admitted)
         if key.group == GATEWAY_GROUP and key.kind == "Gateway":
             return self._gateways.gateway(key, refused)
         if key.group == GATEWAY_GROUP and key.kind == "ListenerSet":
@@ -86,9 +86,11 @@ class Statuses:
         settings = class_parameters(self._objects, admitted.object)
         return ObjectStatus(conditions=(settings if isinstance(settings, Condition) else true("Accepted"),))
 
-    def _route(self, key: ObjectKey, refused: tuple[Condition, ...]) -> ObjectStatus:
+    def _route(self, key: ObjectKey, refused: tuple[Condition, ...], admitted: Admitted) -> ObjectStatus:
         attachment = self._attachments.attachment.get(key)
         faults = self._attachments.compiled.get(key).faults
+        told = {each.field for each in faults}
+        without_effect = (each for each in unsupported(admitted) if each.field not in told)
         resolved = tuple(f for f in faults if f.type == "ResolvedRefs") or (true("ResolvedRefs"),)
         others = tuple(f for f in faults if f.type != "ResolvedRefs")
         parents = tuple(
@@ -103,7 +105,7 @@ class Statuses:
             )
             for parent in attachment.parents
         )
-        return ObjectStatus(conditions=(*refused, *attachment.missing), parents=parents)
+        return ObjectStatus(conditions=(*refused, *attachment.missing, *without_effect), parents=parents)
 
     def _accepted(self, key: ObjectKey, parent: AttachedParent, faults: tuple[Condition, ...]) -> tuple[Condition, ...]:
         """Returns what a parent makes of a route, whose own faults count only where it might have been accepted."""
