@@ -55,18 +55,14 @@ def unsupported_fields(model: Model) -> Iterator[tuple[str, NotSupported]]:
 
 
 def _walk(model: Model, prefix: str) -> Iterator[tuple[str, NotSupported]]:
-    if not _may_hold(type(model)):
-        return
-    for shape in shapes(type(model)):
-        if shape.attribute not in model.model_fields_set:
-            continue
-        value = getattr(model, shape.attribute)
+    for shape in _telling(type(model)):
+        value = getattr(model, shape.attribute) if shape.attribute in model.model_fields_set else None
         if value is None:
             continue
         path = f"{prefix}.{shape.name}" if prefix else shape.name
         if shape.unsupported is not None:
             yield path, shape.unsupported
-        elif shape.model is not None:
+        else:
             for suffix, part in _parts(value):
                 yield from _walk(part, path + suffix)
 
@@ -85,8 +81,10 @@ def _parts(value: object) -> Iterator[tuple[str, Model]]:
 
 
 @cache
-def _may_hold(model: type[Model]) -> bool:
-    """Whether a marked field can be found below, so that routes by the thousand are not searched in vain."""
-    return any(
-        shape.unsupported is not None or (shape.model is not None and _may_hold(shape.model)) for shape in shapes(model)
+def _telling(model: type[Model]) -> tuple[FieldShape, ...]:
+    """The fields that are marked, or below which one may be: routes by the thousand are not searched in vain."""
+    return tuple(
+        shape
+        for shape in shapes(model)
+        if shape.unsupported is not None or (shape.model is not None and _telling(shape.model))
     )
