@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 _ANSWER_WITHIN_S: Final = 3.0
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 5.0
+_USUAL_FAILURES: Final = 3  # While one replica hands over to another.
+_LONG_S: Final = 5.0  # Who was followed for so long is turned to again at once.
 _LOOK_EVERY_S: Final = 0.25
 _ASK_EVERY_S: Final = 0.5
 _ASK_EVERY_AT_LENGTH_S: Final = 2.0
@@ -74,6 +76,7 @@ class Following:
         election: Leader,
         *,
         identity: str,
+        address: str,
         trusted: Callable[[], Trusted],
         metadata: Callable[[], tuple[tuple[str, str], ...]],
         telling: Callable[[], Telling],
@@ -84,6 +87,7 @@ class Following:
     ) -> None:
         self._election = election
         self._identity = identity
+        self._address = address
         self._trusted = trusted
         self._metadata = metadata
         self._telling = telling
@@ -92,7 +96,7 @@ class Following:
         self._on_lost = on_lost
         self._on_nobody = on_nobody
         self.current: Telling | None = None
-        self._whole = False
+        self.whole = False
         self._fault = ""
 
     async def run(self) -> None:
@@ -100,12 +104,12 @@ class Following:
         failures = 0
         while True:
             holder = await self._find()
-            self._whole = False
+            began = time.monotonic()
             fault = await self._try(holder)
-            failures = 0 if self._whole else failures + 1
-            if fault and fault != self._fault:
+            failures = 0 if time.monotonic() - began > _LONG_S else failures + 1
+            if failures > _USUAL_FAILURES and fault != self._fault:
                 _log.warning("%s leads and cannot be followed: %s", holder.identity, fault)
-            self._fault = fault
+                self._fault = fault
             await asyncio.sleep(_pause_s(failures))
 
     async def _find(self) -> Holder:
@@ -119,10 +123,14 @@ class Following:
                 every_s = _ASK_EVERY_S if asked < _ASKS_AT_FIRST else _ASK_EVERY_AT_LENGTH_S
                 ask_at = time.monotonic() + every_s
             holder = self._election.holder
-            if holder is not None and holder.identity != self._identity and holder.address:
+            if holder is not None and self._is_another(holder):
                 return holder
             self._on_nobody()
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _is_another(self, holder: Holder) -> bool:
+        # At our own address it was the process before this one, which is gone and leads until its Lease runs out.
+        return holder.identity != self._identity and holder.address not in ("", self._address)
 
     async def _ask(self) -> None:
         try:
@@ -140,7 +148,8 @@ class Following:
             return str(error) or type(error).__name__
         finally:
             self.current = None
-            if self._whole:
+            if self.whole:
+                self.whole = False
                 self._on_lost()
         return ""
 
@@ -159,9 +168,10 @@ class Following:
                 for task in work:
                     task.cancel()
                 await asyncio.wait(work)
-                call.cancel()
-            # What the server says is more telling than that it cannot be written to.
-            for task in reversed(work):
+            if call.done():
+                # More telling than that it could be neither read nor written.
+                raise MessageError(f"{(await call.code()).name} {await call.details() or ''}".rstrip())
+            for task in work:
                 if not task.cancelled():
                     task.result()
 
@@ -174,7 +184,7 @@ class Following:
             message = await _read(call)
             if isinstance(message, Whole):
                 _log.info("following %s", holder.identity)
-                self._whole = True
+                self.whole = True
                 self._on_whole()
             elif message is not None:
                 self._on_message(message)
@@ -188,11 +198,11 @@ class Following:
 
 
 async def _read(call: _Call) -> Message | None:
-    """Returns the next message, None for one of a kind that is not known; raises EOFError at the end of the stream."""
+    """Returns the next message, None for one of an unknown kind; raises MessageError at the end of the stream."""
     reading: Awaitable[object] = call.read()
     raw = await reading
     if not isinstance(raw, bytes):
-        raise MessageError(f"it has ended the stream: {(await call.code()).name} {await call.details() or ''}".rstrip())
+        raise MessageError("it has ended the stream")
     return decode(raw)
 
 

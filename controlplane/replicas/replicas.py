@@ -13,7 +13,7 @@ from controlplane.engine import Step
 from controlplane.replicas.following import Following, Leader, Trusted
 from controlplane.replicas.leading import Leading
 from controlplane.replicas.messages import Hello, KeySets, Message, StandIns
-from controlplane.replicas.presence import Presence
+from controlplane.replicas.presence import Member, Presence
 from controlplane.replicas.report import Report
 from controlplane.replicas.standins import Agreement
 from controlplane.replicas.telling import Telling
@@ -52,12 +52,15 @@ class Replicas:
         *,
         identity: str,
         address: str,
+        reached_at: str,
         metadata: Metadata | None,
         others: Others,
         on_change: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_change` hears the owner of which clients, or what they have rejected, may be others than before."""
+        """`address` is this host's, `reached_at` (HOST:PORT) where others find it when it leads.
+
+        `on_change` hears the owner of which clients, or what they have rejected, may be others than before."""
         self._plane = plane
         self._hello = Hello(replica=identity, address=address)
         self._clock = clock
@@ -75,6 +78,7 @@ class Replicas:
             self._following = Following(
                 election,
                 identity=identity,
+                address=reached_at,
                 trusted=lambda: self._trusted,
                 metadata=metadata,
                 telling=self._tell_leader,
@@ -129,6 +133,16 @@ class Replicas:
         if self._everybody_here() and self._presence.clients(owner):
             return 0.0
         return min(left_s, _LOOK_AGAIN_S)
+
+    @property
+    def members(self) -> Iterable[Member]:
+        """The replicas that follow this one."""
+        return self._presence.members
+
+    @property
+    def follows(self) -> bool:
+        """Whether this one follows another, and has been told everything."""
+        return self._following is not None and self._following.whole
 
     def may_begin(self) -> bool:
         """Says whether what stands in for refused objects is known, as far as another replica can tell."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.cluster import NAMESPACE, Cluster
-from tests.support.cluster_scene import Scene, condition, control_planes, gateway, kill, manifest, ready, rule
+from tests.support.cluster_counts import StatusWrites
+from tests.support.cluster_scene import STEADY, Scene, condition, control_planes, gateway, kill, manifest, ready, rule
 
 DEPLOYMENT = manifest("Deployment", NAMESPACE, "dragoman-controlplane", None, api="apps/v1")
 LEASE = manifest("Lease", NAMESPACE, "dragoman-controlplane", None, api="coordination.k8s.io/v1")
@@ -84,3 +86,64 @@ async def test_an_envoy_whose_replica_is_killed_goes_on_with_the_other(scene: Sc
             cluster.wait(lambda: sum(map(ready, control_planes(cluster))) == 2, what="two control planes", within_s=60)
         await traffic.stop()
     traffic.assert_none_failed()
+
+
+async def test_a_change_of_leader_writes_no_status_anew(scene: Scene) -> None:
+    cluster = scene.cluster
+    edge = gateway(scene.namespace)
+    routes = [scene.route(f"r{number}", rule(f"/r{number}", "echo")) for number in range(5)]
+    cluster.apply(routes)
+    for each in routes:
+        scene.accepted(each)
+    programmed_of(cluster, edge, routes=6)
+    since = programmed_since(cluster, edge)
+    for number, how in enumerate(("killed", "told to stop")):
+        before = StatusWrites.now(cluster.api)
+        first = cluster.wait(lambda: leader(cluster), what="a leader")
+        pod = next(each for each in control_planes(cluster) if each["metadata"]["name"] in first)
+        force = ["--grace-period=0", "--force"] if how == "killed" else ["--wait=false"]
+        cluster.kubectl("-n", NAMESPACE, "delete", "pod", pod["metadata"]["name"], *force)
+        cluster.wait(
+            lambda first=first: leader(cluster) not in ("", first), what=f"another leader, one {how}", within_s=60
+        )
+        # The new leader has looked at everything once it has told of this, on the route and on its Gateway.
+        cluster.apply([scene.route(f"later-{number}", rule(f"/later-{number}", "echo"))])
+        scene.accepted(scene.route(f"later-{number}"))
+        programmed_of(cluster, edge, routes=7 + number)
+        after = StatusWrites.now(cluster.api)
+        assert after.since(before, "httproutes") == 1, how
+        assert after.since(before, "gateways") == 1, how
+        cluster.wait(lambda: sum(map(ready, control_planes(cluster))) == 2, what="two control planes", within_s=60)
+    assert programmed_since(cluster, edge) == since
+
+
+async def test_no_request_fails_while_a_build_with_other_output_takes_over(scene: Scene) -> None:
+    cluster = scene.cluster
+    path = {"name": "PYTHONPATH", "value": str(Path(__file__).parent / "another_build")}
+    async with scene.traffic(STEADY) as traffic:
+        for number, extra in enumerate(([path], [])):
+            cluster.install({"controlPlane": {"replicas": 2, "extraEnv": extra}}, within_s=180)
+            cluster.wait_rollout(NAMESPACE, "dragoman-controlplane")
+            after = scene.route(f"after-{number}", rule(f"/after-{number}", "echo"))
+            cluster.apply([after])
+            await scene.answers(f"/after-{number}")
+            scene.accepted(after)
+            await traffic.goes_on(400)
+        await traffic.stop()
+    traffic.assert_none_failed()
+
+
+def programmed_of(cluster: Cluster, edge: dict[str, object], *, routes: int) -> None:
+    """Waits until a Gateway is programmed, and says that it has so many routes."""
+
+    def said(found: dict[str, dict[str, list[dict[str, int]]]]) -> bool:
+        attached = [listener["attachedRoutes"] for listener in found["status"]["listeners"]]
+        return condition(found["status"], "Programmed")["status"] == "True" and attached == [routes]
+
+    cluster.wait_for(edge, said, what=f"a programmed Gateway with {routes} routes")
+
+
+def programmed_since(cluster: Cluster, edge: dict[str, object]) -> str:
+    found = cluster.api.read(edge)
+    assert found is not None
+    return condition(found["status"], "Programmed")["lastTransitionTime"]

@@ -27,7 +27,7 @@ from controlplane.xds.authentication import Authenticated
 from controlplane.xds.credentials import KeyPair, ServerTls
 from controlplane.xds.identity import Principal
 from controlplane.xds.metrics import XdsMetrics
-from controlplane.xds.resources import CLUSTER, LISTENER, ROUTE
+from controlplane.xds.resources import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from controlplane.xds.server import Context, End
 from controlplane.xds.tokens import ServiceAccountTokens
 from dragoman.xds_credentials import XdsCredentials
@@ -132,6 +132,7 @@ class Replica:
             self,
             identity=name,
             address=name,
+            reached_at=self.address,
             metadata=XdsCredentials(token=self.token).metadata,
             others=self._others,
             on_change=self.moved.append,
@@ -209,6 +210,13 @@ class Replica:
         """How many streams were refused to those who are not who they should be."""
         return self.registry.get_sample_value("dragoman_xds_refused_streams_total", {"reason": "identity"}) or 0
 
+    def following(self) -> bool:
+        """Whether it has heard everything from who leads."""
+        return self.replicas.follows
+
+    def key_set(self, uri: str) -> str | None:
+        return self.plane.engine.pipeline.objects.key_sets.peek(uri)
+
     def accepted(self, key: ObjectKey) -> Any:
         return self.plane.engine.pipeline.objects.accepted.peek(key)
 
@@ -230,10 +238,10 @@ class Envoy(DeltaClient):
 
     async def settle(self) -> None:
         """Subscribes and accepts."""
-        for type_url in (CLUSTER, LISTENER):
-            await self.fetch(type_url)
-        names = [f"{OWNER}/80"]
-        await self.fetch(ROUTE, names)
+        clusters = await self.fetch(CLUSTER)
+        await self.fetch(ENDPOINT, [each.name for each in clusters.resources])
+        await self.fetch(LISTENER)
+        await self.fetch(ROUTE, [f"{OWNER}/80"])
 
 
 async def _end(task: asyncio.Task[None]) -> None:
