@@ -12,13 +12,14 @@ import uvloop
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks import control_plane, engine, guarded, services, swarm
+from benchmarks import cluster, control_plane, engine, guarded, services, swarm
 from benchmarks.peers import Peers
 from benchmarks.request_cost import cpu_us_per_request
 from benchmarks.rows import Row, print_table, write_json, write_markdown
 from benchmarks.scene import scene
+from tests.support.cluster_rig import why_no_rig
 
-PARTS = ("engine", "control-plane", "swarm", "envoy", "services", "guarded")
+PARTS = ("engine", "control-plane", "swarm", "envoy", "services", "guarded", "cluster")
 FEW_ROUTES = 10
 
 
@@ -40,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(width=120)
     peers = Peers(options.peer_ratelimit, options.peer_authz)
-    wanted = _parts(options.routes, options.changes, frozenset(options.only), peers)
+    only = frozenset(options.only)
+    if "cluster" in only and (reason := why_no_rig()):
+        only -= {"cluster"}
+        console.print(f"left out, in a Kubernetes cluster: {escape(reason)}")
+    wanted = _parts(options.routes, options.changes, only, peers)
     rows, whole = uvloop.run(_measure(wanted, console))
     print_table(rows, console)
     write_json(rows, options.json)
@@ -78,6 +83,8 @@ def _parts(routes: Sequence[int], changes: int, only: frozenset[str], peers: Pee
         yield "Envoy's CPU a request, by routes in one host", partial(_request_costs, routes)
     if "services" in only:
         yield "the services, asked by gRPC", partial(services.measure, peers)
+    for number in routes if "cluster" in only else ():
+        yield f"{number} routes in a Kubernetes cluster", partial(cluster.measure, number, changes=changes)
     if "guarded" in only:
         yield "requests through Envoy, guarded in each way", partial(guarded.measure, peers)
 

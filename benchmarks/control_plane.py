@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Sequence
 
-from benchmarks.rows import Row
+from benchmarks.rows import Row, median_ms, p95_ms
 from benchmarks.scene import Scene
 from tests.support.traffic import Probe, Target
 
@@ -27,9 +25,9 @@ async def measure(scene: Scene, *, changes: int) -> list[Row]:
         Row(
             f"cold start until the last of {routes} routes answers", scene.cold_start_s, "s", _COLD_START_S.get(routes)
         ),
-        Row(f"one route changed among {routes}, median", _median_ms(changed), "ms", _CHANGE_MS.get(routes)),
-        Row(f"one route changed among {routes}, p95", _p95_ms(changed), "ms"),
-        Row(f"one route added to {routes}, median", _median_ms(added), "ms", _CHANGE_MS.get(routes)),
+        Row(f"one route changed among {routes}, median", median_ms(changed), "ms", _CHANGE_MS.get(routes)),
+        Row(f"one route changed among {routes}, p95", p95_ms(changed), "ms"),
+        Row(f"one route added to {routes}, median", median_ms(added), "ms", _CHANGE_MS.get(routes)),
         Row(f"failed requests through 5 changes among {routes}", failed, "requests", 0.0),
         Row(
             f"control plane memory at {routes} routes",
@@ -72,11 +70,3 @@ async def _failures(scene: Scene, *, changes: int) -> float:
             scene.folder.change(0, path)
             await scene.answers(0, path)
     return float(len(probe.failed))
-
-
-def _median_ms(times_s: Sequence[float]) -> float:
-    return statistics.median(times_s) * 1000
-
-
-def _p95_ms(times_s: Sequence[float]) -> float:
-    return sorted(times_s)[max(0, round(len(times_s) * 0.95) - 1)] * 1000

@@ -1,4 +1,4 @@
-"""The CPU time of processes, to the nanosecond where the kernel tells."""
+"""The CPU time of processes, to the nanosecond where the kernel tells, and their memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 def cpu_s(*pids: int) -> float:
     """CPU seconds, user and system, of processes and their living descendants."""
     return sum(_cpu_of(each) for pid in pids for each in process_tree(pid))
+
+
+def memory_bytes(pid: int) -> int:
+    """The resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def process_tree(pid: int) -> Iterator[int]:

@@ -40,12 +40,12 @@ class Folder:
         backends = [document for index in range(BACKENDS) for document in backend(index, self.upstream_port)]
         (self.path / "backends.yaml").write_text(dump(backends), "utf-8")
         for index in range(self.routes):
-            self._file(index).write_text(dump([_route(index, self.host(index), self.first_path(index))]), "utf-8")
+            self._file(index).write_text(dump([route(index, self.host(index), self.first_path(index))]), "utf-8")
 
     def change(self, index: int, path: str) -> None:
         """Gives a route another path: its file is written aside, then renamed into place."""
         aside = self.path / f".route-{index}.new"
-        aside.write_text(dump([_route(index, self.host(index), path)]), "utf-8")
+        aside.write_text(dump([route(index, self.host(index), path)]), "utf-8")
         os.replace(aside, self._file(index))
 
     def add(self, index: int, path: str) -> None:
@@ -82,8 +82,8 @@ def gateway(port: int) -> list[dict[str, Any]]:
     ]
 
 
-def backend(index: int, port: int) -> list[dict[str, Any]]:
-    """Returns a Service and its endpoint on loopback."""
+def backend(index: int, port: int, *, address: str = "127.0.0.1") -> list[dict[str, Any]]:
+    """Returns a Service and its only endpoint."""
     name = f"backend-{index}"
     return [
         {
@@ -102,12 +102,13 @@ def backend(index: int, port: int) -> list[dict[str, Any]]:
             },
             "addressType": "IPv4",
             "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-            "endpoints": [{"addresses": ["127.0.0.1"]}],
+            "endpoints": [{"addresses": [address]}],
         },
     ]
 
 
-def _route(index: int, host: str, path: str) -> dict[str, Any]:
+def route(index: int, host: str, path: str) -> dict[str, Any]:
+    """Returns an HTTPRoute of the Gateway: one path of a host, to one backend."""
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",

@@ -6,8 +6,9 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,16 @@ class Row:
         if self.at_least is not None:
             return f"≥ {self.at_least:g}"
         return "" if self.at_most is None else f"≤ {self.at_most:g}"
+
+
+def median_ms(times_s: Sequence[float]) -> float:
+    """The median of times, in milliseconds."""
+    return statistics.median(times_s) * 1000
+
+
+def p95_ms(times_s: Sequence[float]) -> float:
+    """The 95th percentile of times, in milliseconds."""
+    return sorted(times_s)[max(0, round(len(times_s) * 0.95) - 1)] * 1000
 
 
 def print_table(rows: Iterable[Row], console: Console) -> None:
