@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from contextlib import AsyncExitStack
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -136,7 +137,8 @@ async def _serve(settings: ServeSettings) -> None:
             trouble = _no_trouble
         health.watch("config", lambda: plane.ready or trouble() or "the first snapshot is not built yet")
         if settings.http is not None:
-            listen, routes = Address.parse(settings.http), [status_route(plane)]
+            # In a cluster the port is open for probes and scrapers, and not all who reach it may read all namespaces.
+            listen, routes = Address.parse(settings.http), [status_route(plane, to_all=not settings.kubernetes)]
             server = await serve_http(health=health, registry=registry, listen=listen, routes=routes)
             stack.push_async_callback(server.close)
         if not await _begun(running, stack, stop):
@@ -189,10 +191,25 @@ def _of_folder(settings: ServeSettings, registry: CollectorRegistry) -> ControlP
     return plane
 
 
-def status_route(plane: ControlPlane) -> Route:
-    """Returns the route of `/status`: every object's conditions, and how far each client is."""
+def status_route(plane: ControlPlane, *, to_all: bool = True) -> Route:
+    """Returns the route of `/status`: every object's conditions, and how far each client is.
+
+    Unless it is there `to_all` who reach the port, they must come by loopback (as `kubectl port-forward` does).
+    """
 
     async def status(request: Request) -> Response:
+        if not to_all and not _comes_by_loopback(request):
+            return json_response({"error": "the status is for who comes by loopback: kubectl port-forward"}, 403)
         return json_response(plane.report().to_json())
 
     return Route("/status", status)
+
+
+def _comes_by_loopback(request: Request) -> bool:
+    if request.client is None:
+        return True  # A Unix socket.
+    try:
+        # What listens on `::` is told of IPv4 clients by mapped addresses.
+        return ip_address(request.client.host.removeprefix("::ffff:")).is_loopback
+    except ValueError:
+        return not request.client.host
