@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from controlplane.kube.client import Api, ApiError
-from controlplane.kube.errors import error_of_status
+from controlplane.kube.listwatch import ListWatch
 from controlplane.kube.paths import group_version, path_of
 from controlplane.provision.kubernetes.labels import SELECTOR
 from controlplane.provision.kubernetes.wanted import Document
 
 _log = logging.getLogger(__name__)
 
-_FIRST_WAIT_S: Final = 0.2
-_LONGEST_WAIT_S: Final = 30.0
+_SELECTING: Final = {"labelSelector": SELECTOR}
 
 
 class Kind(NamedTuple):
@@ -113,66 +110,22 @@ class Watched:
         async with asyncio.TaskGroup() as group:
             for kind in KINDS:
                 for namespace in self._namespaces:
-                    group.create_task(self._follow(kind, namespace))
+                    sink = _Listed(kind, namespace, watched=self)
+                    listwatch = ListWatch(self._api, kind.path(namespace), sink, selecting=_SELECTING)
+                    group.create_task(listwatch.run())
 
-    async def _follow(self, kind: Kind, namespace: str) -> None:
-        version, wait_s, seen = "", _FIRST_WAIT_S, False
-        while True:
-            try:
-                if not version:
-                    version = await self._list(kind, namespace)
-                    if not seen:
-                        seen = True
-                        self._is_seen()
-                async for newer in self._watch(kind, namespace, version):
-                    version, wait_s = newer, _FIRST_WAIT_S
-                continue
-            except ApiError as error:
-                if error.gone or not version:
-                    version = ""
-                if error.gone:
-                    continue
-                if (error.forbidden or error.not_found) and not seen:
-                    seen = True
-                    self._is_seen()
-                _log.warning("cannot watch %s: %s", kind.plural, error)
-                wait_s = max(wait_s, error.retry_after_s or 0.0)
-            except (ValueError, KeyError, TypeError):
-                _log.exception("what the API server tells of %s is not understood", kind.plural)
-                version = ""
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
-            wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
-
-    def _is_seen(self) -> None:
+    def seen(self) -> None:
+        """Takes in that one more kind is known, in a namespace or everywhere."""
         self._unseen -= 1
         if self._unseen == 0:
             self.synced.set()
 
-    async def _list(self, kind: Kind, namespace: str) -> str:
-        found = await self._api.get(kind.path(namespace), params={"labelSelector": SELECTOR})
-        there: dict[Id, Document] = {}
-        for item in cast("list[Document]", found.get("items") or []):
-            there[Id(kind, item["metadata"]["namespace"], item["metadata"]["name"])] = item
-        for id_ in [each for each in self._objects if each.kind == kind and namespace in ("", each.namespace)]:
-            if id_ not in there:
-                self._set(id_, None)
-        for id_, item in there.items():
-            self._set(id_, item)
-        return str(found["metadata"]["resourceVersion"])
+    def of(self, kind: Kind, namespace: str) -> list[Id]:
+        """Returns the objects of a kind that were last seen, in a namespace or everywhere."""
+        return [each for each in self._objects if each.kind == kind and namespace in ("", each.namespace)]
 
-    async def _watch(self, kind: Kind, namespace: str, version: str) -> AsyncIterator[str]:
-        params = {"labelSelector": SELECTOR, "resourceVersion": version, "allowWatchBookmarks": "true"}
-        async for line in self._api.lines(kind.path(namespace), params=params):
-            event: Document = json.loads(line)
-            document: Document = event["object"]
-            if event["type"] == "ERROR":
-                raise error_of_status(document)
-            if event["type"] != "BOOKMARK":
-                id_ = Id(kind, document["metadata"]["namespace"], document["metadata"]["name"])
-                self._set(id_, None if event["type"] == "DELETED" else document)
-            yield str(document["metadata"]["resourceVersion"])
-
-    def _set(self, id_: Id, document: Document | None) -> None:
+    def set(self, id_: Id, document: Document | None) -> None:
+        """Takes an object as the API server tells of it; None: it is gone."""
         before = self._objects.get(id_)
         if document is None:
             if before is not None:
@@ -181,6 +134,57 @@ class Watched:
         elif before is None or _is_newer(document, before):
             self._objects[id_] = slim = _slim(document)
             self._on_change(id_, before, slim)
+
+
+class _Listed:
+    """A listwatch.Sink for the objects of one kind, in one namespace or everywhere."""
+
+    def __init__(self, kind: Kind, namespace: str, *, watched: Watched) -> None:
+        self._kind = kind
+        self._namespace = namespace
+        self._watched = watched
+        self._listed: set[Id] = set()
+        self._seen = False
+
+    def begin(self) -> None:
+        """A list begins."""
+        self._listed = set()
+
+    def page(self, items: Iterable[Document]) -> None:
+        """Takes a part of the list."""
+        for document in items:
+            id_ = self._id(document)
+            self._listed.add(id_)
+            self._watched.set(id_, document)
+
+    def end(self) -> None:
+        """The list is whole: what is not on it is gone."""
+        for id_ in self._watched.of(self._kind, self._namespace):
+            if id_ not in self._listed:
+                self._watched.set(id_, None)
+        self._listed = set()
+
+    def changed(self, type_: str, document: Document) -> None:
+        """Takes an event of a watch."""
+        self._watched.set(self._id(document), None if type_ == "DELETED" else document)
+
+    def failed(self, error: ApiError) -> None:
+        """What is known stays; what may not be read, or is not there, is not waited for."""
+        _log.warning("cannot watch %s: %s", self._kind.plural, error)
+        if error.forbidden or error.not_found:
+            self._be_seen()
+
+    def well(self) -> None:
+        """The list has come, or events come."""
+        self._be_seen()
+
+    def _be_seen(self) -> None:
+        if not self._seen:
+            self._seen = True
+            self._watched.seen()
+
+    def _id(self, document: Document) -> Id:
+        return Id(self._kind, document["metadata"]["namespace"], document["metadata"]["name"])
 
 
 def _is_newer(document: Document, before: Document) -> bool:

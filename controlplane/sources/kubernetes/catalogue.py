@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any, Final
 
 from controlplane.api.meta import GATEWAY_GROUP
+from controlplane.kube.backoff import Backoff
 from controlplane.kube.client import Api, ApiError, path_of
-from controlplane.sources.kubernetes.backoff import Backoff
+from controlplane.kube.listwatch import ListWatch
 from controlplane.sources.kubernetes.collection import OnState
 from controlplane.sources.kubernetes.discovery import Discovered, discover
-from controlplane.sources.kubernetes.listwatch import ListWatch
 from controlplane.sources.kubernetes.resources import BUILT_IN, Kind, Resource
 from controlplane.sources.kubernetes.tuning import Tuning
 
@@ -150,7 +150,7 @@ class Catalogue:
     async def run(self) -> None:
         """Keeps the kinds current."""
         sink = self._definitions
-        watching = ListWatch(self._api, _DEFINITIONS, sink, metadata_only=True, tuning=self._tuning)
+        watching = ListWatch(self._api, _DEFINITIONS, sink, metadata_only=True, pace=self._tuning)
         task = asyncio.create_task(watching.run(), name=f"watch {_NAME}")
         try:
             await sink.answered.wait()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from controlplane.api.meta import ObjectKey
+from controlplane.kube.backoff import Backoff
 from controlplane.kube.client import Api, ApiError
-from controlplane.sources.kubernetes.backoff import Backoff
 from controlplane.sources.kubernetes.collection import OnState
 from controlplane.sources.kubernetes.outbox import Entry, Outbox, digest
 from controlplane.sources.kubernetes.resources import Resource

@@ -12,11 +12,11 @@ from functools import partial
 from controlplane.api.kinds import SERVED, Served
 from controlplane.api.meta import ObjectKey
 from controlplane.kube.client import Api, ApiError
+from controlplane.kube.listwatch import ListWatch
 from controlplane.sources.changes import Changes
 from controlplane.sources.kubernetes.catalogue import Catalogue
 from controlplane.sources.kubernetes.collection import Collection
 from controlplane.sources.kubernetes.held import Held, Metadata
-from controlplane.sources.kubernetes.listwatch import ListWatch
 from controlplane.sources.kubernetes.observed import Observed, observe
 from controlplane.sources.kubernetes.outbox import Outbox
 from controlplane.sources.kubernetes.references import References
@@ -212,7 +212,7 @@ class KubernetesSource:
             sink = Collection(resource, outbox=self._outbox, on_state=on_state)
         reader = self._readers[place] = _Reader(name, sink, synced=before is not None and before.synced)
         path, metadata_only = resource.path(namespace), isinstance(sink, Metadata)
-        listwatch = ListWatch(self._api, path, sink, metadata_only=metadata_only, tuning=self._tuning)
+        listwatch = ListWatch(self._api, path, sink, metadata_only=metadata_only, pace=self._tuning)
         reader.task = asyncio.create_task(listwatch.run(), name=f"watch {name}")
         _log.debug("reading %s (%s)", name, resource.api_version)
 

@@ -8,12 +8,13 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from controlplane.kube.backoff import Backoff
 from controlplane.kube.client import Api, ApiError, error_of_status
-from controlplane.sources.kubernetes.backoff import Backoff
-from controlplane.sources.kubernetes.tuning import Tuning
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +24,23 @@ _EVENTS: Final = frozenset({"ADDED", "MODIFIED", "DELETED"})
 # A watch that ends sooner, without a word, is not asked for again at once.
 _SHORT_S: Final = 1.0
 _STEADY_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much is asked for at once, and how patiently: numbers that suit an API server; tests have others."""
+
+    page: int = 500
+    """Objects that a list asks for at once."""
+    watch_s: int = 300
+    """How long a watch lasts before it is asked for anew, about."""
+    silence_s: float | None = None
+    """How long a watch may say nothing; as long as it lasts, and a little more, where this is not told."""
+    first_wait_s: float = 0.1
+    """Before something that failed is tried again; doubled each time."""
+    longest_wait_s: float = 10.0
+    forbidden_wait_s: float = 30.0
+    """At most, before something that is not permitted is tried again."""
 
 
 class Sink(Protocol):
@@ -37,15 +55,28 @@ class Sink(Protocol):
 
 
 class ListWatch:
-    """`run()` until cancelled. The sink may take documents apart: they are not used again."""
+    """`run()` until cancelled. The sink may take documents apart: they are not used again.
 
-    def __init__(self, api: Api, path: str, sink: Sink, *, metadata_only: bool = False, tuning: Tuning) -> None:
+    `selecting` are parameters by which only some of the collection's objects are asked for.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        path: str,
+        sink: Sink,
+        *,
+        metadata_only: bool = False,
+        selecting: Mapping[str, str] = MappingProxyType({}),
+        pace: Pace | None = None,
+    ) -> None:
         self._api = api
         self._path = path
         self._sink = sink
         self._metadata_only = metadata_only
-        self._tuning = tuning
-        self._backoff = Backoff(first_s=tuning.first_wait_s, longest_s=tuning.longest_wait_s)
+        self._selecting = selecting
+        self._pace = pace = pace or Pace()
+        self._backoff = Backoff(first_s=pace.first_wait_s, longest_s=pace.longest_wait_s)
         self._version: str | None = None
         self._behind = 0
 
@@ -70,7 +101,7 @@ class ListWatch:
         first_loss = error.gone and self._backoff.tries == 0
         if not error.gone:
             self._sink.failed(error)
-        longest_s = self._tuning.forbidden_wait_s if error.forbidden else None
+        longest_s = self._pace.forbidden_wait_s if error.forbidden else None
         wait_s = self._backoff.next_s(error, longest_s=longest_s)
         if not first_loss:
             await asyncio.sleep(wait_s)
@@ -95,7 +126,7 @@ class ListWatch:
         self._version = version
 
     async def _page(self, following: str) -> dict[str, Any]:
-        params = {"limit": str(self._tuning.page), **({"continue": following} if following else {})}
+        params = {"limit": str(self._pace.page), **self._selecting, **({"continue": following} if following else {})}
         accept = _PARTIAL_LIST if self._metadata_only else None
         return await self._api.get(self._path, params=params, accept=accept)
 
@@ -103,11 +134,16 @@ class ListWatch:
         began, version = time.monotonic(), self._version
         self._behind = 0
         # Not all at the same time: they would all be asked for anew at the same time, too.
-        lasts_s = max(1, int(self._tuning.watch_s * random.uniform(0.8, 1.2)))  # noqa: S311
-        params = {"resourceVersion": version or "", "allowWatchBookmarks": "true", "timeoutSeconds": str(lasts_s)}
+        lasts_s = max(1, int(self._pace.watch_s * random.uniform(0.8, 1.2)))  # noqa: S311
+        params = {
+            **self._selecting,
+            "resourceVersion": version or "",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(lasts_s),
+        }
         accept = _PARTIAL if self._metadata_only else None
         lines = self._api.lines(
-            self._path, params=params, accept=accept, silence_s=self._tuning.silence_s, on_open=self._sink.well
+            self._path, params=params, accept=accept, silence_s=self._pace.silence_s, on_open=self._sink.well
         )
         async with contextlib.aclosing(lines):
             async for line in lines:
