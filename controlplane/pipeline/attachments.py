@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from controlplane import ir
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
@@ -88,6 +89,10 @@ class Attachments:
             return None
         ref = found.spec.parent_ref
         return ObjectKey(ref.group, ref.kind, ref.namespace or key.namespace, ref.name)
+
+    def wanted_by(self, route: Any) -> attachment.Attachment:
+        """Returns where a route would be that is not in force."""
+        return attachment.attach(self._objects, route, self.of_parent)
 
     def candidate(self, key: ObjectKey) -> CompiledRoute:
         """Returns what the newest version of a route compiles to."""

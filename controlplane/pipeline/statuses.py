@@ -44,6 +44,8 @@ class Statuses:
             return ObjectStatus()
         refused = self._refused(key, admitted)
         if is_route(key) and (admitted.object is None or admitted.object.supported):
+            if refused and self._objects.get(key) is None:
+                return self._refused_route(admitted, refused)
             return self._route(key, refused, admitted)
         if key.group == GATEWAY_GROUP and key.kind == "Gateway":
             return self._gateways.gateway(key, refused)
@@ -106,6 +108,13 @@ class Statuses:
             for parent in attachment.parents
         )
         return ObjectStatus(conditions=(*refused, *attachment.missing, *without_effect), parents=parents)
+
+    def _refused_route(self, admitted: Admitted, refused: tuple[Condition, ...]) -> ObjectStatus:
+        """Returns the status of a route that never was good: its own faults, at each parent that it wants of ours."""
+        if admitted.object is None:
+            return ObjectStatus(conditions=refused)
+        wanted = self._attachments.wanted_by(admitted.object)
+        return ObjectStatus(refused, tuple(ParentStatus(each.title, refused, each.ref) for each in wanted.parents))
 
     def _accepted(self, key: ObjectKey, parent: AttachedParent, faults: tuple[Condition, ...]) -> tuple[Condition, ...]:
         """Returns what a parent makes of a route, whose own faults count only where it might have been accepted."""

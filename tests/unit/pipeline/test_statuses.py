@@ -45,3 +45,18 @@ def test_a_filter_that_takes_its_rule_out_is_not_called_one_without_effect() -> 
     ((field, condition),) = said.items()
     assert field == "spec.rules[0].filters[0].externalAuth"
     assert (condition.type, condition.reason) == ("Accepted", "UnsupportedValue")
+
+
+def test_a_route_that_never_was_good_says_so_at_each_parent_that_it_wants() -> None:
+    pipeline = Pipeline()
+    listener = {"name": "http", "port": 80, "protocol": "HTTP"}
+    put(pipeline, document("GatewayClass", "dragoman", {"controllerName": "dragoman.dev/gateway-controller"}))
+    put(pipeline, document("Gateway", "edge", {"gatewayClassName": "dragoman", "listeners": [listener]}))
+    broken = [{"matches": [{"path": {"type": "RegularExpression", "value": "/a(b"}}], **SERVICE}]
+    parents = [{"name": "edge"}, {"name": "of-others"}]
+    route = put(pipeline, document("HTTPRoute", "shop", {"parentRefs": parents, "rules": broken}))
+    stabilise(pipeline)
+    (parent,) = pipeline.statuses.current()[route].parents
+    assert parent.ref.name == "edge"
+    ((type_, status, field),) = {(each.type, each.status, each.field) for each in parent.conditions}
+    assert (type_, status, field) == ("Accepted", "False", "spec.rules[0].matches[0].path.value")
