@@ -23,6 +23,21 @@ KEPT_VARIABLE = "DRAGOMAN_TEST_CLUSTER"
 LOGS = ROOT / "build" / "test-cluster"
 
 
+_BARE = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts tests that bring controllers of their own before those of the installed product, which would interfere."""
+    ours = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
+    config.stash[_BARE] = not all(map(_needs_product, ours))
+    items.sort(key=_needs_product)
+
+
+def _needs_product(item: pytest.Item) -> bool:
+    return "product" in getattr(item, "fixturenames", ())
+
+
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster with the Gateway API's experimental channel: the one that the environment names, or the rig's."""
@@ -32,6 +47,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if not named and (reason := why_no_rig()):
         pytest.skip(reason)
     with _ended_by_sigterm_too(), Cluster.existing(Path(named)) if named else _fresh(request) as cluster:
+        if cluster.ours and not cluster.fresh and request.config.stash[_BARE]:
+            cluster.uninstall()
         yield cluster
 
 
