@@ -65,6 +65,7 @@ class ControlPlane:
         on_key_set: Callable[[str], None] = lambda uri: None,
         methods: Mapping[str, Method] | None = None,
         may_begin: Callable[[], bool] = lambda: True,
+        policies_settled_elsewhere: Callable[[], bool] = lambda: True,
         fetch_key_sets: bool = True,
         remote_backends_only: bool = False,
     ) -> None:
@@ -77,6 +78,7 @@ class ControlPlane:
         self.cache = SnapshotCache(
             observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=on_settled),
             metrics=metrics,
+            policies_settled_elsewhere=policies_settled_elsewhere,
         )
         self.engine_metrics = EngineMetrics(self.engine)
         self.nacks: dict[tuple[str, str], Nack] = {}

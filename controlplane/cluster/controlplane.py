@@ -100,6 +100,7 @@ class ClusterControlPlane:
             on_key_set=self._fetched,
             methods={METHOD: self._attend},
             may_begin=self._may_begin,
+            policies_settled_elsewhere=self._policies_settled,
             fetch_key_sets=False,
             # Who may write a Backend is not who runs Envoy, whose admin endpoint is on loopback.
             remote_backends_only=True,
@@ -211,6 +212,9 @@ class ClusterControlPlane:
 
     def _may_begin(self) -> bool:
         return self.replicas.may_begin()
+
+    def _policies_settled(self) -> bool:
+        return self.replicas.policies_settled()
 
     async def _attend(self, context: Context, principal: Principal) -> End | None:
         return await self.replicas.attend(context, principal)

@@ -26,7 +26,8 @@ _PACE_S: Final = 0.002
 
 @dataclass(eq=False, slots=True)
 class _Stream:
-    telling: Telling
+    telling: Telling | None = None
+    member: Member | None = None
     ended: asyncio.Future[End] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -38,7 +39,7 @@ class Leading:
         presence: Presence,
         *,
         identity: str,
-        telling: Callable[[], Telling],
+        telling: Callable[[Callable[[], Member | None]], Telling],
         offered: Callable[[StandIns], None],
     ) -> None:
         self._presence = presence
@@ -59,7 +60,8 @@ class Leading:
     def each(self, do: Callable[[Telling], None]) -> None:
         """Has something done with what each follower is told."""
         for stream in self._streams:
-            do(stream.telling)
+            if stream.telling is not None:
+                do(stream.telling)
 
     async def attend(self, context: Context, principal: Principal) -> End | None:
         """Serves one stream, until cancelled; returns why it is ended, unless it was the follower."""
@@ -70,7 +72,8 @@ class Leading:
             return _NOT_LEADING
         if len(self._streams) >= _MAX_STREAMS:
             return End(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many replicas", "max_clients")
-        stream = _Stream(self._telling())
+        stream = _Stream()
+        stream.telling = self._telling(lambda: stream.member)
         self._streams[stream] = None
         try:
             return await self._serve(context, stream)
@@ -92,7 +95,8 @@ class Leading:
         first = decode(hello)
         if not isinstance(first, Hello) or first.replica == self._identity:
             raise MessageError("the first message must say which other replica this is")
-        member = self._presence.join(first.replica, first.address)
+        member = stream.member = self._presence.join(first.replica, first.address)
+        assert stream.telling is not None
         _log.info("replica %s follows, at %s", first.replica, context.peer())
         reading = asyncio.create_task(self._listen(context, member))
         writing = asyncio.create_task(stream.telling.run(context.write))

@@ -79,13 +79,24 @@ class KeySets(_Message):
     documents: dict[str, str]
 
 
+class Workers(_Message):
+    """From who leads: how far the workers of the services are that other replicas than this follower serve.
+
+    By the owner of their policies: the version that all of them have, empty where there are none, None where they
+    differ or have yet to acknowledge.
+    """
+
+    kind: Literal["workers"] = "workers"
+    have: dict[str, str | None]
+
+
 class Whole(_Message):
     """Everything there is has been told; what follows are changes."""
 
     kind: Literal["whole"] = "whole"
 
 
-Message = Hello | Clients | StandIns | KeySets | Whole
+Message = Hello | Clients | StandIns | KeySets | Workers | Whole
 _ADAPTER: Final[TypeAdapter[Message]] = TypeAdapter(Annotated[Message, Discriminator("kind")])
 
 

@@ -111,6 +111,24 @@ class Presence:
             return told.client
         return replace(told.client, unsettled_s=told.client.unsettled_s + self._clock() - told.at)
 
+    def workers_have(self, owner: str, *, but: Member | None = None, own: bool = True) -> str | None:
+        """Returns the version that all clients of an owner have; empty where there are none, None where that differs.
+
+        Those of one replica (`but`), or of this one, may be left out.
+        """
+        have: set[str | None] = set()
+        mine = list(self._own(owner)) if own else []
+        if mine:
+            have.add(self._versions.of(owner) if all(client.settled for client in mine) else None)
+        for member in self._members:
+            told = member.clients.get(owner)
+            if told and member is not but:
+                settled = all(each.client.settled for each in told.values())
+                have.add(member.versions.get(owner) if settled else None)
+        if not have:
+            return ""
+        return have.pop() if len(have) == 1 else None
+
     # What happens
 
     def join(self, replica: str, address: str) -> Member:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import chain
 from typing import Final
 
 from controlplane.engine import Step
 from controlplane.replicas.following import Following, Leader, Trusted
 from controlplane.replicas.leading import Leading
-from controlplane.replicas.messages import Hello, KeySets, Message, StandIns
+from controlplane.replicas.messages import Hello, KeySets, Message, StandIns, Workers
 from controlplane.replicas.presence import Member, Presence
 from controlplane.replicas.report import Report
 from controlplane.replicas.standins import Agreement
@@ -20,7 +20,7 @@ from controlplane.replicas.telling import Telling
 from controlplane.replicas.versions import Versions
 from controlplane.server import ControlPlane
 from controlplane.xds.events import ClientSummary, Nack, StreamEvent
-from controlplane.xds.identity import Principal
+from controlplane.xds.identity import SERVICE_OWNERS, Principal
 from controlplane.xds.server import Context, End
 
 _log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ PATIENCE_S: Final = 3.0
 """For how long a replica that starts waits for what the leader has decided, if it needs that."""
 ALONE_S: Final = 10.0
 """After how long without a leader a replica fetches key sets itself."""
+_POLICIES_WITHIN_S: Final = 1.0
 _LOOK_AGAIN_S: Final = 0.25
 
 Others = Callable[[], Awaitable[frozenset[str] | None]]
@@ -66,9 +67,11 @@ class Replicas:
         self._clock = clock
         self._others = others
         self._agreement = Agreement(plane.engine)
-        self._versions = Versions(plane.cache.snapshot, clock)
+        self._versions = Versions(plane.cache.published, clock)
+        self._told_of = on_change
+        self._workers: Mapping[str, str | None] = {}
         self._presence = Presence(
-            own=plane.cache.clients, versions=self._versions, on_change=on_change, later=_later, clock=clock
+            own=plane.cache.clients, versions=self._versions, on_change=self._told, later=_later, clock=clock
         )
         self._leading = Leading(
             self._presence, identity=identity, telling=self._tell_follower, offered=self._remembered
@@ -155,6 +158,23 @@ class Replicas:
         here = {member.address for member in self._presence.members if member.whole}
         return self._expected is not None and self._expected <= here
 
+    def policies_settled(self) -> bool:
+        """Says whether the workers that other replicas serve have the policies that are published here.
+
+        For a while after these have changed: where replicas of two versions differ, there is nothing to wait for.
+        """
+        return all(
+            self.workers_elsewhere(owner) in ("", self._versions.of(owner))
+            for owner in SERVICE_OWNERS
+            if self._versions.age_s(owner) < _POLICIES_WITHIN_S
+        )
+
+    def workers_elsewhere(self, owner: str) -> str | None:
+        """Returns which policies the workers have that other replicas serve: as `Workers` says."""
+        if self._leads:
+            return self._presence.workers_have(owner, own=False)
+        return self._workers.get(owner, "")
+
     # What happens
 
     def trust(self, authorities: str, server_name: str) -> None:
@@ -165,6 +185,8 @@ class Replicas:
         """Takes in what a step has changed."""
         self._versions.published(step.snapshots)
         self._leading.each(lambda telling: telling.touch_objects(step.changed))
+        if not SERVICE_OWNERS.isdisjoint(step.snapshots):
+            self._leading.each(Telling.touch_workers)
         if (telling := self._to_leader) is not None:
             telling.touch_objects(step.changed)
             telling.touch_owners(step.snapshots)
@@ -173,6 +195,8 @@ class Replicas:
         """Takes in that a client of an owner has answered, or is to be sent something."""
         if (telling := self._to_leader) is not None:
             telling.touch_owners((owner,))
+        if owner in SERVICE_OWNERS:
+            self._leading.each(Telling.touch_workers)
 
     def came_or_went(self, event: StreamEvent) -> None:
         """Takes in that a client has come or gone."""
@@ -206,8 +230,17 @@ class Replicas:
     async def _ask(self) -> None:
         self._expected = await self._others()
 
-    def _tell_follower(self) -> Telling:
-        return Telling(self._hello, self._agreement, key_sets=lambda: self._plane.key_sets.known)
+    def _told(self, owner: str) -> None:
+        if owner in SERVICE_OWNERS:
+            self._plane.cache.policies_moved()
+            self._leading.each(Telling.touch_workers)
+        self._told_of(owner)
+
+    def _tell_follower(self, follower: Callable[[], Member | None]) -> Telling:
+        def workers() -> Mapping[str, str | None]:
+            return {owner: self._presence.workers_have(owner, but=follower()) for owner in SERVICE_OWNERS}
+
+        return Telling(self._hello, self._agreement, key_sets=lambda: self._plane.key_sets.known, workers=workers)
 
     def _tell_leader(self) -> Telling:
         report = Report(self._plane.cache.clients, self._plane.nacks.values, self._versions)
@@ -223,6 +256,9 @@ class Replicas:
             self._publish(self._agreement.decided(message))
         elif isinstance(message, KeySets):
             self._plane.key_sets.take(message.documents)
+        elif isinstance(message, Workers):
+            self._workers = message.have
+            self._plane.cache.policies_moved()
 
     def _heard_all(self) -> None:
         if self._alone is not None:
@@ -232,6 +268,7 @@ class Replicas:
         self._begin()
 
     def _lost(self) -> None:
+        self._workers = {}
         self._agreement.forget_decisions()
         if self._following is not None and self._alone is None and not self._leads:
             fetch = self._plane.key_sets.fetch

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from controlplane.api.meta import ObjectKey
-from controlplane.replicas.messages import Hello, KeySets, Message, StandIn, StandIns, Whole, batches, encode
+from controlplane.replicas.messages import Hello, KeySets, Message, StandIn, StandIns, Whole, Workers, batches, encode
 from controlplane.replicas.report import Report
 from controlplane.replicas.standins import Agreement
 
@@ -30,11 +30,14 @@ class Telling:
         *,
         report: Report | None = None,
         key_sets: Callable[[], Mapping[str, str]] = dict,
+        workers: Callable[[], Mapping[str, str | None]] = dict,
     ) -> None:
         self._hello = hello
         self._agreement = agreement
         self._report = report
         self._key_sets = key_sets
+        self._workers = workers
+        self._workers_told: Mapping[str, str | None] = {}
         self._standing: dict[ObjectKey, StandIn] = {}
         self._objects: dict[ObjectKey, None] = dict.fromkeys(agreement.all())
         self._uris: dict[str, None] = dict.fromkeys(key_sets())
@@ -60,14 +63,19 @@ class Telling:
             self._report.touch(owners)
             self._due.set()
 
+    def touch_workers(self) -> None:
+        """Has the workers of the services looked at."""
+        self._due.set()
+
     async def run(self, write: Callable[[bytes], Awaitable[object]]) -> None:
         """Tells until cancelled, or until `write` raises."""
         await write(encode(self._hello))
         pause_s = await self._tell(write)
         await write(encode(Whole()))
         while True:
-            await self._due.wait()
+            # What happens alone is told at once; what follows closely is gathered.
             await asyncio.sleep(pause_s)
+            await self._due.wait()
             self._due.clear()
             pause_s = await self._tell(write)
 
@@ -81,6 +89,9 @@ class Telling:
         return min(max(GATHER_S, took_s * _SHARE), _LONGEST_GATHER_S)
 
     def _messages(self) -> Iterator[Message]:
+        if (workers := self._workers()) != self._workers_told:
+            self._workers_told = workers
+            yield Workers(have=dict(workers))
         yield from self._key_set_messages()
         yield from self._stand_in_messages()
         if self._report is not None:

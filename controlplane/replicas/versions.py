@@ -38,15 +38,18 @@ class Versions:
         return self.clock() - self._published_at.get(owner, float("-inf"))
 
     def of(self, owner: str) -> str:
-        """Returns the version of the owner's snapshot; empty where it has none."""
-        snapshot = self.snapshot(owner)
-        if snapshot is None:
-            return ""
+        """Returns the version of the owner's snapshot; one that is empty is as good as none."""
+        snapshot = self.snapshot(owner) or Snapshot()
         before, after = self._digests.get(owner, {}), dict[str, tuple[_Typed, bytes]]()
         for type_url, resources in snapshot.resources.items():
+            if not resources:
+                continue
             known = before.get(type_url)
             after[type_url] = known if known is not None and known[0] is resources else (resources, _digest(resources))
-        self._digests[owner] = after
+        if after:
+            self._digests[owner] = after
+        else:
+            self._digests.pop(owner, None)
         return hashlib.blake2b(b"".join(after[each][1] for each in sorted(after)), digest_size=8).hexdigest()
 
 

@@ -77,7 +77,9 @@ class SnapshotCache:
         timing: Timing | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_names_per_client: int = 100_000,
+        policies_settled_elsewhere: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`policies_settled_elsewhere` says whether the workers that other replicas serve have their policies."""
         self.metrics = metrics or XdsMetrics()
         self._observers = observers or Observers()
         self._timing = timing or Timing()
@@ -86,6 +88,7 @@ class SnapshotCache:
         self._owners: dict[str, _Owner] = {}
         self._complete = False
         self._waiters: list[_Waiter] = []
+        self._settled_elsewhere = policies_settled_elsewhere
         self._numbers = itertools.count(1)
 
     def publish(self, snapshots: Mapping[str, Snapshot]) -> None:
@@ -125,6 +128,18 @@ class SnapshotCache:
         """Returns what the owner's clients are sent; None before its first snapshot."""
         known = self._owners.get(owner)
         return known.served if known is not None else None
+
+    def published(self, owner: str) -> Snapshot | None:
+        """Returns what was last published for an owner: without what lingers."""
+        known = self._owners.get(owner)
+        return known.published if known is not None and known.named else None
+
+    def policies_moved(self) -> None:
+        """Takes in that `policies_settled_elsewhere` may have come true."""
+        if self._policies_settled():
+            for session in self._all_sessions():
+                if session.client.holds_routes:
+                    session.wake()
 
     def clients(self, owner: str | None = None) -> tuple[ClientSummary, ...]:
         """Returns how far each connected client (of an owner) is."""
@@ -258,16 +273,15 @@ class SnapshotCache:
 
     def _settlement_changed(self, owner: str) -> None:
         self._tell(self._observers.on_settled, owner)
-        if owner in SERVICE_OWNERS and self._policies_settled():
-            for session in self._all_sessions():
-                if session.client.holds_routes:
-                    session.wake()
+        if owner in SERVICE_OWNERS:
+            self.policies_moved()
         for waiter in self._waiters:
             if not waiter.future.done() and self.settled(waiter.owner):
                 waiter.future.set_result(None)
 
     def _policies_settled(self) -> bool:
-        return all(session.client.lagging for session in self._unsettled_services())
+        here = all(session.client.lagging for session in self._unsettled_services())
+        return here and self._settled_elsewhere()
 
     def _unsettled_services(self) -> Iterable[Session]:
         for owner in SERVICE_OWNERS:

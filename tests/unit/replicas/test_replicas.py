@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -11,11 +12,12 @@ import pytest
 from controlplane.api.load import key_of
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.status.programmed import programmed
-from controlplane.xds.resources import CLUSTER, LISTENER
+from controlplane.xds.identity import RATE_LIMIT_OWNER
+from controlplane.xds.resources import CLUSTER, LISTENER, RATE_LIMIT_CONFIG, ROUTE
 from tests.support.certificates import Authority
-from tests.support.manifests import endpoint_slice, route, rule, service
+from tests.support.manifests import Manifest, endpoint_slice, manifest, route, rule, service
 from tests.support.waiting import until
-from tests.unit.replicas.world import OWNER, SERVED, Replica, World
+from tests.unit.replicas.world import OWNER, SERVED, Envoy, Replica, World
 
 GATEWAY = ObjectKey(GATEWAY_GROUP, "Gateway", "demo", "edge")
 
@@ -209,3 +211,38 @@ async def test_a_replica_is_sent_no_resources(world: World, stack: AsyncExitStac
 
 def _as_replica(sign: Callable[..., str]) -> Callable[..., str]:
     return lambda *_: sign("system", "dragoman-controlplane")
+
+
+def limited(requests: int) -> Manifest:
+    target = {"group": GATEWAY_GROUP, "kind": "HTTPRoute", "name": "open"}
+    limit = {"global": {"rules": [{"limit": {"requests": requests, "unit": "Minute"}}]}}
+    return manifest(
+        "dragoman.dev/v1alpha1", "BackendTrafficPolicy", "limit", {"targetRefs": [target], "rateLimit": limit}
+    )
+
+
+@pytest.mark.parametrize("worker_at_leader", [True, False])
+async def test_routes_wait_for_workers_that_another_replica_serves(
+    world: World, stack: AsyncExitStack, worker_at_leader: bool
+) -> None:
+    leader, follower = await two(world, stack)
+    await until(lambda: follower.following(), what="the follower to follow")
+    near, far = (follower, leader) if worker_at_leader else (leader, follower)
+    async with far.limiter() as worker, near.envoy() as envoy:
+        await worker.fetch(RATE_LIMIT_CONFIG)
+        await envoy.settle()
+        await leader.knows("envoy")
+        await until(lambda: near.replicas.workers_elsewhere(RATE_LIMIT_OWNER), what="the worker to be known")
+        for each in (leader, follower):
+            each.source.put(limited(10))
+        config = await worker.receive()
+        routes = asyncio.create_task(until_routes(envoy))
+        assert not (await asyncio.wait((routes,), timeout=0.1))[0]
+        await worker.ack(config)
+        await routes
+        assert near.overdue("policy") == 0
+
+
+async def until_routes(envoy: Envoy) -> None:
+    while (await envoy.take()).type_url != ROUTE:
+        pass

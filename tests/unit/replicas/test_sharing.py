@@ -154,7 +154,8 @@ async def test_key_sets_are_fetched_by_who_leads_and_used_by_all(world: World, s
     for each in (leader, follower):
         await until(lambda each=each: each.key_set(issuer.uri) is not None, what="the key set")
     assert issuer.fetches == 1
-    assert leader.plane.cache.snapshot(OWNER) == follower.plane.cache.snapshot(OWNER)
+    same = lambda: leader.plane.cache.snapshot(OWNER) == follower.plane.cache.snapshot(OWNER)  # noqa: E731
+    await until(same, what="the same snapshot")
     late = await world.replica(stack, "three", *SERVED, policy)
     await until(lambda: late.plane.ready and late.following(), what="a third to follow")
     assert late.key_set(issuer.uri) == leader.key_set(issuer.uri)

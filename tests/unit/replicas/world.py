@@ -25,7 +25,7 @@ from controlplane.server import ControlPlane
 from controlplane.sources.changes import Changes, Origin, RawObject
 from controlplane.xds.authentication import Authenticated
 from controlplane.xds.credentials import KeyPair, ServerTls
-from controlplane.xds.identity import Principal
+from controlplane.xds.identity import RATE_LIMIT_OWNER, Principal
 from controlplane.xds.metrics import XdsMetrics
 from controlplane.xds.resources import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from controlplane.xds.server import Context, End
@@ -40,6 +40,7 @@ from tests.unit.xds.wire_clients import DeltaClient
 
 NAME = "dragoman.system.svc"
 ACCOUNT = ("system", "dragoman-controlplane")
+LIMITER = ("system", "dragoman-ratelimit")
 OWNER = "demo/edge"
 SERVED: tuple[Manifest, ...] = (
     gateway_class(),
@@ -110,7 +111,8 @@ class Replica:
         self.expected: frozenset[str] | None = None
         leaf = world.authority.leaf(NAME)
         tls = ServerTls(KeyPair(leaf.cert_pem.encode(), leaf.key_pem.encode()))
-        admission = Authenticated(ServiceAccountTokens(world.issuer.fetch, replicas=ACCOUNT), tls)
+        tokens = ServiceAccountTokens(world.issuer.fetch, services={LIMITER: "ratelimit"}, replicas=ACCOUNT)
+        admission = Authenticated(tokens, tls)
         self.token = Path(world.folder.name) / name
         self.token.write_text(world.issuer.token(*account))
         self.plane = ControlPlane(
@@ -124,6 +126,7 @@ class Replica:
             on_key_set=lambda uri: self.replicas.fetched(uri),
             methods={METHOD: self._attend},
             may_begin=lambda: self.replicas.may_begin(),
+            policies_settled_elsewhere=lambda: self.replicas.policies_settled(),
             fetch_key_sets=False,
             metrics=XdsMetrics(self.registry),
         )
@@ -196,12 +199,17 @@ class Replica:
         """Returns an Envoy of the Gateway, not connected yet."""
         return Envoy(self, node_id)
 
+    def limiter(self) -> Peer:
+        """Returns a worker of the rate limit service, not connected yet."""
+        return Peer(self, RATE_LIMIT_OWNER, "limiter", LIMITER)
+
     async def knows(self, *node_ids: str, settled: bool = True) -> None:
         """Waits until exactly these clients of the Gateway are known, and settled or not."""
 
         def known() -> bool:
             clients = self.replicas.clients(OWNER)
-            return sorted(c.node_id for c in clients) == sorted(node_ids) and all(c.settled == settled for c in clients)
+            as_awaited = all(client.settled == settled and ROUTE in client.types for client in clients)
+            return as_awaited and sorted(client.node_id for client in clients) == sorted(node_ids)
 
         detail = lambda: str(self.replicas.clients(OWNER))  # noqa: E731
         await until(known, what=f"{node_ids} to be known at {self.identity}", detail=detail)
@@ -209,6 +217,10 @@ class Replica:
     def refused(self) -> float:
         """How many streams were refused to those who are not who they should be."""
         return self.registry.get_sample_value("dragoman_xds_refused_streams_total", {"reason": "identity"}) or 0
+
+    def overdue(self, awaited: str) -> float:
+        """How many pushes went on although what they waited for had not come."""
+        return self.registry.get_sample_value("dragoman_xds_overdue_total", {"awaited": awaited}) or 0
 
     def following(self) -> bool:
         """Whether it has heard everything from who leads."""
@@ -221,20 +233,28 @@ class Replica:
         return self.plane.engine.pipeline.objects.accepted.peek(key)
 
 
-class Envoy(DeltaClient):
-    """Subscribes to what Envoys do, and accepts what comes when it is told to."""
+class Peer(DeltaClient):
+    """Comes by TLS and shows the token of a service account."""
 
-    def __init__(self, replica: Replica, node_id: str) -> None:
-        super().__init__(replica.address, OWNER, node_id=node_id)
+    def __init__(self, replica: Replica, owner: str, node_id: str, account: tuple[str, str]) -> None:
+        super().__init__(replica.address, owner, node_id=node_id)
         self._world = replica.world
+        self._account = account
 
     async def __aenter__(self) -> Any:
         options = [("grpc.ssl_target_name_override", NAME), ("grpc.use_local_subchannel_pool", 1)]
         credentials = grpc.ssl_channel_credentials(self._world.authority.cert_pem.encode())
         self._channel = grpc.aio.secure_channel(self._address, credentials, options=options)
-        token = self._world.issuer.token("demo", "dragoman-edge")
+        token = self._world.issuer.token(*self._account)
         self._call = self._channel.stream_stream(self.method)(metadata=shown(token))
         return self
+
+
+class Envoy(Peer):
+    """Subscribes to what Envoys do, and accepts what comes when it is told to."""
+
+    def __init__(self, replica: Replica, node_id: str) -> None:
+        super().__init__(replica, OWNER, node_id, ("demo", "dragoman-edge"))
 
     async def settle(self) -> None:
         """Subscribes and accepts."""
