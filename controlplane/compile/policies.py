@@ -37,12 +37,21 @@ class Level:
     scope: str = ""  # whose requests count together towards its limits; those of the whole route where empty
 
 
+class FieldSource(NamedTuple):
+    """The policy that a field of `ir.Policies` in force is from, and the path of the field there."""
+
+    field: str
+    policy: ObjectKey
+    path: str
+
+
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What is in force, and what is to be said about the policies that it was made from."""
+    """What is in force, what is to be said about the policies that it was made from, and what is from which."""
 
     policies: ir.Policies
     notes: tuple[Note, ...] = ()
+    sources: tuple[FieldSource, ...] = ()
 
 
 NOTHING = Merged(ir.Policies())
@@ -56,7 +65,7 @@ def merge(levels: Sequence[Level], *, scope: str) -> Merged:
     if not any(level.policies for level in levels):
         return NOTHING
     notes: list[Note] = []
-    security = _merge_security([_winners(level, Security, notes) for level in levels], levels, notes)
+    security, sources = _merge_security([_winners(level, Security, notes) for level in levels], levels, notes)
     limits, own_scope = _most_specific([(_winners(level, Limits, notes), level.scope) for level in levels])
     global_limit = limits.global_limit if limits is not None else None
     keys = [policy.key for level in levels for policy in level.policies]
@@ -67,7 +76,7 @@ def merge(levels: Sequence[Level], *, scope: str) -> Merged:
         limit_scope=(own_scope or scope) if scoped(global_limit) else "",
         origins=tuple(dict.fromkeys(str(key) for key in keys)),
     )
-    return Merged(policies, tuple(notes))
+    return Merged(policies, tuple(notes), (*sources, *_limit_sources(limits)))
 
 
 def scoped(limit: ir.GlobalLimit | None) -> bool:
@@ -102,13 +111,18 @@ class _Owned(NamedTuple):
     of_route: bool
 
 
-def _merge_security(winners: Sequence[Security | None], levels: Sequence[Level], notes: list[Note]) -> ir.Policies:
+def _merge_security(
+    winners: Sequence[Security | None], levels: Sequence[Level], notes: list[Note]
+) -> tuple[ir.Policies, tuple[FieldSource, ...]]:
     fields: dict[str, _Owned] = {}
     deny: ir.Deny | None = None
+    denied: list[FieldSource] = []
     for policy, level in zip(winners, levels, strict=True):
         if policy is None:
             continue
-        deny = deny or policy.deny
+        if deny is None and policy.deny is not None:
+            deny = policy.deny
+            denied.append(FieldSource("deny", policy.key, ""))
         _drop(fields, policy, level, notes)
         for name, path in _FIELDS.items():
             value = getattr(policy, name)
@@ -123,9 +137,22 @@ def _merge_security(winners: Sequence[Security | None], levels: Sequence[Level],
             else:
                 fields[name] = _Owned(value, policy, level.of_route)
     values = {name: owned.value for name, owned in fields.items()}
+    sources = {name: _source(name, owned) for name, owned in fields.items()}
     if "api_keys" in fields and "keys" not in fields and fields["api_keys"].policy.hashed_keys is not None:
         values |= {"api_keys": None, "keys": fields["api_keys"].policy.hashed_keys}
-    return _bound(ir.Policies(**values, deny=deny), fields, notes)
+        sources["keys"] = sources.pop("api_keys")._replace(field="keys")
+    bound = _bound(ir.Policies(**values, deny=deny), fields, notes, denied)
+    return bound, (*sources.values(), *denied)
+
+
+def _source(name: str, owned: _Owned) -> FieldSource:
+    return FieldSource(name, owned.policy.key, _FIELDS[name.removeprefix("own_")])
+
+
+def _limit_sources(limits: Limits | None) -> Iterable[FieldSource]:
+    for name in ("local", "global") if limits is not None else ():
+        if limits is not None and getattr(limits, f"{name}_limit") is not None:
+            yield FieldSource(f"{name}_limit", limits.key, f"spec.rateLimit.{name}")
 
 
 def _drop(fields: dict[str, _Owned], policy: Security, level: Level, notes: list[Note]) -> None:
@@ -151,14 +178,18 @@ def _guards(name: str, owned: _Owned) -> bool:
     return name in AUTHENTICATION and not owned.of_route
 
 
-def _bound(policies: ir.Policies, fields: dict[str, _Owned], notes: list[Note]) -> ir.Policies:
+def _bound(
+    policies: ir.Policies, fields: dict[str, _Owned], notes: list[Note], denied: list[FieldSource]
+) -> ir.Policies:
     """Binds the rules of authorizations to the providers whose tokens they are about."""
     wanted = {name: getattr(policies, name) for name in ("authorization", "own_authorization") if name in fields}
     policies = _reading_claims(policies, {rule.provider for each in wanted.values() for rule in each.rules})
     for name, authorization in wanted.items():
-        bound = _bind(authorization, policies.jwt, fields[name], fields.get("jwt"), notes)
+        owned_by = fields[name]
+        bound = _bind(authorization, policies.jwt, owned_by, fields.get("jwt"), notes)
         if isinstance(bound, ir.Deny):
             policies = replace(policies, deny=policies.deny or bound)
+            denied.append(FieldSource("deny", owned_by.policy.key, notes[-1][1].field))
         else:
             policies = replace(policies, **{name: bound})
     return policies

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
-from controlplane.compile import gateway, hosts, precedence
+from controlplane.compile import hosts, precedence
 from controlplane.compile.protocols import PROTOCOLS
 from controlplane.graph import Derived, Graph
 from controlplane.pipeline.attachments import Attachments
@@ -57,6 +57,14 @@ class HttpRoutes:
     def configuration(self, gateway_key: ObjectKey, name: str) -> Resource:
         """Returns a RouteConfiguration of a Gateway."""
         return self._route_config.get((gateway_key, name))
+
+    def domains(self, gateway_key: ObjectKey, name: str) -> tuple[tuple[str, Place | None], ...]:
+        """Returns the domains of a RouteConfiguration, and whose each is; None: another connection's."""
+        return self._config_domains.get((gateway_key, name))
+
+    def routes(self, place: Place, domain: str) -> list[tuple[ObjectKey, Entry]]:
+        """Returns the routes of a virtual host in the order in which they are tried, each with its object."""
+        return [(at[1], entry) for _, entry, at, _ in self._ranked((place, domain))]
 
     def targets(self, key: ObjectKey) -> Iterable[tuple[str, list[ir.Route]]]:
         """Yields the exact domains of a Gateway, each with its routes in the order of precedence."""
@@ -139,21 +147,20 @@ class HttpRoutes:
         Apart from the hosts, since most changes of routes leave their domains as they are.
         """
         gateway_key, name = key
-        identity = f"{gateway_key.namespace}/{gateway_key.name}"
-        judged = self._attachments.judged.get(gateway_key) or ()
-        serving = [each for each in judged if each.serves and each.transport == "TCP"]
-        mine = [each for each in serving if gateway.route_config_name(identity, each) == name]
-        peers = [each for each in serving if mine and each.port == mine[0].port]
-        owners = {(each.hostname or hosts.ANY).lower(): each for each in peers}
+        served = self._attachments.serving.get(gateway_key)
+        mine = dict.fromkeys(served.configurations.get(name, ()))
         found: dict[str, Place | None] = {}
-        for listener in mine:
-            place = Place(gateway_key, listener.id)
+        for place in (Place(gateway_key, id_) for id_ in mine):
+            listener = self._attachments.listener_of(place)
+            if listener is None:
+                continue
+            owners = served.hostnames[listener.port, listener.transport]
             for domain in {*self._attachments.domains.get(place), (listener.hostname or hosts.ANY).lower()}:
                 owner = owners[hosts.most_specific(owners, domain) or hosts.ANY]
                 if owner in mine:
-                    found[domain] = Place(gateway_key, owner.id)
-        if mine and mine[0].protocol == "HTTPS":
-            found |= dict.fromkeys(hosts.misdirected(mine[0].hostname, owners))
+                    found[domain] = Place(gateway_key, owner)
+            if listener.protocol == "HTTPS":
+                found |= dict.fromkeys(hosts.misdirected(listener.hostname, owners))
         return tuple(sorted(found.items(), key=lambda each: each[0]))
 
     def _compute_route_config(self, key: tuple[ObjectKey, str]) -> Resource:

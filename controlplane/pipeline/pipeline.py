@@ -17,6 +17,7 @@ from controlplane.pipeline.http import HttpRoutes
 from controlplane.pipeline.infrastructure import Infrastructures
 from controlplane.pipeline.listeners import Listeners
 from controlplane.pipeline.objects import Admitted, Objects
+from controlplane.pipeline.parts import Parts
 from controlplane.pipeline.policies import Place, PolicyIndex, RoutePolicies
 from controlplane.pipeline.policy_statuses import PolicyStatuses
 from controlplane.pipeline.projection import GrpcProjection
@@ -67,6 +68,7 @@ class Pipeline:
         self._typed = graph.derive("resources", self._compute_typed)
         self._snapshot = graph.derive("snapshot", self._compute_snapshot)
         self.snapshots = graph.root(attachments.our_gateways, self._snapshot)
+        self.parts = Parts(self.objects, self.policies, attachments, self._listeners, self._http)
         self.infrastructure = Infrastructures(graph, self.objects, attachments)
         self.grpc = GrpcProjection(
             graph,

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from dragoman import __version__
-from dragoman.cli import key, offline, serve, services, up
+from dragoman.cli import explain, key, offline, serve, services, up
 from dragoman.cli.errors import CommandError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("ratelimit")(services.ratelimit)
 app.command("bootstrap")(offline.bootstrap)
 app.command("validate")(offline.validate)
 app.command("translate")(offline.translate)
+app.command("explain")(explain.explain)
 app.add_typer(key.app, name="key")
 
 

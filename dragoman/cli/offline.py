@@ -31,7 +31,7 @@ def validate(
 
     Exit code 0: nothing is wrong; 1: something is. Nothing is started and nothing is contacted.
     """
-    found = report(_engine(folder))
+    found = report(engine_of(folder))
     if all_:
         _show_statuses(found)
     for finding in found.findings:
@@ -47,7 +47,7 @@ def translate(
     gateway: Annotated[str | None, typer.Option(help="Only this Gateway (NAMESPACE/NAME).")] = None,
 ) -> None:
     """Print the Envoy configuration of each Gateway of a folder as YAML; private keys and credentials are redacted."""
-    engine = _engine(folder)
+    engine = engine_of(folder)
     out: dict[str, Any] = {}
     for key, snapshot in sorted(engine.pipeline.snapshots.current().items()):
         name = f"{key.namespace}/{key.name}"
@@ -80,7 +80,7 @@ def bootstrap(
     typer.echo(bootstrap_yaml(document), nl=False)
 
 
-def _engine(folder: Path) -> Engine:
+def engine_of(folder: Path) -> Engine:
     """Returns an engine that has taken in a folder, without asking the DNS: no object waits for it."""
     engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
     engine.apply(FileSource(folder).read())

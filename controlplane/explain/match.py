@@ -1,0 +1,60 @@
+# pyright: standard, reportMissingTypeStubs=false
+"""Whether a match of a rule holds for a request, condition by condition, as Envoy judges it."""
+
+from __future__ import annotations
+
+import re2
+
+from controlplane.explain.model import Check
+from controlplane.explain.request import Seen
+from controlplane.ir import Match, PathMatch, ValueMatch
+
+
+def checks(match: Match, request: Seen) -> tuple[Check, ...]:
+    """Returns the verdict on every condition of a match; it matches where all of them hold."""
+    found = [Check("path", path_in_words(match.path), request.path, path_holds(match.path, request.path))]
+    if match.method is not None:
+        found.append(Check("method", match.method, request.method, match.method == request.method))
+    found += [_value("header", each, request.headers.get(each.name)) for each in match.headers]
+    found += [_value("query parameter", each, request.query.get(each.name)) for each in match.query]
+    return tuple(found)
+
+
+def path_holds(path: PathMatch, asked: str) -> bool:
+    """Says whether a path, without its query, is matched."""
+    if path.kind == "Exact":
+        return asked == path.value
+    if path.kind == "RegularExpression":
+        return _fullmatch(path.value, asked)
+    return path.value == "/" or asked == path.value or asked.startswith(f"{path.value}/")
+
+
+def path_in_words(path: PathMatch) -> str:
+    """Returns what is asked of the path."""
+    if path.kind == "Exact":
+        return f"exactly {path.value}"
+    if path.kind == "RegularExpression":
+        return f"all of it like {path.value}"
+    return "any" if path.value == "/" else f"{path.value} or below"
+
+
+def in_words(match: Match) -> str:
+    """Returns a match in one line."""
+    values = [*((each, "header") for each in match.headers), *((each, "query") for each in match.query)]
+    others = [f"{kind} {each.name}{'~' if each.regex else '='}{each.value}" for each, kind in values]
+    signs = {"Exact": "=", "PathPrefix": "", "RegularExpression": "~"}
+    return " ".join(filter(None, [match.method, signs[match.path.kind] + match.path.value, *others]))
+
+
+def _value(kind: str, wanted: ValueMatch, given: str | None) -> Check:
+    holds = given is not None and (_fullmatch(wanted.value, given) if wanted.regex else given == wanted.value)
+    return Check(f"{kind} {wanted.name}", f"like {wanted.value}" if wanted.regex else wanted.value, given, holds)
+
+
+def _fullmatch(pattern: str, text: str) -> bool:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.fullmatch(pattern, text, options) is not None
+    except re2.error:
+        return False
