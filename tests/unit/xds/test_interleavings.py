@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -132,6 +134,16 @@ class Scene:
         ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    """Rejections are a part of these tests, by the thousand; what logs they are is for others to test."""
+    logger = logging.getLogger("controlplane.xds")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(before)
+
+
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     steps=st.lists(STEPS, max_size=40),
@@ -142,7 +154,6 @@ class Scene:
 def test_no_state_refers_to_what_is_missing_and_all_clients_converge(
     steps: list[tuple[str, Any]], first: dict[str, Snapshot], last: dict[str, Snapshot], protocol: Protocol
 ) -> None:
-    logging.getLogger("controlplane.xds").setLevel(logging.ERROR)
     scene = Scene(protocol, first)
     for action, value in steps:
         scene.step(action, value)
