@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 ANY = "*"
 
@@ -25,14 +25,9 @@ def covers(pattern: str, domain: str) -> bool:
     return pattern.startswith("*.") and domain != ANY and domain.removeprefix("*").endswith(pattern[1:])
 
 
-def specificity(domain: str) -> tuple[int, int]:
-    """Orders domains: exact before wildcard, longer before shorter. Smaller sorts first."""
-    return (domain.startswith("*"), -len(domain))
-
-
-def most_specific(patterns: Iterable[str], domain: str) -> str | None:
-    """Returns the most specific of `patterns` that covers a domain."""
-    return min((p for p in patterns if covers(p, domain)), key=specificity, default=None)
+def most_specific(patterns: Collection[str], domain: str) -> str | None:
+    """Returns the most specific of `patterns` (a set or a mapping: there may be thousands) that covers a domain."""
+    return next((each for each in candidates(domain) if each in patterns), None)
 
 
 def _narrower(one: str, other: str) -> str | None:
@@ -59,5 +54,5 @@ def misdirected(listener: str | None, peers: Iterable[str]) -> tuple[str, ...]:
     A client may reuse a connection for another name (RFC 9110 §7.4); `peers` are the hostnames on the same port.
     """
     mine = (listener or ANY).lower()
-    closer = [peer for peer in peers if peer != mine and covers(mine, peer)]
+    closer = [peer for peer in peers if peer != mine and covers(mine, peer)] if mine.startswith("*") else []
     return tuple(closer if mine == ANY else [ANY, *closer])

@@ -51,47 +51,71 @@ def conflicts(sources: Iterable[Sequence[Member]]) -> Mapping[str, Condition]:
     listeners", ListenerSetSpec.listeners).
     """
     found: dict[str, Condition] = {}
-    taken: dict[tuple[int, str], list[Member]] = {}
+    taken: dict[tuple[int, str], _Place] = {}
     for members in sources:
-        free: dict[tuple[int, str], list[Member]] = {}
+        free: list[Member] = []
+        rivals: dict[tuple[int, str], _Place] = {}
         for one in members:
-            condition = _first(one, taken.get(one.place, ()))
+            before = taken.setdefault(one.place, _Place())
+            condition = before.clash(one)
             if condition is not None:
                 found[one.id] = condition
             else:
-                free.setdefault(one.place, []).append(one)
-        for place, rivals in free.items():
-            for one in rivals:
-                condition = _first(one, rivals)
-                if condition is not None:
-                    found[one.id] = condition
-            taken.setdefault(place, []).extend(rivals)
+                free.append(one)
+                rivals.setdefault(one.place, _Place()).add(one)
+        for one in free:
+            condition = rivals[one.place].clash(one)
+            if condition is not None:
+                found[one.id] = condition
+            taken[one.place].add(one)
     return found
 
 
-def _first(one: Member, others: Iterable[Member]) -> Condition | None:
-    return next((clash for other in others if other is not one and (clash := _clash(one, other)) is not None), None)
+class _Place:
+    """The listeners of one place, each found by what it could clash with: there may be thousands."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._protocols: set[str] = set()
+        # The first two with a protocol, and of these with a hostname: one of them may be who asks.
+        self._first: dict[tuple[str | None, ...], list[tuple[int, Member]]] = {}
+
+    def add(self, member: Member) -> None:
+        """Takes a listener in."""
+        for key in ((member.protocol,), (member.protocol, member.spec.hostname)):
+            kept = self._first.setdefault(key, [])
+            if len(kept) < 2:
+                kept.append((self._count, member))
+        self._protocols.add(member.protocol)
+        self._count += 1
+
+    def clash(self, one: Member) -> Condition | None:
+        """Returns what is to be said of a listener that cannot be told apart from another one here."""
+        others = [each for key in self._keys(one) for each in self._first.get(key, ()) if each[1] is not one]
+        return _clash(one, min(others, key=lambda each: each[0])[1]) if others else None
+
+    def _keys(self, one: Member) -> Iterable[tuple[str | None, ...]]:
+        for protocol in self._protocols:
+            same = protocol == one.protocol
+            by_name = one.protocol not in ("TCP", "UDP") if same else _by_sni(protocol) and _by_sni(one.protocol)
+            yield (protocol, one.spec.hostname) if by_name else (protocol,)
 
 
-def _clash(one: Member, other: Member) -> Condition | None:
+def _clash(one: Member, other: Member) -> Condition:
     # Whose the other is must not be told across objects: they may be of different teams.
     who = f"listener {other.spec.name}" if other.owner == one.owner else "a listener that comes before"
     port = one.spec.port
     if other.protocol != one.protocol:
-        if _by_sni(one) and _by_sni(other) and other.spec.hostname != one.spec.hostname:
-            return None
         message = f"{who} uses port {port} with protocol {other.spec.protocol}"
         return Condition("Conflicted", "True", "ProtocolConflict", message, f"{one.field}.protocol")
     if one.protocol in ("TCP", "UDP"):
         message = f"{who} has the same port {port}"
         return Condition("Conflicted", "True", "ListenerConflict", message, f"{one.field}.port")
-    if other.spec.hostname == one.spec.hostname:
-        message = f"{who} has the same port {port} and hostname"
-        return Condition("Conflicted", "True", "HostnameConflict", message, f"{one.field}.hostname")
-    return None
+    message = f"{who} has the same port {port} and hostname"
+    return Condition("Conflicted", "True", "HostnameConflict", message, f"{one.field}.hostname")
 
 
-def _by_sni(member: Member) -> bool:
+def _by_sni(protocol: str) -> bool:
     """Says whether connections are told apart by the name in their TLS handshake."""
-    known = PROTOCOLS.get(member.protocol)
+    known = PROTOCOLS.get(protocol)
     return known is not None and known.tls

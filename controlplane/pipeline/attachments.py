@@ -8,9 +8,11 @@ from typing import Any
 
 from controlplane import ir
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
-from controlplane.compile import attachment, gateway, listenerset, rivals, routes, streams
+from controlplane.compile import attachment, gateway, listenerset, overlaps, rivals, routes, streams
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.protocols import ROUTES, STREAM_ROUTES
+from controlplane.compile.serving import Serving, serving
+from controlplane.conditions import Condition
 from controlplane.graph import Derived, Graph, Group, Table
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.policies import Place
@@ -35,6 +37,25 @@ class Attachments:
             "listener sets", objects.table(GATEWAY_GROUP, "ListenerSet"), self._parent_of_set
         )
         self.judged: Derived[ObjectKey, Judged | None] = graph.derive("listeners", self._compute_judged)
+        # Each listener and each object by itself: there may be thousands, of which a change touches one.
+        self._by_id: Derived[ObjectKey, Mapping[str, gateway.GatewayListener]] = graph.derive(
+            "listeners by id", lambda key: {each.id: each for each in self.judged.get(key) or ()}
+        )
+        self._by_owner: Derived[ObjectKey, Mapping[ObjectKey, Judged] | None] = graph.derive(
+            "listeners by owner", self._compute_by_owner
+        )
+        self._listener: Derived[Place, gateway.GatewayListener | None] = graph.derive(
+            "listener at", lambda place: self._by_id.get(place.gateway).get(place.listener)
+        )
+        self._of_parent: Derived[ObjectKey, tuple[ObjectKey, Judged] | None] = graph.derive(
+            "listeners of a parent", self._compute_of_parent
+        )
+        self.serving: Derived[ObjectKey, Serving] = graph.derive(
+            "serving", lambda key: serving(key, self.judged.get(key) or ())
+        )
+        self.overlaps: Derived[ObjectKey, Mapping[str, Condition]] = graph.derive(
+            "overlaps", lambda key: overlaps.overlaps(self.judged.get(key) or ())
+        )
         self.attachment: Derived[ObjectKey, attachment.Attachment] = graph.derive(
             "attachment", self._compute_attachment
         )
@@ -72,15 +93,11 @@ class Attachments:
 
     def listener_of(self, place: Place) -> gateway.GatewayListener | None:
         """Returns the listener at a place."""
-        return next((each for each in self.judged.get(place.gateway) or () if each.id == place.listener), None)
+        return self._listener.get(place)
 
     def of_parent(self, parent: ObjectKey) -> tuple[ObjectKey, Sequence[gateway.GatewayListener]] | None:
         """Returns the Gateway of a Gateway or ListenerSet, and the listeners of the object itself; None if not ours."""
-        owner = parent if parent.kind == "Gateway" else self.gateway_of_set(parent)
-        judged = self.judged.get(owner) if owner is not None else None
-        if owner is None or judged is None:
-            return None
-        return owner, [each for each in judged if each.owner == parent]
+        return self._of_parent.get(parent)
 
     def gateway_of_set(self, key: ObjectKey) -> ObjectKey | None:
         """Returns the Gateway that a ListenerSet names."""
@@ -126,6 +143,20 @@ class Attachments:
         return gateway.listeners(
             self._objects, found, [each for each in sets if listenerset.allowed(self._objects, found, each)]
         )
+
+    def _compute_by_owner(self, key: ObjectKey) -> Mapping[ObjectKey, Judged] | None:
+        judged = self.judged.get(key)
+        if judged is None:
+            return None
+        found: dict[ObjectKey, list[gateway.GatewayListener]] = {}
+        for each in judged:
+            found.setdefault(each.owner, []).append(each)
+        return {owner: tuple(members) for owner, members in found.items()}
+
+    def _compute_of_parent(self, parent: ObjectKey) -> tuple[ObjectKey, Judged] | None:
+        owner = parent if parent.kind == "Gateway" else self.gateway_of_set(parent)
+        found = self._by_owner.get(owner) if owner is not None else None
+        return (owner, found.get(parent, ())) if owner is not None and found is not None else None
 
     def _compute_attachment(self, key: ObjectKey) -> attachment.Attachment:
         route = self._objects.get(key)

@@ -9,7 +9,6 @@ from controlplane.compile import listenerset
 from controlplane.compile.backendtls import client_certificate
 from controlplane.compile.frontend import insecure
 from controlplane.compile.gateway import GatewayListener
-from controlplane.compile.overlaps import overlap
 from controlplane.compile.parameters import address_fault, parameters
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, false, true
 from controlplane.pipeline.attachments import Attachments
@@ -69,7 +68,8 @@ class GatewayStatuses:
         judged = self._attachments.judged.get(key) or ()
         if not any(each.serves for each in judged):
             return (false("Accepted", "ListenersNotValid", "no listener is valid", "spec.listeners"),)
-        bad = [each.name for each in judged if each.owner == key and not each.serves]
+        of_itself = self._attachments.of_parent(key)
+        bad = [each.name for each in of_itself[1] if not each.serves] if of_itself is not None else []
         if bad:
             return (true("Accepted", "ListenersNotValid", f"listeners that do not serve: {', '.join(bad)}"),)
         return (true("Accepted"),)
@@ -104,13 +104,13 @@ class GatewayStatuses:
         return (false("Accepted", "Pending", f"GatewayClass {name} does not exist", "spec.gatewayClassName"),)
 
     def _listeners(self, gateway: ObjectKey, own: Sequence[GatewayListener]) -> tuple[ListenerStatus, ...]:
-        judged = self._attachments.judged.get(gateway) or ()
+        overlaps = self._attachments.overlaps.get(gateway)
         return tuple(
             ListenerStatus(
                 name=each.name,
                 attached_routes=len(self._attachments.on_listener.get(Place(gateway, each.id))),
                 supported_kinds=each.kinds,
-                conditions=(*each.conditions, _programmed(each), *filter(None, [overlap(each, judged)])),
+                conditions=(*each.conditions, _programmed(each), *filter(None, [overlaps.get(each.id)])),
             )
             for each in own
         )

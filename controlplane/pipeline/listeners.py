@@ -12,7 +12,7 @@ from controlplane.graph import Derived, Graph, Table
 from controlplane.pipeline.attachments import Attachments
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.streams import Streams
-from controlplane.translate import clusters, listeners, streams
+from controlplane.translate import clusters, listeners
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Resource
 
@@ -30,8 +30,8 @@ class Listeners:
             "listener", self._compute_listener
         )
         # A port may have thousands of chains, of which a change touches one.
-        self._stream: Derived[tuple[ir.StreamChain, str, bool], bytes] = graph.derive(
-            "stream chain", lambda key: streams.stream_chain(*key)
+        self._chain: Derived[tuple[listeners.Chain, str, bool], bytes] = graph.derive(
+            "filter chain", lambda key: listeners.chain(*key)
         )
         self._secret: Derived[str, Resource | None] = graph.derive("secret", self._compute_secret)
         self._authorities: Derived[tuple[ObjectKey, str], Resource | None] = graph.derive(
@@ -79,12 +79,12 @@ class Listeners:
         bind = self.bindings.get((f"{gateway_key.namespace}/{gateway_key.name}", source.port)) if source else None
         if source is None or bind is None:
             return None
-        body = listeners.listener(source, bind=bind, encode_stream=self._encoded)
+        body = listeners.listener(source, bind=bind, encode_chain=self._encoded)
         origins = dict.fromkeys(each.origin for each in source.chains if isinstance(each, ir.StreamChain))
         return Resource.of(xds.LISTENER, source.name, body, (source.origin, *origins))
 
-    def _encoded(self, chain_: ir.StreamChain, listener: str, tls: bool) -> bytes:
-        return self._stream.get((chain_, listener, tls))
+    def _encoded(self, chain_: listeners.Chain, listener: str, tls: bool) -> bytes:
+        return self._chain.get((chain_, listener, tls))
 
     def _compute_secret(self, name: str) -> Resource | None:
         source = gateway.certificate(self._objects, name)

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import streams
-from controlplane.compile.hosts import ANY
 from controlplane.compile.protocols import STREAM_ROUTES
 from controlplane.graph import Derived, Graph
 from controlplane.pipeline.attachments import Attachments
@@ -38,12 +37,8 @@ class Streams:
             for key in members
             if key.kind in STREAM_ROUTES
         ]
-        hostnames = {
-            (each.hostname or ANY).lower()
-            for each in self._attachments.judged.get(place.gateway) or ()
-            if each.serves and (each.port, each.transport) == (listener.port, listener.transport)
-        }
-        return streams.chains(listener, routes, hostnames=hostnames)
+        served = self._attachments.serving.get(place.gateway).hostnames
+        return streams.chains(listener, routes, hostnames=served.get((listener.port, listener.transport), {}))
 
     def _domains(self, route: ObjectKey, place: Place) -> tuple[str, ...]:
         return next((domains for at, domains in self._attachments.places(route) if at == place), ())

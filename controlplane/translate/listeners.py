@@ -47,13 +47,19 @@ _RESERVED_HEADERS = TypedExtensionConfig(
 )
 
 
-EncodeStream = Callable[[ir.StreamChain, str, bool], bytes]
+Chain = ir.FilterChain | ir.StreamChain
+EncodeChain = Callable[[Chain, str, bool], bytes]
 """Encodes a chain of the listener with this name; the flag says whether connections begin with TLS."""
 
 
-def listener(
-    source: ir.PortListener, *, bind: Sequence[tuple[str, int]], encode_stream: EncodeStream = stream_chain
-) -> bytes:
+def chain(source: Chain, listener: str, tls: bool) -> bytes:
+    """Encodes a filter chain, for requests or for connections that are passed on."""
+    if isinstance(source, ir.StreamChain):
+        return stream_chain(source, listener, tls)
+    return encode(_chain(source, listener, tls))
+
+
+def listener(source: ir.PortListener, *, bind: Sequence[tuple[str, int]], encode_chain: EncodeChain = chain) -> bytes:
     """Encodes a listener that binds these addresses and ports, at least one."""
     udp = source.transport == "UDP"
     protocol = SocketAddress.UDP if udp else SocketAddress.TCP
@@ -69,15 +75,15 @@ def listener(
     if source.tls:
         inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
         message.listener_filters.append(inspector)
-    streams = [each for each in source.chains if isinstance(each, ir.StreamChain)]
     if udp:
         # The kernel gives all datagrams of a client to one worker, which has its session.
         message.enable_reuse_port.value = True
         message.udp_listener_config.SetInParent()
-        message.listener_filters.extend(udp_proxy(chain, source.name) for chain in streams)
+        streams = (each for each in source.chains if isinstance(each, ir.StreamChain))
+        message.listener_filters.extend(udp_proxy(each, source.name) for each in streams)
         return encode(message)
-    message.filter_chains.extend(_chain(source, each) for each in source.chains if isinstance(each, ir.FilterChain))
-    parts = (embed(_CHAINS, encode_stream(chain, source.name, source.tls)) for chain in streams)
+    chains = sorted(source.chains, key=lambda each: isinstance(each, ir.StreamChain))
+    parts = (embed(_CHAINS, encode_chain(each, source.name, source.tls)) for each in chains)
     return b"".join((encode(message), *parts))
 
 
@@ -89,17 +95,17 @@ def secret(source: ir.Certificate) -> bytes:
     return encode(Secret(name=source.name, tls_certificate=certificate))
 
 
-def _chain(source: ir.PortListener, chain: ir.FilterChain) -> FilterChain:
-    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(_manager(source, chain)))
-    out = FilterChain(name=chain.listener or source.name, filters=[manager])
-    if source.tls:
+def _chain(chain: ir.FilterChain, listener: str, tls: bool) -> FilterChain:
+    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(_manager(chain)))
+    out = FilterChain(name=chain.listener or listener, filters=[manager])
+    if tls:
         if chain.hostname is not None:
             out.filter_chain_match.CopyFrom(FilterChainMatch(server_names=[chain.hostname]))
         out.transport_socket.CopyFrom(_tls(chain))
     return out
 
 
-def _manager(source: ir.PortListener, chain: ir.FilterChain) -> HttpConnectionManager:
+def _manager(chain: ir.FilterChain) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix=chain.route_config,
         rds=Rds(config_source=ads(), route_config_name=chain.route_config),

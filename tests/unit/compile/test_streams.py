@@ -14,7 +14,7 @@ from controlplane.api.load import load
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile import gateway, streams
 from controlplane.compile.gateway import GatewayListener
-from controlplane.compile.hosts import ANY, covers, intersect, specificity
+from controlplane.compile.hosts import ANY, covers, intersect
 from controlplane.compile.routes import compile_route
 from controlplane.ir import ClusterId, StreamChain, UpstreamPolicy, WeightedBackend
 from tests.support import manifests as m
@@ -65,6 +65,11 @@ def of_port(
         ]
         found += [(listener, chain) for chain in streams.chains(listener, attached, hostnames=hostnames)]
     return found
+
+
+def specificity(domain: str) -> tuple[int, int]:
+    """Orders domains: exact before wildcard, longer before shorter. Smaller sorts first."""
+    return (domain.startswith("*"), -len(domain))
 
 
 def envoys_choice(chains: Sequence[tuple[GatewayListener, StreamChain]], name: str) -> str | None:

@@ -64,3 +64,30 @@ def test_whom_a_port_of_a_listener_set_alone_trusts_is_sent_with_its_listener(fr
     (chain,) = to_dict(xds.LISTENER, body)["filterChains"]
     tls = chain["transportSocket"]["typedConfig"]["commonTlsContext"]
     assert tls["validationContextSdsSecretConfig"]["name"] in sent[xds.SECRET]
+
+
+def test_a_listener_that_joins_many_recomputes_nothing_of_theirs() -> None:
+    pipeline = Pipeline()
+    for document in documents({"default": {}}):
+        put(pipeline, document)
+    for number in range(20):
+        put(pipeline, listener_set(number))
+        put(pipeline, route_of(number))
+    stabilise(pipeline)
+    pipeline.graph.recomputed.clear()
+    put(pipeline, listener_set(20))
+    put(pipeline, route_of(20))
+    stabilise(pipeline)
+    counted = pipeline.graph.recomputed
+    once = ("attachment", "filter chain", "entries", "route configuration")
+    assert {name: counted[name] for name in once} == dict.fromkeys(once, 1)
+
+
+def listener_set(number: int) -> dict[str, Any]:
+    listener = {**https("own", 443), "hostname": f"h{number}.example.com"}
+    return manifest(V1, "ListenerSet", f"set-{number}", spec={"parentRef": {"name": "edge"}, "listeners": [listener]})
+
+
+def route_of(number: int) -> dict[str, Any]:
+    parent = {"kind": "ListenerSet", "name": f"set-{number}"}
+    return manifest(V1, "HTTPRoute", f"route-{number}", spec={"parentRefs": [parent], "rules": [{"name": "all"}]})

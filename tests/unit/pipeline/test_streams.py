@@ -85,7 +85,7 @@ def test_new_weights_and_backends_of_a_udp_route_touch_nothing_but_its_endpoints
 def test_a_change_of_one_tls_route_among_many_encodes_its_chain_alone(pipeline: Pipeline) -> None:
     found = changed(pipeline, route("TLSRoute", "tls-7", ("one", 1), ("two", 1), hostnames=["h7.example.com"]))
     assert (xds.LISTENER, "demo/edge/443") in found
-    assert pipeline.graph.recomputed["stream chain"] == 1
+    assert pipeline.graph.recomputed["filter chain"] == 1
 
 
 def test_a_listener_without_a_route_is_not_sent_and_all_the_same_waits_to_be_programmed(pipeline: Pipeline) -> None:
