@@ -64,7 +64,8 @@ class Election:
 
     A candidate trusts only its own monotonic clock: it leads for `renew_within_s` from the moment at which it *sent* a
     renewal that succeeded, and takes the Lease over when it has *seen* the record unchanged for as long as the record
-    says that it lasts. `on_change` is called on the event loop with what `leading` has become.
+    says that it lasts; from the process that was before it in its own pod, at once. `on_change` is called on the event
+    loop with what `leading` has become.
     """
 
     def __init__(
@@ -241,7 +242,17 @@ class Election:
 
     def _free(self, record: _Record) -> bool:
         lasts_s = record.lasts_s or self._timing.lease_s
-        return not record.holder or self._clock() >= self._seen_at + lasts_s
+        return not record.holder or self._succeeds(record) or self._clock() >= self._seen_at + lasts_s
+
+    def _succeeds(self, record: _Record) -> bool:
+        """Whether its holder was the process before this one: in the same pod, and reached where this one is.
+
+        That one has ended: no container is started again before it has.
+        """
+        pod, _, process = self._identity.rpartition("_")
+        held_by, _, holder = record.holder.rpartition("_")
+        same_place = self._address != "" and self._address == record.address
+        return same_place and pod != "" and pod == held_by and process != holder
 
     def _tell(self) -> None:
         leading = self.leading

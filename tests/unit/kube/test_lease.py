@@ -101,7 +101,9 @@ class Wire:
 
 
 class Candidate:
-    def __init__(self, server: Server, name: str, *, skew: timedelta = timedelta(), jitter: float = 0.5) -> None:
+    def __init__(
+        self, server: Server, name: str, *, skew: timedelta = timedelta(), jitter: float = 0.5, at: str = ""
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.wire = Wire(server)
         self.changes: list[tuple[float, bool]] = []
@@ -110,7 +112,7 @@ class Candidate:
             namespace="system",
             name="dragoman",
             identity=name,
-            address=f"{name}:18000",
+            address=at or f"{name}:18000",
             on_change=lambda leading: self.changes.append((loop.time(), leading)),
             clock=loop.time,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + skew + timedelta(seconds=loop.time()),
@@ -189,6 +191,33 @@ async def test_a_dead_leader_is_followed_once_its_lease_has_run_out() -> None:
     died = now()
     await until(lambda: two.leading, what="the other to lead", every_s=0.1)
     assert 13 <= now() - died <= 18
+
+
+@virtual
+async def test_a_process_that_is_started_anew_in_its_pod_leads_at_once() -> None:
+    server = Server()
+    before = Candidate(server, identity_of("pod"), at="10.0.0.1:18000")
+    await asyncio.sleep(1)
+    before.wire.down = True
+    await before.stop()
+    after = Candidate(server, identity_of("pod"), at="10.0.0.1:18000")
+    await asyncio.sleep(0.1)
+    assert after.leading
+    assert server.spec["leaseTransitions"] == 1
+
+
+@virtual
+async def test_neither_a_name_nor_an_address_alone_makes_a_successor() -> None:
+    server = Server()
+    before = Candidate(server, identity_of("pod"), at="10.0.0.1:18000")
+    await asyncio.sleep(1)
+    others = [
+        Candidate(server, identity_of("pod"), at="10.0.0.2:18000"),
+        Candidate(server, identity_of("other"), at="10.0.0.1:18000"),
+    ]
+    await asyncio.sleep(30)
+    assert before.leading
+    assert not any(other.leading for other in others)
 
 
 @virtual
