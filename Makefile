@@ -40,7 +40,7 @@ test-unit: $(DEV_STAMP) ## Run the unit tests alone
 	@$(BIN)/python -m pytest -n 2 tests/unit
 
 test-cluster: $(DEV_STAMP) ## Run the tests that need a Kubernetes cluster (tests/cluster/README.md)
-	@$(BIN)/python -m pytest -n 0 -rs $(or $(TEST),tests/cluster)
+	@$(BIN)/python -m pytest -n 0 -rs --durations=10 $(or $(TEST),tests/cluster)
 
 conformance: $(DEV_STAMP) ## Run the Gateway API conformance suite (TEST=HTTPRouteWeight KEEP=1 FAST=1 CLUSTER_NAME=...)
 	@$(BIN)/python tools/conformance.py $(if $(TEST),--test '$(TEST)') $(if $(KEEP),--keep) $(if $(FAST),--fast) $(CONFORMANCE_FLAGS)
