@@ -19,6 +19,8 @@ class Limits:
     """Bounds on what clients can make the server hold."""
 
     max_clients: int = 10_000
+    max_clients_of_namespace: int = 5_000
+    """Of the service accounts of one namespace: who may run pods there shall not keep all others out."""
     max_request_bytes: int = 16 << 20
     first_request_timeout_s: float = 10.0
     keepalive_s: float = 30.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -150,6 +151,7 @@ class _Streams:
         self._cache = cache
         self._limits = limits
         self._open: set[asyncio.Future[End]] = set()
+        self._of_namespace: Counter[str] = Counter()
         self._authenticating = 0
         self._stopping = False
 
@@ -192,17 +194,27 @@ class _Streams:
         principal = await self._principal(context, admission)
         if isinstance(principal, End):
             return principal
-        if self._stopping or len(self._open) >= self._limits.max_clients:
+        namespace = principal.service_account[0] if principal.service_account is not None else ""
+        if self._is_full(namespace):
             return End(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients", "max_clients")
         ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._open.add(ended)
+        self._of_namespace[namespace] += 1
         ageing = self._age(ended) if isinstance(admission, Authenticated) else None
         try:
             return await work(context, principal, ended)
         finally:
             self._open.discard(ended)
+            self._of_namespace[namespace] -= 1
+            if not self._of_namespace[namespace]:
+                del self._of_namespace[namespace]
             if ageing is not None:
                 ageing.cancel()
+
+    def _is_full(self, namespace: str) -> bool:
+        """Whether no more are let in: no more at all, or none of a namespace ("" for who is of none)."""
+        full = bool(namespace) and self._of_namespace[namespace] >= self._limits.max_clients_of_namespace
+        return full or self._stopping or len(self._open) >= self._limits.max_clients
 
     async def _principal(self, context: Context, admission: Admission) -> Principal | End:
         if isinstance(admission, Principal):

@@ -108,6 +108,22 @@ async def test_an_envoy_is_sent_what_is_its_gateways(serve: Callable[..., Awaita
         assert [each.name for each in (await client.fetch(CLUSTER)).resources] == ["a"]
 
 
+async def test_who_runs_pods_in_one_namespace_does_not_keep_others_out(serve: Callable[..., Awaitable[Scene]]) -> None:
+    scene = await serve(max_clients=10, max_clients_of_namespace=1)
+    scene.cache.publish({OWNER: snapshot(cluster("a")), "other/edge": snapshot(cluster("b"))})
+    one, another = (scene.issuer.token("demo", name) for name in ("dragoman-edge", "default"))
+    async with scene.client(token=one) as client:
+        await client.fetch(CLUSTER)
+        for token in (one, another):
+            async with scene.client(token=token) as more:
+                assert await refused(more) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        async with scene.client("other/edge", scene.issuer.token("other", "dragoman-edge")) as other:
+            assert [each.name for each in (await other.fetch(CLUSTER)).resources] == ["b"]
+    await until(lambda: not scene.cache.clients(), what="the streams to end")
+    async with scene.client(token=one) as client:
+        await client.fetch(CLUSTER)
+
+
 async def test_a_service_is_let_in_by_its_service_account(serve: Callable[..., Awaitable[Scene]]) -> None:
     scene = await serve()
     scene.cache.publish({AUTHZ_OWNER: snapshot(made.plain("type.example/t", "p"))})
