@@ -26,7 +26,7 @@ LABEL org.opencontainers.image.title="Dragoman" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/dragoman /opt/dragoman
 ENV PATH=/opt/dragoman/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# All that is written goes here and to /tmp; the rest may be read-only.
+# All that is written goes here and to /var/tmp; the rest may be read-only.
 RUN install -d -o 65532 -g 65532 /var/lib/dragoman
 WORKDIR /var/lib/dragoman
 # By number, so that Kubernetes can tell that it is not root.

@@ -80,7 +80,7 @@ spec:
             - {name: certificate, mountPath: /var/run/secrets/dragoman-tls, readOnly: true}
             {{- end }}
             - {name: state, mountPath: /var/lib/dragoman}
-            - {name: tmp, mountPath: /tmp}
+            - {name: tmp, mountPath: /var/tmp}
       volumes:
         # The pod waits here until the control plane has made its certificate.
         - name: identity

@@ -115,7 +115,7 @@ def _envoy(config: ProxyConfigSpec, defaults: Defaults, container: ProxyContaine
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
             {"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (a volume of the pod's own)
+            {"name": "tmp", "mountPath": "/var/tmp"},  # noqa: S108 (a volume of the pod's own)
             *container.volume_mounts,
         ],
     }
