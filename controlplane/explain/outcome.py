@@ -26,6 +26,36 @@ def outcome(view: View, route: ir.Route, faults: Sequence[Condition], *, rule: s
     return _forward(view, action, faults, route, rule)
 
 
+def effect(route: ir.Route) -> str:
+    """Returns what a route does in one line, whatever there is behind its backends now."""
+    deny, action = route.policies.deny, route.rule.action
+    if deny is not None:
+        return f"answered with {deny.status}"
+    if isinstance(action, ir.Redirect):
+        return "; ".join([f"redirected ({action.status}) to {_target(action)}", *_header_edits(route.rule)])
+    if isinstance(action, ir.Respond):
+        return f"answered with {action.status}"
+    if all(each.cluster is None for each in action.backends):
+        return f"answered with {503 if action.grpc else 500}"
+    total = sum(each.weight for each in action.backends) or 1
+    shares = (f"{_share(each, total)}{_object(each.cluster)}" for each in action.backends)
+    return "; ".join([", ".join(shares), *_details(action, route.rule)])
+
+
+def _share(backend: ir.WeightedBackend, total: int) -> str:
+    return "" if backend.weight == total else f"{round(100 * backend.weight / total, 1):g} % "
+
+
+def _object(id_: ir.ClusterId | None) -> str:
+    if id_ is None:
+        return "no backend"
+    return f"{id_.kind} {id_.namespace}/{id_.name}" + (f" port {id_.port}" if id_.port else "")
+
+
+def _header_edits(rule: ir.Rule) -> list[str]:
+    return [*_edits(rule.request_headers, "request"), *_edits(rule.response_headers, "response")]
+
+
 def _forward(view: View, forward: ir.Forward, faults: Sequence[Condition], route: ir.Route, rule: str) -> Outcome:
     invalid = 503 if forward.grpc else 500
     found = tuple(_backends(view, forward, faults, rule, invalid))
@@ -72,14 +102,12 @@ def _backend(view: View, source: ir.WeightedBackend, id_: ir.ClusterId, percent:
         notes.append(f"at the addresses of {', '.join(names)}")
     notes += _edits(source.request_headers, "request")
     notes += _edits(source.response_headers, "response")
-    object_ = f"{id_.kind} {id_.namespace}/{id_.name}" + (f" port {id_.port}" if id_.port else "")
     endpoints = (*shown[:_MOST_ENDPOINTS], *more)
-    return Backend(object_, str(id_), source.weight, percent, endpoints, "; ".join(notes))
+    return Backend(_object(id_), str(id_), source.weight, percent, endpoints, "; ".join(notes))
 
 
 def _details(forward: ir.Forward, rule: ir.Rule) -> Iterator[str]:
-    yield from _edits(rule.request_headers, "request")
-    yield from _edits(rule.response_headers, "response")
+    yield from _header_edits(rule)
     if forward.hostname is not None:
         yield f"the host becomes {forward.hostname}"
     if forward.path is not None:

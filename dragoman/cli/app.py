@@ -26,6 +26,7 @@ app.command("bootstrap")(offline.bootstrap)
 app.command("validate")(offline.validate)
 app.command("translate")(offline.translate)
 app.command("explain")(explain.explain)
+app.command("diff")(explain.diff)
 app.add_typer(key.app, name="key")
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode, urlsplit
+from urllib.request import ProxyHandler, build_opener
 
 import typer
 
@@ -14,11 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from controlplane.engine import Engine
+    from controlplane.explain import Explanation, Request
     from controlplane.explain.lines import Line
+    from controlplane.explain.summary import Summary
 
 _STYLES = {"title": "bold", "plain": "", "good": "green", "bad": "red", "dim": "dim"}
 _INDENT = "  "
+_TIMEOUT_S = 30.0
+_MAX_BYTES = 256 * 1024 * 1024
+# What stands for key sets that the control plane fetches: offline nothing is contacted.
+_SOME_KEY_SET = json.dumps(
+    {"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}
+)
 
+Server = Annotated[
+    str | None, typer.Option(help="A running control plane instead of a folder (http://127.0.0.1:18001).")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -31,47 +45,117 @@ def explain(
         list[str] | None, typer.Option("--header", "-H", help="A header, 'name: value'; may be repeated.")
     ] = None,
     method: Annotated[str, typer.Option("--method", "-X", help="The request's method.")] = "GET",
-    gateway: Annotated[str | None, typer.Option(help="The Gateway (NAMESPACE/NAME), where several have the port.")] = (
-        None
-    ),
-    listener: Annotated[str | None, typer.Option(help="A listener by name, whatever the port of the URL.")] = None,
-    server: Annotated[
-        str | None, typer.Option(help="A running control plane instead of a folder (http://127.0.0.1:18001).")
+    gateway: Annotated[
+        str | None, typer.Option(help="The Gateway (NAMESPACE/NAME), where several have the port.")
     ] = None,
+    listener: Annotated[str | None, typer.Option(help="A listener by name, whatever the port of the URL.")] = None,
+    server: Server = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what becomes of a request, and why: listener, host, rule, filters, policies, backends.
 
     Exit code 0: a route has the request; 1: none has, and the nearest are told.
     """
-    from controlplane.explain import Request, locator
-    from controlplane.explain import explain as explain_request
+    from controlplane.explain import Request
     from controlplane.explain.lines import lines
 
     if (folder is None) == (server is None):
         raise CommandError("give either a folder or --server")
+    headers = header or []
     try:
-        request = Request.of(url, method=method, headers=header or ())
+        request = Request.of(url, method=method, headers=headers)
     except ValueError as error:
         raise CommandError(str(error)) from None
-    engine = _engine(folder)
-    found = explain_request(engine.pipeline, request, locate=locator(engine), gateway=gateway, listener=listener)
-    if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+    if server is not None:
+        asked = [("url", url), ("method", method), *(("header", each) for each in headers)]
+        asked += [(name, value) for name, value in (("gateway", gateway), ("listener", listener)) if value]
+        found = _explained_by(server, asked)
     else:
-        _show(lines(found))
+        assert folder is not None
+        found = _explained(folder, request, gateway, listener)
+    _print(found.to_json(), lines(found), as_json=as_json)
     if found.chosen is None:
         raise typer.Exit(1)
 
 
-def _engine(folder: Path | None) -> Engine:
+def diff(
+    new: Annotated[Path, typer.Argument(exists=True, file_okay=False, metavar="[OLD] NEW", help="Folders.")],
+    other: Annotated[Path | None, typer.Argument(exists=True, file_okay=False, hidden=True)] = None,
+    server: Server = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what a folder would change, against another folder (OLD NEW) or what is live (NEW --server URL).
+
+    Routes in words, faults that appear or go, resources of Envoy by type and name. Exit code 0: nothing changes;
+    1: something does.
+    """
+    from controlplane.explain.diff import diff as difference
+    from controlplane.explain.diff import lines
+    from controlplane.explain.summary import summary
+
+    if (other is None) == (server is None):
+        raise CommandError("give either two folders, OLD and NEW, or NEW and --server")
+    if server is not None:
+        before, after = _summary_of(server), summary(_engine(new))
+    else:
+        assert other is not None
+        before, after = summary(_engine(new)), summary(_engine(other))
+    found = difference(before, after)
+    _print(found.to_json(), lines(found), as_json=as_json)
+    if found:
+        raise typer.Exit(1)
+
+
+def _explained(folder: Path, request: Request, gateway: str | None, listener: str | None) -> Explanation:
+    from controlplane.explain import explain as explain_request
+    from controlplane.explain import locator
+
+    engine = _engine(folder)
+    return explain_request(engine.pipeline, request, locate=locator(engine), gateway=gateway, listener=listener)
+
+
+def _engine(folder: Path) -> Engine:
+    """Returns an engine on a folder; what is fetched while a gateway runs is taken to be there."""
     from dragoman.cli.offline import engine_of
 
-    assert folder is not None
-    return engine_of(folder)
+    engine = engine_of(folder)
+    engine.take_key_sets(dict.fromkeys(engine.pipeline.wanted_key_sets(), _SOME_KEY_SET))
+    return engine
 
 
-def _show(lines: Iterable[Line]) -> None:
+def _explained_by(server: str, asked: list[tuple[str, str]]) -> Explanation:
+    from pydantic import TypeAdapter
+
+    from controlplane.explain import Explanation
+
+    return TypeAdapter(Explanation).validate_json(_get(server, f"/explain?{urlencode(asked)}"))
+
+
+def _summary_of(server: str) -> Summary:
+    from pydantic import TypeAdapter
+
+    from controlplane.explain.summary import Summary
+
+    return TypeAdapter(Summary).validate_json(_get(server, "/summary"))
+
+
+def _get(server: str, path: str) -> bytes:
+    if urlsplit(server).scheme not in ("http", "https"):
+        raise CommandError(f"--server {server}: expected http://HOST:PORT")
+    try:
+        # Never by a proxy: it is this machine, or a forwarded port.
+        with build_opener(ProxyHandler({})).open(server.rstrip("/") + path, timeout=_TIMEOUT_S) as answer:
+            return answer.read(_MAX_BYTES)
+    except HTTPError as error:
+        raise CommandError(f"{server} answered {error.code}: {error.read(1000).decode(errors='replace')}") from None
+    except (URLError, OSError) as error:
+        raise CommandError(f"{server} cannot be asked: {getattr(error, 'reason', error)}") from None
+
+
+def _print(document: dict[str, Any], lines: Iterable[Line], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+        return
     from rich.console import Console
     from rich.text import Text
 

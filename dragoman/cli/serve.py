@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 from contextlib import AsyncExitStack
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +25,7 @@ from controlplane.xds.metrics import XdsMetrics
 from controlplane.xds.server import ListenError
 from dragoman import logs
 from dragoman.cli.errors import CommandError
+from dragoman.cli.inspection import comes_by_loopback, inspection_routes
 from dragoman.cli.memory import spare_the_collector
 from dragoman.cli.options import nameserver, state_file
 from dragoman.cli.settings import ServeSettings, SettingsFile, load
@@ -138,7 +138,8 @@ async def _serve(settings: ServeSettings) -> None:
         health.watch("config", lambda: plane.ready or trouble() or "the first snapshot is not built yet")
         if settings.http is not None:
             # In a cluster the port is open for probes and scrapers, and not all who reach it may read all namespaces.
-            listen, routes = Address.parse(settings.http), [status_route(plane, to_all=not settings.kubernetes)]
+            listen, status = Address.parse(settings.http), status_route(plane, to_all=not settings.kubernetes)
+            routes = [status, *inspection_routes(lambda: plane.engine)]
             server = await serve_http(health=health, registry=registry, listen=listen, routes=routes)
             stack.push_async_callback(server.close)
         if not await _begun(running, stack, stop):
@@ -198,18 +199,8 @@ def status_route(plane: ControlPlane, *, to_all: bool = True) -> Route:
     """
 
     async def status(request: Request) -> Response:
-        if not to_all and not _comes_by_loopback(request):
+        if not to_all and not comes_by_loopback(request):
             return json_response({"error": "the status is for who comes by loopback: kubectl port-forward"}, 403)
         return json_response(plane.report().to_json())
 
     return Route("/status", status)
-
-
-def _comes_by_loopback(request: Request) -> bool:
-    if request.client is None:
-        return True  # A Unix socket.
-    try:
-        # What listens on `::` is told of IPv4 clients by mapped addresses.
-        return ip_address(request.client.host.removeprefix("::ffff:")).is_loopback
-    except ValueError:
-        return not request.client.host

@@ -36,6 +36,7 @@ from controlplane.xds.identity import Principal
 from controlplane.xds.metrics import XdsMetrics
 from dragoman import logs
 from dragoman.cli.errors import CommandError
+from dragoman.cli.inspection import inspection_routes
 from dragoman.cli.memory import spare_the_collector
 from dragoman.cli.options import nameserver
 from dragoman.cli.screen import Screen
@@ -176,7 +177,7 @@ class Running:
         health.started()
         self._registry.register(self._plane.engine_metrics)
         listen = Address.parse(self._settings.http)
-        routes = [status_route(self._plane)]
+        routes = [status_route(self._plane), *inspection_routes(lambda: self._plane.engine)]
         server = await serve_http(health=health, registry=self._registry, listen=listen, routes=routes)
         stack.push_async_callback(server.close)
         return str(server.address)

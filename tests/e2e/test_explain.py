@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
+import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +15,9 @@ import pytest
 from controlplane.explain import Explanation, Request, explain, locator
 from controlplane.pipeline import http
 from tests.support import manifests as m
-from tests.support.gateway import Gateway
+from tests.support.certificates import Authority
+from tests.support.dragoman import Serve, dragoman_command
+from tests.support.gateway import Gateway, write_documents
 from tests.support.http import Connection, Response
 
 SEED = 20261121
@@ -135,3 +141,75 @@ async def test_explain_names_the_rule_that_envoy_chooses(tree_from: int, monkeyp
             assert _said(found) == _done(answer), (method, host, target, headers, found.outcome)
             redirected += found.chosen is not None
     assert _REQUESTS / 4 < redirected < _REQUESTS
+
+
+def _https(name: str, hostname: str | None, secret: str) -> dict[str, Any]:
+    found = {
+        "name": name,
+        "port": 443,
+        "protocol": "HTTPS",
+        "tls": {"certificateRefs": [{"name": secret}]},
+        "allowedRoutes": {"namespaces": {"from": "All"}},
+    }
+    return found | ({"hostname": hostname} if hostname else {})
+
+
+def _to(name: str, listener: str) -> m.Manifest:
+    redirect = {"type": "RequestRedirect", "requestRedirect": {"hostname": f"rule-0.{name}.test"}}
+    made = m.route(name, [{"name": "rule-0", "filters": [redirect]}])
+    made["spec"]["parentRefs"][0]["sectionName"] = listener
+    return made
+
+
+async def test_explain_names_the_https_listener_that_envoy_chooses_by_the_name_of_tls() -> None:
+    authority = Authority()
+    names = ["a.example.com", "*.example.com", "x.b.example.com", "other.test"]
+    documents = [
+        m.gateway_class(),
+        m.gateway(
+            listeners=[_https("a", "a.example.com", "cert"), _https("w", "*.example.com", "cert")],
+        ),
+        authority.leaf(*names).secret("demo", "cert"),
+        _to("ra", "a"),
+        _to("rw", "w"),
+    ]
+    async with Gateway({"all.yaml": documents}) as gateway:
+        client = authority.client_context()
+        for sni in ("a.example.com", "x.b.example.com"):
+            for host in ("a.example.com", "x.b.example.com", "other.test"):
+                answer = await gateway.get("/", port=443, host=host, tls=client, sni=sni)
+                found = _explained(gateway, f"https://{sni}:{gateway.port(443)}/", headers=(f"Host: {host}",))
+                assert _said(found) == _done(answer), (sni, host)
+        await gateway.cannot_connect(443, tls=client, sni="other.test")
+        assert _explained(gateway, f"https://other.test:{gateway.port(443)}/").outcome.kind == "unreachable"
+
+
+def _run(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([dragoman_command(), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+async def test_a_running_control_plane_explains_and_is_compared_with_a_folder(tmp_path: Path) -> None:
+    folder, other = tmp_path / "live", tmp_path / "new"
+    rules = [m.rule("/a", "one"), m.rule("/b", "one")]
+    for place, shown in ((folder, rules), (other, rules[:1])):
+        place.mkdir()
+        documents = [m.gateway_class(), m.gateway(), m.service("one"), m.endpoint_slice("one", "192.0.2.1")]
+        write_documents(place / "all.yaml", [*documents, m.route("r", shown)])
+    async with Serve(folder, home=tmp_path) as serve:
+        server = f"http://127.0.0.1:{serve.http_port}"
+        code, said = await asyncio.to_thread(
+            _run, "explain", "http://example.com/b?x=1", "-H", "x-one: 1", "--server", server
+        )
+        assert code == 0, said
+        assert f"HTTPRoute demo/r  spec.rules[1].matches[0]  {folder}/all.yaml:" in said
+        code, said = await asyncio.to_thread(_run, "explain", "http://example.com/c", "--server", server, "--json")
+        assert (code, json.loads(said)["outcome"]["status"]) == (1, 404)
+        code, said = await asyncio.to_thread(_run, "diff", str(folder), "--server", server)
+        assert (code, said) == (0, "nothing changes\n")
+        code, said = await asyncio.to_thread(_run, "diff", str(other), "--server", server)
+        assert code == 1
+        assert "- demo/edge http://*:80 /b" in said
+    code, said = await asyncio.to_thread(_run, "explain", "http://example.com/c", "--server", server)
+    assert code == 1
+    assert "cannot be asked" in said

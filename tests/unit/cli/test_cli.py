@@ -100,7 +100,8 @@ def test_a_key_is_shown_once_listed_without_its_secret_and_revoked(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "serve", "bootstrap", "authz", "ratelimit", "validate", "translate", "key", "version"]
+    "command",
+    ["up", "serve", "bootstrap", "authz", "ratelimit", "validate", "translate", "explain", "diff", "key", "version"],
 )
 def test_a_command_explains_itself(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--help"], prog_name="dragoman")

@@ -1,0 +1,113 @@
+"""What an engine serves, small enough to be compared: versions of resources, routes in words, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from controlplane import ir
+from controlplane.api.meta import ObjectKey
+from controlplane.compile import backends
+from controlplane.engine import Engine
+from controlplane.explain import values
+from controlplane.explain.match import in_words
+from controlplane.explain.outcome import effect
+from controlplane.pipeline import Pipeline
+from controlplane.pipeline.guards import SERVICES
+from controlplane.pipeline.http import Entry
+from controlplane.status.report import findings, statuses_of
+from controlplane.translate.filters import jwt
+from controlplane.xds import resources as xds
+from controlplane.xds.resources import Resource
+
+Words = Mapping[str, str]
+"""What there is to say about a route, by aspect: `object`, `to`, and each field of the policies in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`resources`: owner → type → name → version. `routes`: Gateway, listener, host and match → words."""
+
+    resources: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict[str, Any])
+    routes: Mapping[str, Words] = field(default_factory=dict[str, Any])
+    faults: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as JSON has it."""
+        return asdict(self)
+
+
+def summary(engine: Engine) -> Summary:
+    """Returns the summary of an engine as it stands.
+
+    What depends on where it runs is left out: the services' addresses, those of host names, fetched key sets.
+    """
+    pipeline = engine.pipeline
+    found = {
+        f"{key.namespace}/{key.name}": {
+            type_url.rpartition(".")[2]: {name: each.version for name, each in typed.items()}
+            for type_url in snapshot.resources
+            if (typed := dict(_compared(pipeline, key, type_url, snapshot.of_type(type_url))))
+        }
+        for key, snapshot in sorted(pipeline.snapshots.current().items())
+    }
+    routes = {name: words for key in sorted(pipeline.snapshots.current()) for name, words in _routes(pipeline, key)}
+    wrong = findings(engine, dict(statuses_of(engine)))
+    faults = [": ".join(filter(None, [f"{each.object} {each.field}".strip(), each.message])) for each in wrong]
+    return Summary(found, routes, tuple(sorted(dict.fromkeys(faults))))
+
+
+def _compared(
+    pipeline: Pipeline, gateway: ObjectKey, type_url: str, typed: Mapping[str, Resource]
+) -> Iterator[tuple[str, Resource]]:
+    if type_url == xds.EXTENSION_CONFIG and pipeline.wanted_key_sets():
+        left_out = {jwt.NAME}
+    elif type_url in (xds.CLUSTER, xds.ENDPOINT):
+        left_out = set(SERVICES)
+        if type_url == xds.ENDPOINT:
+            used = pipeline.parts.attachments.used_clusters.get(gateway)
+            left_out |= {str(id_) for id_ in used if backends.host_names(pipeline.parts.objects, id_)}
+    else:
+        left_out = set[str]()
+    return ((name, each) for name, each in typed.items() if name not in left_out)
+
+
+def _routes(pipeline: Pipeline, gateway: ObjectKey) -> Iterator[tuple[str, Words]]:
+    for port in pipeline.parts.listeners.ports(gateway):
+        for chain in port.chains:
+            if isinstance(chain, ir.StreamChain):
+                yield _stream(port, chain)
+            else:
+                yield from _requests(pipeline, gateway, port, chain.route_config)
+
+
+def _stream(port: ir.PortListener, chain: ir.StreamChain) -> tuple[str, Words]:
+    names = ", ".join(chain.hostnames) or "*"
+    to = ", ".join(f"{each.cluster or 'no backend'} ({each.weight})" for each in chain.backends)
+    return f"{port.name} {port.transport} {names}", {"object": chain.origin or "none", "to": to or "nobody"}
+
+
+def _requests(
+    pipeline: Pipeline, gateway: ObjectKey, port: ir.PortListener, configuration: str
+) -> Iterator[tuple[str, Words]]:
+    scheme = "https" if port.tls else "http"
+    for domain, place in pipeline.parts.http.domains(gateway, configuration):
+        taken = set[str]()
+        for key, entry in pipeline.parts.http.routes(place, domain) if place is not None else ():
+            # Those of wider hostnames stand here, too: they are told once, under their own.
+            own = any(at == place and domain in domains for at, domains in pipeline.parts.attachments.places(key))
+            name = f"{port.gateway} {scheme}://{domain}:{port.port} {in_words(entry.route.match)}"
+            if own and name not in taken:
+                taken.add(name)
+                yield name, _words(key, entry)
+
+
+def _words(key: ObjectKey, entry: Entry) -> Words:
+    policies = entry.route.policies
+    asked = ((name, getattr(policies, name)) for name in values.FIELDS)
+    return {
+        "object": str(key),
+        "to": effect(entry.route),
+        **{name: values.in_words(name, value) for name, value in asked if value is not None},
+    }

@@ -1,0 +1,73 @@
+"""What a running control plane answers to `dragoman explain` and `dragoman diff`, beside `/status`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dragoman.http_server import json_response
+
+if TYPE_CHECKING:
+    from controlplane.engine import Engine
+
+
+def inspection_routes(engine: Callable[[], Engine]) -> list[Route]:
+    """Returns `/explain?url=...&method=...&header=...&gateway=...&listener=...` and `/summary`.
+
+    Both tell of every namespace, and take time of the control plane's own: they are for who comes by loopback.
+    """
+
+    async def explain(request: Request) -> Response:
+        from controlplane.explain import Request as Asked
+        from controlplane.explain import explain, locator
+
+        asked = request.query_params
+        try:
+            described = Asked.of(
+                asked.get("url", ""), method=asked.get("method", "GET"), headers=asked.getlist("header")
+            )
+        except ValueError as error:
+            return json_response({"error": str(error)}, 400)
+        found = explain(
+            engine().pipeline,
+            described,
+            locate=locator(engine()),
+            gateway=asked.get("gateway"),
+            listener=asked.get("listener"),
+        )
+        return json_response(found.to_json())
+
+    async def summary(request: Request) -> Response:
+        from controlplane.explain.summary import summary
+
+        return json_response(summary(engine()).to_json())
+
+    return [Route("/explain", _by_loopback(explain)), Route("/summary", _by_loopback(summary))]
+
+
+def comes_by_loopback(request: Request) -> bool:
+    """Says whether a request is from this machine, or by `kubectl port-forward`."""
+    if request.client is None:
+        return True  # A Unix socket.
+    try:
+        # What listens on `::` is told of IPv4 clients by mapped addresses.
+        return ip_address(request.client.host.removeprefix("::ffff:")).is_loopback
+    except ValueError:
+        return not request.client.host
+
+
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _by_loopback(endpoint: _Endpoint) -> _Endpoint:
+    async def guarded(request: Request) -> Response:
+        if not comes_by_loopback(request):
+            return json_response({"error": "this is for who comes by loopback: kubectl port-forward"}, 403)
+        return await endpoint(request)
+
+    return guarded
