@@ -107,10 +107,10 @@ async def _changes(scene: ClusterScene, routes: int, changes: int) -> list[Row]:
     what = f"one HTTPRoute changed among {routes} in a cluster"
     budget = _CHANGE_MS.get(routes)
     return [
-        Row(f"{what}: from the API server's answer, median", median_ms([d.from_answer_s for d in done]), "ms"),
-        Row(f"{what}: from the watch's event, median", median_ms([d.from_event_s for d in done]), "ms", budget),
-        Row(f"{what}: from the watch's event, p95", p95_ms([d.from_event_s for d in done]), "ms"),
-        Row(f"{what}: from the watch's event, least", min(d.from_event_s for d in done) * 1000, "ms"),
+        Row(f"{what}: from the API server's answer, median", median_ms([d.from_answer_s for d in done]), "ms", budget),
+        Row(f"{what}: from the API server's answer, p95", p95_ms([d.from_answer_s for d in done]), "ms"),
+        Row(f"{what}: from the watch's event, median", median_ms([d.from_event_s for d in done]), "ms"),
+        Row(f"{what}: from the API server's answer, least", min(d.from_answer_s for d in done) * 1000, "ms"),
         Row(f"{what}: compiled, translated, encoded, median", statistics.median(steps_ms or [0.0]), "ms", 5.0),
         Row(f"{what}: until its status says so, median", median_ms([d.told_s for d in done]), "ms"),
         Row(f"{what}: CPU of the control plane, median", median_ms([d.control_plane_s for d in done]), "ms"),
@@ -124,16 +124,17 @@ async def _change(scene: ClusterScene, index: int, number: int, pids: Sequence[i
     name = document["metadata"]["name"]
     api_path = scene.cluster.api.path(document)
     generation = scene.moments.there[name][0] + 1
+    connection = await scene.connect()
     cpu = [cpu_s(pid) for pid in pids]
     await scene.api.patch(api_path, {"spec": document["spec"]})
     answered = time.perf_counter()
-    served = await scene.answers(path, host=host(index))
+    served = await scene.answers(path, host=host(index), connection=connection)
     told = await scene.moments.until_accepted([name], generation)
     used = [cpu_s(pid) - each for pid, each in zip(pids, cpu, strict=True)]
     seen = scene.moments.there[name][1]
     # Envoy goes on for a while with what it was sent; the next change is not to wait for that.
     await asyncio.sleep(0.2)
-    return _Change(served - answered, served - seen, told - seen, *used)
+    return _Change(served - answered, served - seen, told - answered, *used)
 
 
 def _steps_ms(cluster: Cluster) -> list[float]:
@@ -155,9 +156,11 @@ async def _endpoints(scene: ClusterScene, routes: int, changes: int) -> list[Row
     for number in range(changes):
         pod = both[number % 2]
         endpoints = [{"addresses": [pod["status"]["podIP"]], "conditions": {"ready": True}}]
+        connection = await scene.connect()
         await scene.api.patch(api_path, {"endpoints": endpoints})
         answered = time.perf_counter()
-        served = await scene.answers(path["path"]["value"], host=host(index), by=pod["metadata"]["name"])
+        by = pod["metadata"]["name"]
+        served = await scene.answers(path["path"]["value"], host=host(index), by=by, connection=connection)
         from_answer.append(served - answered)
         await asyncio.sleep(0.1)
     what = f"one endpoint replaced, {routes} routes: from the API server's answer"

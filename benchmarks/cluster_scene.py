@@ -87,15 +87,27 @@ class ClusterScene:
 
         await asyncio.gather(*map(one, documents))
 
-    async def answers(self, path: str, *, host: str, by: str = "", address: str = "", within_s: float = 120.0) -> float:
+    async def connect(self, address: str = "") -> Connection:
+        """Opens a connection to the Gateway, or to another."""
+        return await self.cluster.network.connect(80, address=address or self.scene.address)
+
+    async def answers(
+        self,
+        path: str,
+        *,
+        host: str,
+        by: str = "",
+        address: str = "",
+        connection: Connection | None = None,
+        within_s: float = 120.0,
+    ) -> float:
         """Polls until a path answers 200 (from the pod `by`); returns the moment (perf_counter)."""
         deadline = time.perf_counter() + within_s
-        connection: Connection | None = None
         try:
             while True:
                 try:
                     if connection is None or not connection.open:
-                        connection = await self._connect(address)
+                        connection = await self.connect(address)
                     response = await connection.request(path, host=host)
                     if response.status == 200 and (not by or response.json()["pod"] == by):
                         return time.perf_counter()
@@ -107,9 +119,6 @@ class ClusterScene:
         finally:
             if connection is not None:
                 connection.close()
-
-    async def _connect(self, address: str) -> Connection:
-        return await self.cluster.network.connect(80, address=address or self.scene.address)
 
     def control_plane(self) -> int:
         """Returns the process id of the control plane."""
@@ -160,9 +169,16 @@ def first_path(index: int) -> str:
 
 async def _watch(api: Api, cluster: Cluster, moments: Moments) -> None:
     path = cluster.api.path_of(cluster_scene.GATEWAY_API, "HTTPRoute", NAMESPACE)
-    async for line in api.lines(path, params={"resourceVersion": "0", "timeoutSeconds": "3600"}):
-        at = time.perf_counter()
-        await moments.take(json.loads(line)["object"], at)
+    version = "0"
+    while True:
+        # The API server ends the watch of who cannot keep up with it.
+        async for line in api.lines(path, params={"resourceVersion": version, "timeoutSeconds": "3600"}):
+            at = time.perf_counter()
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise RuntimeError(f"the watch was lost: {event['object'].get('message')}")
+            version = event["object"]["metadata"]["resourceVersion"]
+            await moments.take(event["object"], at)
 
 
 def _pid(pod: dict[str, Any], container: str = "") -> int:

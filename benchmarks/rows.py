@@ -69,8 +69,10 @@ def write_json(rows: Iterable[Row], path: Path) -> None:
     path.write_text(json.dumps({"rows": documents}, indent=2) + "\n", "utf-8")
 
 
-def write_markdown(rows: Iterable[Row], path: Path) -> None:
-    """Puts the table between the marks `<!-- figures -->` and `<!-- /figures -->` of a page."""
+def write_markdown(rows: Sequence[Row], path: Path, *, mark: str) -> None:
+    """Puts the table between the marks `<!-- MARK -->` and `<!-- /MARK -->` of a page; without rows, nothing."""
+    if not rows:
+        return
     made = f"{datetime.now(UTC):%Y-%m-%d}, commit {_commit(path.parent)}"
     lines = [f"{made}; Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}.", ""]
     lines += ["| what | value | unit | must be | kept |", "| --- | ---: | --- | ---: | --- |"]
@@ -78,7 +80,7 @@ def write_markdown(rows: Iterable[Row], path: Path) -> None:
         kept = {None: "", True: "yes", False: "**no**"}[row.kept]
         lines.append(f"| {row.name} | {row.value:,.2f} | {row.unit} | {row.budget} | {kept} |")
     table = "\n".join(lines)
-    begin, end = "<!-- figures -->", "<!-- /figures -->"
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     page = path.read_text("utf-8")
     path.write_text(re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n{end}", page, flags=re.DOTALL), "utf-8")
 
