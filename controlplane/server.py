@@ -221,6 +221,8 @@ class ControlPlane:
             for owner, snapshot in self._held.items():
                 if snapshot is None:
                     self.cache.remove(owner)
+                    for rejected in [each for each in self.nacks if each[0] == owner]:
+                        del self.nacks[rejected]
             self._held.clear()
             if not self._built:
                 self._built = True
