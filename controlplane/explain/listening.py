@@ -41,7 +41,9 @@ def ports(
     ]
     if listener is not None:
         everything = [(key, port) for key, port in everything if _has_listener(pipeline, key, port, listener)]
-        return [Port(key, port, f"listener {listener} was asked for") for key, port in everything], _known(everything)
+        return [Port(key, port, f"listener {listener} was asked for") for key, port in everything], _known(
+            pipeline, everything
+        )
     bound = [
         Port(key, port, f"port {port.port} is bound to {_shown(found)}")
         for key, port in everything
@@ -50,7 +52,7 @@ def ports(
     own = [Port(key, port, f"port {port.port}") for key, port in everything if port.port == request.port]
     found = bound or own
     fitting = [each for each in found if each.listener.tls == (request.scheme == "https")]
-    return fitting or found, _known(everything)
+    return fitting or found, _known(pipeline, everything)
 
 
 def chain(port: ir.PortListener, request: Request) -> ir.FilterChain | ir.StreamChain | None:
@@ -113,8 +115,13 @@ def _bound_to(pipeline: Pipeline, key: ObjectKey, port: ir.PortListener, request
     return None
 
 
-def _known(everything: Iterable[tuple[ObjectKey, ir.PortListener]]) -> str:
-    found = [f"{port.port} of {_name(key)}{' (TLS)' if port.tls else ''}" for key, port in everything]
+def _known(pipeline: Pipeline, everything: Iterable[tuple[ObjectKey, ir.PortListener]]) -> str:
+    """Names ports, with where they are bound if that is another port."""
+    found: list[str] = []
+    for key, port in everything:
+        bound = [each for each in pipeline.bindings.peek((_name(key), port.port)) or () if each[1] != port.port]
+        more = [*(["TLS"] if port.tls else []), *(f"bound to {_shown(each)}" for each in bound)]
+        found.append(f"{port.port} of {_name(key)}" + (f" ({', '.join(more)})" if more else ""))
     return ", ".join(found)
 
 

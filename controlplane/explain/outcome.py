@@ -19,7 +19,7 @@ def outcome(view: View, route: ir.Route, faults: Sequence[Condition], *, rule: s
     if deny is not None:
         return Outcome("deny", f"answered with {deny.status}: {deny.reason}", deny.status)
     if isinstance(action, ir.Redirect):
-        return Outcome("redirect", f"redirected ({action.status}) to {_target(action)}", action.status)
+        return Outcome("redirect", f"redirected ({action.status}): {_target(action)}", action.status)
     if isinstance(action, ir.Respond):
         why = "; ".join(f"{each.field}: {each.message}" for each in faults if each.field.startswith(f"{rule}."))
         return Outcome("respond", f"answered with {action.status}" + (f": {why}" if why else ""), action.status)
@@ -32,7 +32,7 @@ def effect(route: ir.Route) -> str:
     if deny is not None:
         return f"answered with {deny.status}"
     if isinstance(action, ir.Redirect):
-        return "; ".join([f"redirected ({action.status}) to {_target(action)}", *_header_edits(route.rule)])
+        return "; ".join([f"redirected ({action.status}): {_target(action)}", *_header_edits(route.rule)])
     if isinstance(action, ir.Respond):
         return f"answered with {action.status}"
     if all(each.cluster is None for each in action.backends):
@@ -151,7 +151,7 @@ def _target(redirect: ir.Redirect) -> str:
         f"port {redirect.port}" if redirect.port else "",
         _rewrite(redirect.path) if redirect.path else "",
     ]
-    return ", ".join(filter(None, parts)) or "the same URL"
+    return ", ".join(filter(None, parts)) or "to the same URL"
 
 
 def _address(endpoint: ir.Endpoint) -> str:

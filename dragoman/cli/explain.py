@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import ProxyHandler, build_opener
@@ -16,11 +16,14 @@ from dragoman.cli.errors import CommandError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic import TypeAdapter
+
     from controlplane.engine import Engine
     from controlplane.explain import Explanation, Request
     from controlplane.explain.lines import Line
     from controlplane.explain.summary import Summary
 
+_T = TypeVar("_T")
 _STYLES = {"title": "bold", "plain": "", "good": "green", "bad": "red", "dim": "dim"}
 _INDENT = "  "
 _TIMEOUT_S = 30.0
@@ -128,7 +131,7 @@ def _explained_by(server: str, asked: list[tuple[str, str]]) -> Explanation:
 
     from controlplane.explain import Explanation
 
-    return TypeAdapter(Explanation).validate_json(_get(server, f"/explain?{urlencode(asked)}"))
+    return _read(TypeAdapter(Explanation), server, f"/explain?{urlencode(asked)}")
 
 
 def _summary_of(server: str) -> Summary:
@@ -136,7 +139,14 @@ def _summary_of(server: str) -> Summary:
 
     from controlplane.explain.summary import Summary
 
-    return TypeAdapter(Summary).validate_json(_get(server, "/summary"))
+    return _read(TypeAdapter(Summary), server, "/summary")
+
+
+def _read(adapter: TypeAdapter[_T], server: str, path: str) -> _T:
+    try:
+        return adapter.validate_json(_get(server, path))
+    except ValueError:
+        raise CommandError(f"{server} does not answer as a control plane of this version would") from None
 
 
 def _get(server: str, path: str) -> bytes:

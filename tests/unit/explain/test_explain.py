@@ -186,7 +186,10 @@ def test_the_port_may_be_that_of_the_listener_or_the_one_it_is_bound_to() -> Non
         assert explained(pipeline, url).chosen is not None, url
     missing = explained(pipeline, "http://example.com:81/")
     assert missing.outcome.kind == "unreachable"
-    assert "nobody listens on port 81; there are the ports: 80 of demo/edge" in missing.outcome.words
+    assert (
+        "nobody listens on port 81; there are the ports: 80 of demo/edge (bound to 127.0.0.1:10080)"
+        in missing.outcome.words
+    )
     assert explained(pipeline, "http://127.0.0.2:10080/").outcome.kind == "unreachable"
 
 
