@@ -15,8 +15,11 @@ def checks(match: Match, request: Seen) -> tuple[Check, ...]:
     found = [Check("path", path_in_words(match.path), request.path, path_holds(match.path, request.path))]
     if match.method is not None:
         found.append(Check("method", match.method, request.method, match.method == request.method))
-    found += [_value("header", each, request.headers.get(each.name)) for each in match.headers]
-    found += [_value("query parameter", each, request.query.get(each.name)) for each in match.query]
+    found += [_value("header", each, request.headers.get(each.name, ())) for each in match.headers]
+    query = request.query
+    found += [
+        _value("query parameter", each, (query[each.name],) if each.name in query else ()) for each in match.query
+    ]
     return tuple(found)
 
 
@@ -46,9 +49,11 @@ def in_words(match: Match) -> str:
     return " ".join(filter(None, [match.method, signs[match.path.kind] + match.path.value, *others]))
 
 
-def _value(kind: str, wanted: ValueMatch, given: str | None) -> Check:
-    holds = given is not None and (_fullmatch(wanted.value, given) if wanted.regex else given == wanted.value)
-    return Check(f"{kind} {wanted.name}", f"like {wanted.value}" if wanted.regex else wanted.value, given, holds)
+def _value(kind: str, wanted: ValueMatch, given: tuple[str, ...]) -> Check:
+    """Judges a header or parameter; of several headers of one name, one is enough, each by itself."""
+    holds = any(_fullmatch(wanted.value, each) if wanted.regex else each == wanted.value for each in given)
+    asked = f"like {wanted.value}" if wanted.regex else wanted.value
+    return Check(f"{kind} {wanted.name}", asked, ", ".join(given) if given else None, holds)
 
 
 def _fullmatch(pattern: str, text: str) -> bool:

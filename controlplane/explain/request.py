@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request when routes are chosen: its path in normal form, each header once, with its values joined.
+    """A request when routes are chosen: its path in normal form, of each header all values.
 
     `refused` says why Envoy answers before it looks at routes, and with which status.
     """
@@ -75,7 +75,7 @@ class Seen:
     path: str
     query: Mapping[str, str]
     method: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, tuple[str, ...]]
     refused: tuple[int, str] | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -91,16 +91,16 @@ def seen(request: Request) -> Seen:
         refused = (307, f"the path has an escaped slash, and the client is sent to {normal}{mark}{query}")
     elif normal != path:
         notes.append(f"the path {path} is {normal} in normal form, which routes are chosen by")
-    headers: dict[str, str] = {}
+    headers: dict[str, tuple[str, ...]] = {}
     for name, value in request.headers:
         if name.startswith(RESERVED_PREFIX):
             notes.append(f"the header {name} is dropped: names under {RESERVED_PREFIX} are the gateway's own")
         elif "_" in name:
             refused = refused or (400, f"the name of the header {name} has an underscore")
         else:
-            headers[name] = f"{headers[name]},{value}" if name in headers else value
-    headers |= {"host": request.authority, ":authority": request.authority}
-    headers |= {"x-forwarded-proto": request.scheme, ":method": request.method, ":path": request.target}
+            headers[name] = (*headers.get(name, ()), value)
+    own = {"host": request.authority, "x-forwarded-proto": request.scheme}
+    headers |= {name: (value,) for name, value in own.items()}
     return Seen(
         host=host_of(request.authority),
         path=normal,
