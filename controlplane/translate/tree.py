@@ -9,6 +9,7 @@ the key ended on the border of a segment.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,11 +69,25 @@ class Branch:
 def suits(matches: Iterable[Match]) -> bool:
     """Says whether a tree can hold these matches.
 
-    A list of regular expressions cannot look at query parameters; and those of gRPC calls come after prefixes, since a
-    service counts for more than a method.
+    A list of regular expressions cannot look at query parameters; those of gRPC calls come after prefixes, since a
+    service counts for more than a method; and one that could take a question mark for a part of the path would match
+    here, where the query string follows, what its route then refuses.
     """
     patterns = (match for match in matches if match.path.kind == "RegularExpression")
-    return not any(match.query or match.call is not None for match in patterns)
+    return not any(match.query or match.call is not None or not keeps_to_path(match.path.value) for match in patterns)
+
+
+def keeps_to_path(pattern: str) -> bool:
+    """Says whether an expression surely matches a path with a query string behind it only if it matches the path.
+
+    So it is if nothing in it can match a question mark, but for a `.*` that everything ends with. This errs towards no.
+    """
+    return _KEEPS_TO_PATH.fullmatch(pattern) is not None
+
+
+_CLASS = r"\[(?:[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9]|\\[dw.-]|[A-Za-z0-9_.~%/])*-?\]"
+_LITERAL = r"[A-Za-z0-9/_~%:@=,;&'!-]|\\[dw./-]"
+_KEEPS_TO_PATH = re.compile(rf"\^?(?:{_LITERAL}|{_CLASS}|\((?:\?:)?|\)|\||[*+?]|\{{\d+(?:,\d*)?\}})*(?:\.\*[)?]*)?\$?")
 
 
 def matcher(stages: Sequence[Sequence[Branch]]) -> bytes:

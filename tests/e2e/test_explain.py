@@ -25,7 +25,7 @@ _ROUTES, _REQUESTS = 14, 400
 _SEGMENTS = ["a", "ab", "b", "c.d"]
 _HOSTS = ["a.example.com", "b.example.com", "x.b.example.com", "example.com", "other.test", "A.Example.com"]
 _HOSTNAMES = [[], [], ["a.example.com"], ["*.example.com"], ["*.b.example.com", "example.com"], ["other.test"]]
-_PATTERNS = ["/a.*", "/[ab]/.*", ".*c[.]d", "/ab?/[a-z.]+"]
+_PATTERNS = ["/a.*", "/[ab]/.*", "[a-z/]*c[.]d", "/ab?/[a-z.]+"]
 _VALUES = [
     {"value": "1"},
     {"value": "2"},

@@ -36,7 +36,7 @@ def _match(random_: random.Random, kinds: list[str]) -> ir.Match:
     if kind == "Exact" and random_.random() < 0.2:
         value = value.rstrip("/") + "/"
     if kind == "RegularExpression":
-        value = random_.choice(["/a.*", "/[ab]/.*", ".*c[.]d", "/ab?/[^/]+"])
+        value = random_.choice(["/a.*", "/[ab]/.*", "[a-z/]*c[.]d", "/ab?/[a-z.]+"])
     return ir.Match(
         path=ir.PathMatch(kind, value),
         method=random_.choice(_METHODS),
