@@ -19,7 +19,7 @@ from tests.support.cluster_rig import KUBECONFIG_VARIABLE, ROOT, Rig, reap, why_
 from tests.support.cluster_scene import GATEWAY_API, Scene
 
 PREFIX = "test"
-KEPT_VARIABLE = "DRAGOMAN_TEST_CLUSTER"
+KEPT_VARIABLE = "CLUSTER_KEPT"
 LOGS = ROOT / "build" / "test-cluster"
 
 

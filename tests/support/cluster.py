@@ -24,7 +24,7 @@ T = TypeVar("T")
 CHART = ROOT / "charts" / "dragoman"
 VALUES = ROOT / "tests" / "cluster" / "values.yaml"
 NAMESPACE = "dragoman-system"
-VALUES_VARIABLE = "DRAGOMAN_TEST_VALUES"
+VALUES_VARIABLE = "CLUSTER_VALUES"
 
 
 class Cluster:

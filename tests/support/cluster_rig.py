@@ -19,8 +19,8 @@ from tests.support.redis import redis_binary
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "dragoman/dragoman"
-RIG_VARIABLE = "DRAGOMAN_CLUSTER_RIG"
-KUBECONFIG_VARIABLE = "DRAGOMAN_TEST_KUBECONFIG"
+RIG_VARIABLE = "CLUSTER_RIG"
+KUBECONFIG_VARIABLE = "CLUSTER_KUBECONFIG"
 
 
 class Rig:
