@@ -76,9 +76,16 @@ class Envoys:
             self._decide()
 
     def seen(self, keys: Iterable[ObjectKey]) -> None:
-        """Takes in that objects have been observed: a Gateway's own identity is known only then."""
-        if self._complete and any(key in self._found and key not in self._wanted for key in keys):
+        """Takes in that objects have been observed: a Gateway's own identity is known only then.
+
+        One that was made anew under its name has another, which what is made for it must name as its owner.
+        """
+        if self._complete and any(self._is_another(key) for key in keys if key in self._found):
             self._decide()
+
+    def _is_another(self, key: ObjectKey) -> bool:
+        wanted = self._wanted.get(key)
+        return wanted is None or wanted.uid != self._uid_of(key)
 
     def _decide(self) -> None:
         if self._provisioner is None:

@@ -108,16 +108,6 @@ class DesiredStatuses:
         return admitted.object.metadata.generation or None
 
 
-def without_addresses(_: ObjectKey) -> Sequence[tuple[str, str]]:
-    """Where nothing is provisioned, nothing is known of addresses."""
-    return ()
-
-
-def without_trouble(_: ObjectKey) -> Condition | None:
-    """Where nothing is provisioned, nothing is known of what goes wrong with it."""
-    return None
-
-
 def concerned(engine: Engine, owner: str) -> list[ObjectKey]:
     """Returns the objects whose status depends on the Envoys of a Gateway (`NAMESPACE/NAME`)."""
     namespace, _, name = owner.partition("/")

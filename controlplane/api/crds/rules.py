@@ -44,11 +44,6 @@ def rules_of_value(check: str) -> Iterable[Rule]:
     return _VALUE_RULES.get(check, ())
 
 
-def is_known(check: str) -> bool:
-    """Whether it is decided what the API server makes of a check."""
-    return any(check in known for known in (FORMATS, KEYS, _MODEL_RULES, _VALUE_RULES, WITHOUT_RULES))
-
-
 def known_checks() -> set[str]:
     """All checks that this module names."""
     return {*FORMATS, *KEYS, *_MODEL_RULES, *_VALUE_RULES, *WITHOUT_RULES}
