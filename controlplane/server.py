@@ -60,7 +60,7 @@ class ControlPlane:
         state: Path | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
         on_nack: Callable[[Nack], None] = lambda nack: None,
-        on_settled: Callable[[str], None] | None = None,
+        on_settled: Callable[[str], None] = lambda owner: None,
         on_stream: Callable[[StreamEvent], None] = lambda event: None,
         on_key_set: Callable[[str], None] = lambda uri: None,
         methods: Mapping[str, Method] | None = None,
@@ -76,7 +76,7 @@ class ControlPlane:
         pipeline = Pipeline(remote_backends_only=remote_backends_only)
         self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=pipeline)
         self.cache = SnapshotCache(
-            observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=on_settled),
+            observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=self._settled),
             metrics=metrics,
             policies_settled_elsewhere=policies_settled_elsewhere,
         )
@@ -87,6 +87,7 @@ class ControlPlane:
         self._insecure_off_loopback = insecure_off_loopback
         self._on_step = on_step
         self._on_nack = on_nack
+        self._on_settled = on_settled
         self._on_stream = on_stream
         self._on_key_set = on_key_set
         self._methods = methods
@@ -260,6 +261,9 @@ class ControlPlane:
     def _project(self, owner: str) -> None:
         wanted = any(client.owner == owner for client in self.cache.clients())
         self._publish(self.engine.project_for_grpc(owner.removesuffix(GRPC_SUFFIX), wanted=wanted))
+
+    def _settled(self, owner: str) -> None:
+        self._on_settled(owner)
 
     def _nacked(self, nack: Nack) -> None:
         self.nacks[nack.owner, nack.type_url] = nack
