@@ -60,3 +60,5 @@ class Changes:
     """All faults that there are now, not only new ones."""
     complete: bool = True
     """False if objects may be missing that exist, so that nothing may be concluded from their absence."""
+    seen_at: float | None = field(default=None, compare=False)
+    """When the first of what led to them was seen (`time.monotonic`); None if nobody has looked."""

@@ -75,6 +75,7 @@ class FileSource:
 
     def _look(self, hint: Hint) -> Changes | None:
         """What is new where a hint leads; None if nothing is."""
+        seen_at = self._seen_at(hint)
         files = {path: sign(path) for path in hint.paths}
         if hint.scope is not Scope.PATHS:
             files |= self._differences(list_folder(self._folder), hint.scope)
@@ -93,7 +94,7 @@ class FileSource:
             elif new is None and old is not None:
                 removed.append(key)
         said = self._said
-        changes = self._changes(upserted, removed)
+        changes = replace(self._changes(upserted, removed), seen_at=seen_at)
         return changes if upserted or removed or said != self._said else None
 
     def _differences(self, listing: Listing, scope: Scope | None) -> dict[str, Signature | None]:
@@ -133,6 +134,12 @@ class FileSource:
             for key in _changed(old, new):
                 yield key, self._places.winner(key)
                 self._places.put(key, path, new.objects.get(key))
+
+    def _seen_at(self, hint: Hint) -> float:
+        """When the first was seen of what is to be looked at now; a file that is gone vanished some time ago."""
+        now = self._clock()
+        vanished = (deadline - self._grace_s for deadline in self._leaving.values() if deadline <= now)
+        return min(now if hint.seen_at is None else hint.seen_at, *vanished, now)
 
     def _due_s(self) -> float | None:
         """How long until a file that vanished counts as gone."""

@@ -7,8 +7,9 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Literal
 
@@ -35,6 +36,8 @@ class Hint:
     scope: Scope
     paths: frozenset[str] = frozenset()
     """Manifests that were written, replaced or removed."""
+    seen_at: float | None = None
+    """When the first of that was noticed (`time.monotonic`); None where nobody tells."""
 
 
 EVERYTHING: Final = Hint(Scope.EVERYTHING)
@@ -83,7 +86,14 @@ async def _by_inotify(
     loop = asyncio.get_running_loop()
     notify, wake = Inotify(), asyncio.Event()
     stopping = asyncio.create_task(_set_after(stop, wake))
-    loop.add_reader(notify.fd, wake.set)
+    noticed: list[float] = []
+
+    def notice() -> None:
+        if not noticed:
+            noticed.append(time.monotonic())
+        wake.set()
+
+    loop.add_reader(notify.fd, notice)
     try:
         hint = EVERYTHING
         while not stop.is_set():
@@ -96,7 +106,8 @@ async def _by_inotify(
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), _RETRY_S if gone else due_s())
             wake.clear()
-            hint = EVERYTHING if gone else _hint(_drain(notify))
+            seen_at = noticed.pop() if noticed else None
+            hint = EVERYTHING if gone else replace(_hint(_drain(notify)), seen_at=seen_at)
     finally:
         loop.remove_reader(notify.fd)
         stopping.cancel()

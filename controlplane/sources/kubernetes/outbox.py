@@ -71,6 +71,7 @@ class Outbox:
         self._taken: dict[ObjectKey, _Upsert] = {}
         self._removed: dict[ObjectKey, None] = {}
         self._observed: dict[ObjectKey, None] = {}
+        self._seen_at: float | None = None
 
     def upsert(
         self,
@@ -90,7 +91,7 @@ class Outbox:
             # It was deleted and made anew: whoever takes changes has the one before.
             del self._removed[key]
             entry.handed = True
-        self.wake()
+        self._note()
 
     def remove(self, key: ObjectKey, entry: Entry) -> None:
         """Puts in that an object is gone."""
@@ -99,7 +100,7 @@ class Outbox:
         self._references.propose(key, frozenset())
         if entry.handed:
             self._removed[key] = None
-            self.wake()
+            self._note()
         else:
             self._references.settle(key)
 
@@ -112,6 +113,11 @@ class Outbox:
         entry.seen = seen
         self._observed[key] = None
         self.wake()
+
+    @property
+    def waiting(self) -> int:
+        """How many objects are yet to be handed over."""
+        return len(self._upserts) + len(self._removed)
 
     @property
     def waits(self) -> bool:
@@ -141,7 +147,10 @@ class Outbox:
         upserted = tuple(upsert.raw for upsert in self._taken.values())
         if not upserted and not removed and not everything:
             return None
-        return Changes(upserted, removed, faults)
+        seen_at, self._seen_at = self._seen_at, None
+        if self._upserts:
+            self._seen_at = min(each.due for each in self._upserts.values()) - self._patience_s
+        return Changes(upserted, removed, faults, seen_at=seen_at)
 
     def taken(self) -> list[ObjectKey]:
         """Notes that what was taken is in the engine; returns the objects that are to be looked at for their status."""
@@ -157,6 +166,11 @@ class Outbox:
         found = list(self._observed)
         self._observed = {}
         return found
+
+    def _note(self) -> None:
+        if self._seen_at is None:
+            self._seen_at = self._clock()
+        self.wake()
 
     def _is_ready(self, upsert: _Upsert) -> bool:
         return all(self._is_answered(key) for key in upsert.needs)
