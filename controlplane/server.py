@@ -15,6 +15,7 @@ from controlplane.engine import Bind, Engine, Step
 from controlplane.keysets import KeySets
 from controlplane.memory import Memory
 from controlplane.metrics import EngineMetrics
+from controlplane.pace import Pace
 from controlplane.pipeline import Pipeline
 from controlplane.pipeline.policies import is_policy, key_sets_of
 from controlplane.sources.changes import Changes
@@ -104,6 +105,7 @@ class ControlPlane:
         self._read_whole = False
         self._built = False
         self._patient = True
+        self._pace = Pace()
 
     @property
     def ready(self) -> bool:
@@ -170,10 +172,12 @@ class ControlPlane:
         async for changes in self._source.watch(self._stop):
             try:
                 await self._fetch_keys_first(changes)
-                self._take(changes)
+                with self._pace.step():
+                    self._take(changes)
             except Exception:
                 # A fault of ours: what is in force stays, and whatever changes next has its chance.
                 _log.exception("changes could not be taken in: %s", ", ".join(str(r.key) for r in changes.upserted[:8]))
+            await self._pace.rest()  # The source goes on collecting.
 
     async def _age(self) -> None:
         while True:
