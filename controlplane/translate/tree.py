@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from envoy.config.route.v3.route_components_pb2 import RouteList, VirtualHost
 from envoy.type.matcher.v3.http_inputs_pb2 import HttpRequestHeaderMatchInput
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from xds.core.v3.extension_pb2 import TypedExtensionConfig
 from xds.type.matcher.v3.matcher_pb2 import Matcher
@@ -38,7 +39,10 @@ _FIELD_ON_MATCH = field_numbers(_FieldMatcher)["on_match"]
 _ROUTE_LIST = field_numbers(RouteList)["routes"]
 _KEY, _VALUE = 1, 2  # of a map's entry
 
-ROUTE_TYPE = "type.googleapis.com/envoy.config.route.v3.Route"
+_ANY = field_numbers(AnyMessage)
+_TYPED_CONFIG = field_numbers(TypedExtensionConfig)["typed_config"]
+_ROUTE_TYPE = b"type.googleapis.com/envoy.config.route.v3.Route"
+_ROUTE_ACTION = encode(TypedExtensionConfig(name="route"))
 
 
 def alternative(match: Match, route: bytes) -> bytes:
@@ -46,12 +50,19 @@ def alternative(match: Match, route: bytes) -> bytes:
 
     `route` is an encoded Route that asks for the path alone. Query parameters are not looked at here.
     """
-    conditions = [_on_path(match.path), *_on_values(match)]
-    action = TypedExtensionConfig(name="route")
-    action.typed_config.type_url = ROUTE_TYPE
-    action.typed_config.value = route
-    on_match = embed(_ON_MATCH["action"], encode(action))
-    return embed(_PREDICATE, encode(_all(conditions))) + embed(_FIELD_ON_MATCH, on_match)
+    return under(conditions(match), route)
+
+
+def conditions(match: Match) -> bytes:
+    """Encodes what an alternative asks for: apart from its route, which may change while this stays."""
+    return embed(_PREDICATE, encode(_all([_on_path(match.path), *_on_values(match)])))
+
+
+def under(conditions: bytes, route: bytes) -> bytes:
+    """Encodes an alternative out of what `conditions` returns and an encoded Route."""
+    config = embed(_ANY["type_url"], _ROUTE_TYPE) + embed(_ANY["value"], route)
+    on_match = embed(_ON_MATCH["action"], _ROUTE_ACTION + embed(_TYPED_CONFIG, config))
+    return conditions + embed(_FIELD_ON_MATCH, on_match)
 
 
 @dataclass(frozen=True, slots=True)
