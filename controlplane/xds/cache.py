@@ -124,6 +124,14 @@ class SnapshotCache:
             if owner.lingering.expired(now):
                 self._serve(owner, owner.published)
 
+    def observe(self, observers: Observers) -> None:
+        """Tells these from now on what happens, instead of those before."""
+        self._observers = observers
+
+    def kept(self) -> frozenset[str]:
+        """Returns the owners of which nothing has been published but what was kept from before a restart."""
+        return frozenset(name for name, owner in self._owners.items() if owner.served is not None and owner.served.kept)
+
     def snapshot(self, owner: str) -> Snapshot | None:
         """Returns what the owner's clients are sent; None before its first snapshot."""
         known = self._owners.get(owner)
@@ -249,7 +257,7 @@ class SnapshotCache:
         first = owner.served is None
         changes = diff(previous, served)
         owner.published, owner.served = snapshot, served
-        if not (changes or first):
+        if not (changes or first or previous.kept):
             return
         for session in owner.sessions:
             session.client.offer(served, changes, now)

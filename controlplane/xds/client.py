@@ -81,11 +81,8 @@ class Client:
 
     def offer(self, newest: Snapshot, diff: Diff, now: float) -> None:
         """Takes over a newer snapshot; `diff` is what changed since the one before."""
-        if self._newest is None or self._goal is None:
-            self._newest = self._goal = newest
-            self._busy_since = now
-            for subscription in self._by_rank:
-                subscription.refresh(newest.of_type(subscription.type_url))
+        if self._newest is None or self._goal is None or self._newest.kept:
+            self._begin(newest, now)
             return
         self._newest = newest
         for type_url, changes in diff.items():
@@ -93,6 +90,18 @@ class Client:
             if type_url in IMMEDIATE:
                 self._merge(type_url, changes, now)
         self._adopt(now)
+
+    def _begin(self, newest: Snapshot, now: float) -> None:
+        self._newest = self._goal = newest
+        self._busy_since = now
+        for subscription in self._by_rank:
+            have = newest.of_type(subscription.type_url)
+            subscription.kept = newest.kept
+            if newest.kept:
+                subscription.refresh(have)
+            else:
+                subscription.review_culprits(have, frozenset(), subscription.hold_until)
+                subscription.settle(have)
 
     def next_response(self, now: float) -> Outgoing | None:
         """Takes the next response that may be sent; where None, `wake_at` says when to ask again at the latest."""
@@ -136,6 +145,7 @@ class Client:
     def _open(self, request: Request, now: float) -> Subscription:
         kind = DeltaSubscription if self.protocol == "delta" else SotwSubscription
         subscription = kind(request.type_url)
+        subscription.kept = self._goal is not None and self._goal.kept
         self._subscriptions[request.type_url] = subscription
         self._by_rank = sorted(self._subscriptions.values(), key=lambda each: each.rank)
         if request.initial_versions or request.version:

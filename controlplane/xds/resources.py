@@ -65,9 +65,14 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything one owner (a Gateway's Envoys, or a service) is to be sent: type URL → name → resource."""
+    """Everything one owner (a Gateway's Envoys, or a service) is to be sent: type URL → name → resource.
+
+    One that was `kept` from before a restart may lack what there is, and be older than what clients have: they are sent
+    of it what they have nothing of, and nothing else is concluded from it.
+    """
 
     resources: Mapping[str, Mapping[str, Resource]] = field(default_factory=lambda: MappingProxyType({}))
+    kept: bool = False
 
     def of_type(self, type_url: str) -> Mapping[str, Resource]:
         """Returns the resources of one type by name; empty where there are none."""

@@ -67,6 +67,8 @@ class SotwSubscription(Subscription):
         if not (stale or self.forced or self.answer_due or trial is not None):
             return None
         self.forced.clear()
+        if self.kept and self._is_open(have):
+            return self.leave_open()
         for name in trial or ():
             self.held_back.pop(name, None)
         return self._respond(have, nonce, now)
@@ -82,6 +84,15 @@ class SotwSubscription(Subscription):
     def removal(self, have: Have, due: list[str], nonce: str, now: float) -> Outgoing | None:
         self.forget(due)
         return self._respond(have, nonce, now) if self.type_url in FULL_STATE else None
+
+    def _is_open(self, have: Have) -> bool:
+        """Whether what was kept must not be sent: to who has something, or where absence would be taken for removal."""
+        if self.claimed_version:
+            return True
+        if self.wildcard:
+            return not have
+        found = sum(name in have for name in self.names)
+        return not found or (self.type_url in FULL_STATE and found != len(self.names))
 
     def _respond(self, have: Have, nonce: str, now: float) -> Outgoing | None:
         resources = self._full_state(have)

@@ -61,6 +61,10 @@ class Subscription:
     culprits: dict[str, str] = field(default_factory=dict[str, str])
     hold_until: float = 0.0
     answer_due: bool = False
+    # What there is to send was kept from before a restart; until there is more, what it lacks stays open.
+    kept: bool = False
+    missing: set[str] = field(default_factory=set[str])
+    unanswered: bool = False
     in_flight: InFlight | None = None
     last_nonce: str = ""
 
@@ -103,6 +107,9 @@ class Subscription:
         """Takes over what the snapshot now says of a name."""
         if not self.wants(name):
             return
+        if self.kept and (new is None or name in self.known):
+            self.adds.discard(name)
+            return
         if new is None:
             self.adds.discard(name)
             if name in self.known:
@@ -122,6 +129,20 @@ class Subscription:
         """Compares everything that the client wants with the snapshot."""
         for name in (have.keys() | self.known.keys()) if self.wildcard else self.names:
             self.note(name, have.get(name))
+
+    def leave_open(self) -> None:
+        """Leaves the answer to a later snapshot than the one that was kept."""
+        self.unanswered = self.unanswered or self.answer_due
+        self.answer_due = False
+
+    def settle(self, have: Have) -> None:
+        """Takes up what was left open: from now on the snapshot is all there is."""
+        self.kept = False
+        self.forced.update(filter(self.wants, self.missing))
+        self.missing.clear()
+        self.answer_due = self.answer_due or self.unanswered
+        self.unanswered = False
+        self.refresh(have)
 
     def mark_removable(self, now: float) -> None:
         """Records that from now on nothing at the client refers to the names that wait for removal."""
@@ -180,6 +201,7 @@ class Subscription:
             self.removes.pop(name, None)
             self.adds.discard(name)
             self.forced.discard(name)
+            self.missing.discard(name)
             self.rejected.discard(name)
             self.culprits.pop(name, None)
 
@@ -263,6 +285,11 @@ class DeltaSubscription(Subscription):
                 resources.append(resource)
             self.forced.discard(name)
             self.adds.discard(name)
+        if self.kept:
+            self.missing.update(missing)
+            missing = []
+            if not resources:
+                return self.leave_open()
         self.forget(missing)
         if not (resources or missing or self.answer_due):
             return None
