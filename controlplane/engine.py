@@ -6,11 +6,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from controlplane.api.load import load
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey, Resource
+from controlplane.api.version import version_of
 from controlplane.compile.check import check
 from controlplane.compile.targets import of_document
 from controlplane.conditions import ObjectStatus
@@ -18,6 +19,7 @@ from controlplane.expansion import Expander
 from controlplane.ir import Jwt
 from controlplane.pipeline import Admitted, Pipeline
 from controlplane.pipeline.guards import Lingering
+from controlplane.pipeline.objects import Verdict
 from controlplane.pipeline.policies import is_policy
 from controlplane.provision.binding import Bindings, Clash
 from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
@@ -32,6 +34,8 @@ Recall = Callable[[Collection[ObjectKey]], Mapping[ObjectKey, Resource]]
 """Returns what was last accepted of objects, by an engine before this one; of those that it knows."""
 Told = Callable[[ObjectKey, str, Resource | None], Resource | None]
 """Returns what is to stand in for the refused version (by its digest) of an object; None: what does so far."""
+Judge = Callable[[ObjectKey, Resource], Verdict | None]
+"""Returns why a version of an object that has no fault of its own is not to be in force; None where it may be."""
 
 LINGER_S = 60.0
 """How long a JWT requirement outlives the last route that names it."""
@@ -47,6 +51,8 @@ class Step:
     faults: tuple[SourceFault, ...]
     duration_s: float
     accepted: tuple[ObjectKey, ...] = ()  # whose newest version now stands in for any bad one that follows
+    superseded: Mapping[ObjectKey, Resource | None] = field(default_factory=dict[ObjectKey, "Resource | None"])
+    """Of those that did not do so before: what did."""
 
 
 @dataclass(slots=True)
@@ -65,6 +71,7 @@ class Engine:
     clock: Callable[[], float] = time.monotonic
     recall: Recall | None = None
     told: Told | None = None
+    judge: Judge | None = None
     refused: dict[ObjectKey, str] = field(default_factory=dict[ObjectKey, str])
     """The objects whose newest version cannot be in force for what it says, with the digest of that version."""
     ingresses: Expander = field(default_factory=Expander)
@@ -122,6 +129,21 @@ class Engine:
         start = time.perf_counter()
         return self._step([key for key in keys if key in self.refused], start)
 
+    def rejudge(self, keys: Collection[ObjectKey], standing: Mapping[ObjectKey, Resource | None] | None = None) -> Step:
+        """Asks anew whether versions may be in force; `standing` has what is to stand in where they may not be."""
+        start = time.perf_counter()
+        objects = self.pipeline.objects
+        for key, version in (standing or {}).items():
+            if version is None:
+                objects.accepted.delete(key)
+            else:
+                objects.accepted.set(key, version)
+        for key in keys:
+            admitted = objects.peek(key)
+            if admitted is not None and admitted.object is not None:
+                self._set(key, self._judged(key, replace(admitted, verdict=None)))
+        return self._step([*keys], start)
+
     def age(self) -> Step:
         """Lets go of what has lingered long enough; to be called every few seconds."""
         return self._step([], time.perf_counter())
@@ -148,13 +170,22 @@ class Engine:
     def _upsert(self, objects: Iterable[RawObject]) -> Iterable[ObjectKey]:
         for raw in objects:
             self.origins[raw.key] = raw.origin
-            admitted = self._admit(raw)
-            if admitted.good:
-                self.refused.pop(raw.key, None)
-            else:
-                self.refused[raw.key] = _digest(raw.document)
-            if self.pipeline.set_object(raw.key, admitted):
+            admitted = self._judged(raw.key, self._admit(raw))
+            if self._set(raw.key, admitted, raw.document):
                 yield raw.key
+
+    def _set(self, key: ObjectKey, admitted: Admitted, document: Mapping[str, object] | None = None) -> bool:
+        if admitted.good:
+            self.refused.pop(key, None)
+        elif document is not None and admitted.verdict is None:
+            self.refused[key] = _digest(document)
+        elif admitted.verdict is not None:
+            self.refused[key] = version_of(admitted.object)
+        return self.pipeline.set_object(key, admitted)
+
+    def _judged(self, key: ObjectKey, admitted: Admitted) -> Admitted:
+        verdict = self.judge(key, admitted.object) if self.judge is not None and admitted.good else None
+        return admitted if verdict is None else replace(admitted, verdict=verdict)
 
     def _remove(self, keys: Iterable[ObjectKey]) -> Iterable[ObjectKey]:
         for key in keys:
@@ -178,13 +209,14 @@ class Engine:
             pipeline.graph.stabilise()
         if any((self._rebind(), self._linger())):
             pipeline.graph.stabilise()
-        accepted = self._accept(changed)
+        accepted, superseded = self._accept(changed)
         snapshots = {f"{k.namespace}/{k.name}": s for k, s in pipeline.snapshots.take_changes().items()}
         snapshots |= pipeline.guards.snapshots.take_changes()
         projected = pipeline.grpc.snapshots.take_changes()
         snapshots |= {f"{k.namespace}/{k.name}{GRPC_SUFFIX}": s for k, s in projected.items()}
         statuses = dict(pipeline.statuses.take_changes())
-        return Step(snapshots, statuses, tuple(changed), self.faults, time.perf_counter() - start, accepted)
+        took_s = time.perf_counter() - start
+        return Step(snapshots, statuses, tuple(changed), self.faults, took_s, accepted, superseded)
 
     def _linger(self) -> bool:
         """Keeps JWT requirements past their last reference: Envoys may still have routes that name them."""
@@ -232,10 +264,11 @@ class Engine:
             pass
         return True
 
-    def _accept(self, changed: Iterable[ObjectKey]) -> tuple[ObjectKey, ...]:
+    def _accept(self, changed: Iterable[ObjectKey]) -> tuple[tuple[ObjectKey, ...], dict[ObjectKey, Resource | None]]:
         """What is good and in force is what stands in for the object should it turn bad."""
         objects = self.pipeline.objects
         accepted: list[ObjectKey] = []
+        superseded: dict[ObjectKey, Resource | None] = {}
         for key in {*changed, *self._unsettled}:
             admitted = objects.peek(key)
             if admitted is None or not admitted.good:
@@ -244,9 +277,11 @@ class Engine:
                 self._unsettled.add(key)
             else:
                 self._unsettled.discard(key)
-                objects.accepted.set(key, admitted.object)
+                before = objects.accepted.peek(key)
+                if objects.accepted.set(key, admitted.object):
+                    superseded[key] = before
                 accepted.append(key)
-        return tuple(accepted)
+        return tuple(accepted), superseded
 
 
 def _digest(document: Mapping[str, object]) -> str:

@@ -19,17 +19,30 @@ SERVICE_NAME = "kubernetes.io/service-name"
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a version of an object that has no fault of its own is not to be in force.
+
+    Envoy has rejected it with `message`; or, without one, it is yet to be found out whether Envoy does. While `absent`,
+    a security policy that never was good guards nothing yet, as before it came.
+    """
+
+    message: str = ""
+    absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """An object as its source has it now: typed, or None with the faults that refuse it."""
 
     object: Any
     faults: tuple[Fault, ...] = ()
     targets: Targets | None = None  # what a policy that cannot be read at all is about, as far as can be told
+    verdict: Verdict | None = None
 
     @property
     def good(self) -> bool:
         """Says whether the object may be in force as it is."""
-        return self.object is not None and not self.faults
+        return self.object is not None and not self.faults and self.verdict is None
 
 
 class Objects:

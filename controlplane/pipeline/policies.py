@@ -155,7 +155,11 @@ class PolicyIndex:
             return security.compile_security(self._objects, found)
         if isinstance(found, BackendTrafficPolicy):
             return ratelimit.compile_limits(found)
-        return security.broken(key) if key.kind == "SecurityPolicy" else None
+        if key.kind != "SecurityPolicy":
+            return None
+        candidate = self._objects.candidate(key)
+        waits = candidate is not None and candidate.verdict is not None and candidate.verdict.absent
+        return None if waits else security.broken(key)
 
     def _levels(self, place: Place) -> tuple[Level, ...]:
         """Returns the policies above a route: of the Gateway, of a ListenerSet, of the listener."""

@@ -15,7 +15,7 @@ from controlplane.compile.parameters import class_parameters
 from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.pipeline.attachments import Attachments, is_route
 from controlplane.pipeline.gateway_statuses import GatewayStatuses
-from controlplane.pipeline.objects import Admitted, Objects
+from controlplane.pipeline.objects import Admitted, Objects, Verdict
 from controlplane.pipeline.policies import Place, is_policy
 from controlplane.pipeline.unsupported import unsupported
 
@@ -75,6 +75,8 @@ class Statuses:
             stands_in = "; requests for what it should guard are answered with 500"
         if admitted.faults:
             return tuple(false("Accepted", "Invalid", f.message + stands_in, f.path) for f in admitted.faults)
+        if admitted.verdict is not None:
+            return (_of_envoy(admitted.verdict, stands_in or "; nothing is in force in its place"),)
         hosts = self._objects.waiting(key)
         if hosts:
             what = "key sets" if is_policy(key) else "addresses"
@@ -158,3 +160,10 @@ class Statuses:
         return ObjectStatus(
             tuple(missing), tuple(ParentStatus(f"{r.kind} {r.namespace}/{r.name}", conditions, r) for r in refs)
         )
+
+
+def _of_envoy(verdict: Verdict, stands_in: str) -> Condition:
+    if verdict.message:
+        return false("Accepted", "Invalid", f"rejected by Envoy: {verdict.message}{stands_in}")
+    message = f"waiting until it is known which of the newest changes Envoy rejects{stands_in}"
+    return Condition("Accepted", "Unknown", "Pending", message)
