@@ -12,10 +12,11 @@ from typing import Any, Final, cast
 from controlplane.xds.diff import Diff
 from controlplane.xds.events import Ack, ClientSummary, Nack, Protocol, TypeSummary
 from controlplane.xds.order import IMMEDIATE, RANK, REMOVAL_ORDER, UNRANKED, Timing
+from controlplane.xds.overlay import Have
 from controlplane.xds.requests import Request
 from controlplane.xds.resources import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
 from controlplane.xds.sotw import SotwSubscription
-from controlplane.xds.subscription import DeltaSubscription, Have, InFlight, Outgoing, Subscription
+from controlplane.xds.subscription import DeltaSubscription, InFlight, Outgoing, Subscription
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class Client:
         self._busy_since = now
         for subscription in self._by_rank:
             have = newest.of_type(subscription.type_url)
+            subscription.rebase(have)
             subscription.kept = newest.kept
             if newest.kept:
                 subscription.refresh(have)
@@ -119,6 +121,11 @@ class Client:
         return not any(
             each.pending or each.in_flight or (each.removes and each.type_url == LISTENER) for each in self._by_rank
         )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what it is being sent is of the newest snapshot."""
+        return self._goal is self._newest
 
     @property
     def holds_routes(self) -> bool:
@@ -162,6 +169,8 @@ class Client:
         names = tuple(sorted(in_flight.names))
         if request.error is None:
             subscription.acknowledge()
+            if subscription.idle:
+                subscription.share(self._shared(subscription.type_url))
             self._await_endpoints_of(subscription, in_flight.fresh, now)
             return Ack(self.owner, self.node_id, subscription.type_url, names, now - in_flight.sent_at)
         return self._rejected(subscription, names, request.error, now)
@@ -203,6 +212,11 @@ class Client:
             return ChainMap(cast(Any, self._newest.of_type(type_url)), cast(Any, having))
         return having
 
+    def _shared(self, type_url: str) -> Have:
+        """Returns the mapping that the next changes of a type will be told of by: never a view of two."""
+        snapshot = self._newest if type_url in IMMEDIATE else self._goal
+        return {} if snapshot is None else snapshot.of_type(type_url)
+
     def _have_if_any(self, type_url: str) -> Have | None:
         return None if self._goal is None else self._have(type_url)
 
@@ -236,7 +250,8 @@ class Client:
             return
         have = self._have(type_url)
         subscription.review_culprits(have, changes, now + self.timing.nack_hold_s)
-        for name in changes if subscription.wildcard else changes & subscription.names:
+        subscription.rebase(self._shared(type_url), changes)
+        for name in changes:
             subscription.note(name, have.get(name))
 
     # Additions
@@ -290,7 +305,7 @@ class Client:
         sent = subscription.in_flight
         if subscription.type_url == CLUSTER and endpoints is not None and sent is not None:
             having = self._have(ENDPOINT)
-            endpoints.forced.update(name for name in sent.changed & endpoints.known.keys() if name in having)
+            endpoints.forced.update(name for name in sent.changed if name in endpoints.known and name in having)
 
     def _awaits_endpoints(self, now: float) -> bool:
         """Whether new clusters are not warm yet: their endpoints are acknowledged, or have been awaited enough."""

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from controlplane.xds.order import FULL_STATE, WILDCARD_BY_DEFAULT
+from controlplane.xds.overlay import Have, Names, Versions
 from controlplane.xds.requests import Request
 from controlplane.xds.resources import Resource
-from controlplane.xds.subscription import WILDCARD, Have, InFlight, Outgoing, Subscription, halves
+from controlplane.xds.subscription import WILDCARD, InFlight, Outgoing, Subscription, halves
 
 
 @dataclass(slots=True)
@@ -20,8 +21,8 @@ class SotwSubscription(Subscription):
     removed with the first response, before its routes are changed. Delta has no such gap.
     """
 
-    sent: dict[str, Resource] = field(default_factory=dict[str, Resource])
-    accepted: dict[str, Resource] = field(default_factory=dict[str, Resource])
+    sent: Have = field(default_factory=dict[str, Resource])
+    accepted: Have = field(default_factory=dict[str, Resource])
     # Name → version that is not to be sent (yet): in its place goes what the client has accepted, or nothing.
     held_back: dict[str, str] = field(default_factory=dict[str, str])
     legacy_wildcard: bool = False
@@ -29,14 +30,15 @@ class SotwSubscription(Subscription):
     claimed_version: str = ""
 
     def subscribe(self, request: Request, have: Have | None, *, first: bool) -> None:
-        names = set(request.subscribe)
+        names = Names()
+        names.begin(dict.fromkeys(request.subscribe, True), have)
         if first:
             self.legacy_wildcard = not names and self.type_url in WILDCARD_BY_DEFAULT
             self.claimed_version = request.version
         self.legacy_wildcard = self.legacy_wildcard and not names
         wildcard = self.legacy_wildcard or WILDCARD in names
         names.discard(WILDCARD)
-        grown = bool(names - self.names) or (wildcard and not self.wildcard)
+        grown = any(name not in self.names for name in names) or (wildcard and not self.wildcard)
         self.wildcard, self.names = wildcard, names
         self.answer_due = self.answer_due or grown
         if not wildcard:
@@ -56,9 +58,17 @@ class SotwSubscription(Subscription):
     def forget(self, names: Iterable[str]) -> None:
         names = list(names)
         Subscription.forget(self, names)
+        if not self.accepted.keys().isdisjoint(names):
+            # Lest it comes back, with what it refers to, in place of a bad successor.
+            gone = frozenset(names)
+            self.accepted = {name: each for name, each in self.accepted.items() if name not in gone}
         for name in names:
-            self.accepted.pop(name, None)  # Lest it comes back, with what it refers to, in place of a bad successor.
             self.held_back.pop(name, None)
+
+    def share(self, have: Have) -> None:
+        Subscription.share(self, have)
+        if not self.held_back and self.known.share(have) and len(self.accepted) == len(have):
+            self.sent = self.accepted = have
 
     def additions(self, have: Have, nonce: str, now: float) -> Outgoing | None:
         stale = any((resource := have.get(name)) and self.known.get(name) != resource.version for name in self.adds)
@@ -103,7 +113,8 @@ class SotwSubscription(Subscription):
             self.answer_due = False
             return None
         out = self._launch(Outgoing(self.type_url, nonce, resources, version=version), now)
-        self.known = {resource.name: resource.version for resource in resources}
+        self.known = Versions()
+        self.known.update((resource.name, resource.version) for resource in resources)
         self.sent = {resource.name: resource for resource in resources}
         return out
 
@@ -124,7 +135,7 @@ class SotwSubscription(Subscription):
         """Returns a hash of what is sent and of what was asked for: a name that does not exist is an answer too."""
         digest = hashlib.blake2b(digest_size=8)
         lines = {resource.name: resource.version for resource in resources}
-        for name in sorted(lines.keys() | self.names):
+        for name in sorted({*lines, *self.names}):
             digest.update(f"{name}\0{lines.get(name, '-')}\n".encode())
         return digest.hexdigest()
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import Final
 
 from controlplane.xds.order import RANK, UNRANKED
+from controlplane.xds.overlay import Have, Names, Versions
 from controlplane.xds.requests import Request
 from controlplane.xds.resources import Resource
 
 WILDCARD: Final = "*"
-
-Have = Mapping[str, Resource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,9 @@ class Subscription:
     type_url: str
     rank: int = field(init=False)
     wildcard: bool = False
-    names: set[str] = field(default_factory=set[str])
+    names: Names = field(default_factory=Names)
     # Name → version as last sent. A rejected version stays here, so that it is not sent again until it changes.
-    known: dict[str, str] = field(default_factory=dict[str, str])
+    known: Versions = field(default_factory=Versions)
     adds: set[str] = field(default_factory=set[str])
     # To be sent even if the client is known to have them: it asked again.
     forced: set[str] = field(default_factory=set[str])
@@ -127,8 +126,18 @@ class Subscription:
 
     def refresh(self, have: Have) -> None:
         """Compares everything that the client wants with the snapshot."""
-        for name in (have.keys() | self.known.keys()) if self.wildcard else self.names:
+        for name in [*have, *(each for each in self.known if each not in have)] if self.wildcard else self.names:
             self.note(name, have.get(name))
+
+    def share(self, have: Have) -> None:
+        """Keeps nothing of its own of what is just as the snapshot has it."""
+        self.known.share(have)
+        self.names.share(have)
+
+    def rebase(self, have: Have, changes: Set[str] | None = None) -> None:
+        """Takes in that what is shared has another snapshot's mapping in its place (see `overlay`)."""
+        self.known.rebase(have, changes)
+        self.names.rebase(have, changes)
 
     def leave_open(self) -> None:
         """Leaves the answer to a later snapshot than the one that was kept."""
@@ -197,7 +206,7 @@ class Subscription:
     def forget(self, names: Iterable[str]) -> None:
         """Drops all memory of names that the client no longer wants."""
         for name in names:
-            self.known.pop(name, None)
+            self.known.discard(name)
             self.removes.pop(name, None)
             self.adds.discard(name)
             self.forced.discard(name)
@@ -223,7 +232,7 @@ class Subscription:
         self.in_flight = InFlight(out.nonce, out.resources, names, fresh, changed, now)
         self.last_nonce = out.nonce
         for resource in out.resources:
-            self.known[resource.name] = resource.version
+            self.known.set(resource.name, resource.version)
         self.answer_due = False
         return out
 
@@ -241,9 +250,10 @@ class DeltaSubscription(Subscription):
 
     def subscribe(self, request: Request, have: Have | None, *, first: bool) -> None:
         if first:
-            self.known.update(request.initial_versions)
             self.answer_due = True
             self.wildcard = not request.subscribe
+            if self.known.begin(request.initial_versions, have) and self._asks_for_all(request, have):
+                return
         grown = self.wildcard if first else False
         for name in request.subscribe:
             if name == WILDCARD:
@@ -259,6 +269,13 @@ class DeltaSubscription(Subscription):
             self.forget([name for name in self.known if name not in self.names])
         if have is not None and (grown or first):
             self.refresh(have)
+
+    def _asks_for_all(self, request: Request, have: Have | None) -> bool:
+        """Whether a client that has all of the snapshot also asks for all of it: then there is nothing to compare."""
+        names = request.subscribe
+        if request.unsubscribe or WILDCARD in names:
+            return False
+        return not names or self.names.begin(dict.fromkeys(names, True), have)
 
     def _unsubscribe(self, names: Iterable[str]) -> None:
         for name in names:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controlplane.xds import overlay
 from controlplane.xds.cache import SnapshotCache
 from controlplane.xds.events import Protocol
 from controlplane.xds.identity import AUTHZ_OWNER
@@ -132,6 +133,14 @@ class Scene:
         return self.faults + [
             fault for client in self.clients if isinstance(client, ModelEnvoy) for fault in client.faults
         ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sharing() -> Iterator[None]:
+    """What clients have is shared with the snapshot however little it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlay, "MIN_SHARED", 1)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
