@@ -10,17 +10,22 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from controlplane.api.meta import ObjectKey
 from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
+from controlplane.sources.content import MAX_FILE_BYTES, parse, read_content
 from controlplane.sources.documents import DocumentError
 from controlplane.sources.folder import Listing, Signature, list_folder, sign
-from controlplane.sources.manifest import MAX_FILE_BYTES, Manifest, find_object, find_text, parse, read_manifest
+from controlplane.sources.manifest import Manifest, find_object, find_text, take_content
 from controlplane.sources.places import Places
+from controlplane.sources.reading import Reading, begin, begin_files
 from controlplane.sources.watching import Hint, Notifier, Scope, hints
 
 _Parsed = dict[tuple[str, bytes], object]
 """Data of documents, by file and digest."""
+
+_MANY_FILES: Final = 100
 
 
 class FileSource:
@@ -39,12 +44,15 @@ class FileSource:
         notifier: Notifier = "auto",
         grace_s: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
+        reading: Reading | None = None,
     ) -> None:
+        """`reading` is what was begun on the folder before now (`reading.begin`)."""
         self._folder = os.path.normpath(folder)
         self._max_file_bytes = max_file_bytes
         self._notifier: Notifier = notifier
         self._grace_s = grace_s
         self._clock = clock
+        self._reading = reading
         self._manifests: dict[str, Manifest] = {}
         self._leaving: dict[str, float] = {}
         self._places = Places()
@@ -54,12 +62,16 @@ class FileSource:
 
     def read(self) -> Changes:
         """All objects. What a file gave at an earlier call and what cannot be read now is not reported as removed."""
+        begun, self._reading = self._reading, None
+        if begun is None:
+            begun = begin(self._folder, max_file_bytes=self._max_file_bytes)
         before = set(self._places.keys())
         self._leaving.clear()
-        listing = list_folder(self._folder)
+        files = self._differences(list_folder(self._folder), None)
         parsed: _Parsed = {}
-        for _ in self._update(self._differences(listing, None), parsed, reparse=True):
-            pass
+        with contextlib.closing(begun) if begun is not None else contextlib.nullcontext() as reading:
+            for _ in self._update(files, parsed, reading, reparse=True):
+                pass
         raws = [self._raw(key, parsed) for key in sorted(self._places.keys())]
         removed = [key for key in before if self._places.winner(key) is None]
         return self._changes((raw for raw in raws if raw is not None), removed)
@@ -69,21 +81,31 @@ class FileSource:
         due = hints(self._folder, stop, by=self._notifier, due_s=self._due_s)
         async with contextlib.aclosing(due) as found:
             async for hint in found:
-                changes = self._look(hint)
+                seen_at = self._seen_at(hint)
+                files = self._suspects(hint)
+                # So many take long enough for others to notice; nobody else uses this source meanwhile.
+                many = len(files) >= _MANY_FILES
+                changes = await asyncio.to_thread(self._look, files) if many else self._look(files)
                 if changes is not None:
-                    yield changes
+                    yield replace(changes, seen_at=seen_at)
 
-    def _look(self, hint: Hint) -> Changes | None:
-        """What is new where a hint leads; None if nothing is."""
-        seen_at = self._seen_at(hint)
+    def _suspects(self, hint: Hint) -> dict[str, Signature | None]:
+        """The files to look at where a hint leads."""
         files = {path: sign(path) for path in hint.paths}
         if hint.scope is not Scope.PATHS:
             files |= self._differences(list_folder(self._folder), hint.scope)
         self._spare(files)
+        return files
+
+    def _look(self, files: Mapping[str, Signature | None]) -> Changes | None:
+        """What is new in files; None if nothing is."""
+        there = [path for path, signature in files.items() if signature is not None]
+        begun = begin_files(there, max_file_bytes=self._max_file_bytes)
         parsed: _Parsed = {}
         before: dict[ObjectKey, Origin | None] = {}
-        for key, place in chain(self._update(files, parsed, reparse=False), self._release()):
-            before.setdefault(key, place)
+        with contextlib.closing(begun) if begun is not None else contextlib.nullcontext() as reading:
+            for key, place in chain(self._update(files, parsed, reading), self._release()):
+                before.setdefault(key, place)
         upserted: list[RawObject] = []
         removed: list[ObjectKey] = []
         for key, old in before.items():
@@ -94,18 +116,19 @@ class FileSource:
             elif new is None and old is not None:
                 removed.append(key)
         said = self._said
-        changes = replace(self._changes(upserted, removed), seen_at=seen_at)
+        changes = self._changes(upserted, removed)
         return changes if upserted or removed or said != self._said else None
 
     def _differences(self, listing: Listing, scope: Scope | None) -> dict[str, Signature | None]:
         """The files to look at: new or changed (all of them without a scope), and those that are gone."""
         self._unreadable = tuple(listing.unreadable)
-        found = {os.path.join(self._folder, *name.split("/")): each for name, each in listing.files.items()}
         files: dict[str, Signature | None] = {
-            path: each for path, each in found.items() if scope is None or self._differs(path, each, scope)
+            path: each for path, each in listing.files.items() if scope is None or self._differs(path, each, scope)
         }
         for path in self._manifests:
-            if path not in found and not any(path.startswith(os.path.join(each, "")) for each in self._unreadable):
+            if path not in listing.files and not any(
+                path.startswith(os.path.join(each, "")) for each in self._unreadable
+            ):
                 files[path] = None
         return files
 
@@ -117,14 +140,23 @@ class FileSource:
         return now != known.signature if scope is Scope.EVERYTHING else now[:2] != known.signature[:2]
 
     def _update(
-        self, files: Mapping[str, Signature | None], parsed: _Parsed, *, reparse: bool
+        self,
+        files: Mapping[str, Signature | None],
+        parsed: _Parsed,
+        reading: Reading | None,
+        *,
+        reparse: bool = False,
     ) -> Iterator[tuple[ObjectKey, Origin | None]]:
         """Reads files anew; yields each object that they give in another way than before, with its place until then."""
         for path, signature in files.items():
             old = self._manifests.pop(path, Manifest())
             new = Manifest()
             if signature is not None:
-                new, documents = read_manifest(path, signature, old, reparse=reparse, max_bytes=self._max_file_bytes)
+                content = reading.content(path, signature) if reading is not None else None
+                if content is None:
+                    known = () if reparse else old.entries
+                    content = read_content(path, max_bytes=self._max_file_bytes, known=known)
+                new, documents = take_content(path, signature, content, old)
                 self._manifests[path] = new
                 parsed.update({(path, digest): document for digest, document in documents.items()})
             if new.faults:

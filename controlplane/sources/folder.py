@@ -18,7 +18,7 @@ class Listing:
     """What a walk of the folder found."""
 
     files: dict[str, Signature] = field(default_factory=dict[str, Signature])
-    """Manifests by their path relative to the folder, with `/` on every system."""
+    """Manifests by their path, that of the folder included, in the order of a walk."""
     directories: list[str] = field(default_factory=list[str])
     """The folder and what is below it."""
     linked: list[str] = field(default_factory=list[str])
@@ -46,12 +46,11 @@ def sign(path: str) -> Signature | None:
 def list_folder(folder: str) -> Listing:
     """All manifests below a folder. Links are followed, each directory is visited once, hidden ones never."""
     listing = Listing()
-    _visit(folder, "", listing, set())
+    _visit(folder, listing, set())
     return listing
 
 
-def _visit(folder: str, relative: str, listing: Listing, seen: set[tuple[int, int]]) -> None:
-    path = os.path.join(folder, relative) if relative else folder
+def _visit(path: str, listing: Listing, seen: set[tuple[int, int]]) -> None:
     try:
         status = os.stat(path)
         if (status.st_dev, status.st_ino) in seen:
@@ -64,13 +63,33 @@ def _visit(folder: str, relative: str, listing: Listing, seen: set[tuple[int, in
         return
     listing.directories.append(path)
     for entry in _visible(entries):
-        name = f"{relative}/{entry.name}" if relative else entry.name
         if _is_directory(entry):
-            _visit(folder, name, listing, seen)
+            _visit(entry.path, listing, seen)
         elif is_manifest(entry.name) and (signature := sign(entry.path)) is not None:
-            listing.files[name] = signature
+            listing.files[entry.path] = signature
             if entry.is_symlink():
                 listing.linked.append(os.path.dirname(os.path.realpath(entry.path)))
+
+
+def is_big(folder: str, *, files: int, size: int) -> bool:
+    """Whether there are so many manifests below a folder, or so many bytes in them; soon told of any folder."""
+    folders = [folder]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as found:
+                for entry in found:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        folders.append(entry.path)
+                    elif is_manifest(entry.name):
+                        files -= 1
+                        size -= entry.stat().st_size
+                        if files <= 0 or size <= 0:
+                            return True
+        except OSError:
+            continue
+    return False
 
 
 def _visible(entries: list[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, cast
+from typing import cast
 
 from controlplane.api.load import key_of
 from controlplane.api.meta import ObjectKey
 from controlplane.sources.changes import Origin, SourceFault
-from controlplane.sources.documents import Chunk, DocumentError, parse_json, parse_yaml, split
+from controlplane.sources.content import MAX_FILE_BYTES, Content, Piece, chunks, read_bytes
+from controlplane.sources.documents import Chunk, DocumentError
 from controlplane.sources.folder import Signature
 
-MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-
 Document = Mapping[str, object]
+Data = dict[bytes, object]
+"""The data of documents, by the digest of their text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,47 +38,24 @@ class Manifest:
     faults: tuple[SourceFault, ...] = ()
 
 
-def read_manifest(
-    path: str, signature: Signature, old: Manifest, *, reparse: bool, max_bytes: int
-) -> tuple[Manifest, dict[bytes, object]]:
-    """The file as it is now, and the data of the documents that were parsed (all of them with `reparse`), by digest.
+def take_content(path: str, signature: Signature, content: Content, old: Manifest) -> tuple[Manifest, Data]:
+    """The file as it is now, and the data of the documents that were parsed, by digest.
 
-    Objects of `old` whose document cannot be read any more stay, unless another document gives them.
+    Documents that were not parsed are as they are in `old`. Objects of `old` whose document cannot be read any more
+    stay, unless another document gives them.
     """
-    try:
-        data = _read(path, max_bytes)
-    except (OSError, DocumentError) as error:
-        words = error.strerror or str(error) if isinstance(error, OSError) else error.message
-        return replace(old, signature=signature, faults=(SourceFault(path, 0, words, hides=True),)), {}
-    return _digest(path, data, signature, old, reparse)
-
-
-def _read(path: str, max_bytes: int) -> bytes:
-    with open(path, "rb") as file:
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise DocumentError(f"larger than {max_bytes // 1024 // 1024} MiB")
-    return data
-
-
-def _digest(
-    path: str, data: bytes, signature: Signature, old: Manifest, reparse: bool
-) -> tuple[Manifest, dict[bytes, object]]:
+    if content.fault is not None:
+        return replace(old, signature=signature, faults=(SourceFault(path, 0, content.fault, hides=True),)), {}
     entries: dict[bytes, Entry] = {}
     objects: dict[ObjectKey, Origin] = {}
     faults: list[SourceFault] = []
-    parsed: dict[bytes, object] = {}
+    parsed: Data = {}
     whole = True
-    for index, chunk in enumerate(chunks(path, data)):
-        digest = chunk.digest
-        entry = None if reparse else old.entries.get(digest)
-        if entry is None:
-            if chunk.blank:
-                continue
-            entry, parsed[digest] = _parse(chunk, Origin(path, index, chunk.line, digest))
-        elif entry.origin.line != chunk.line or entry.origin.document_index != index:
-            entry = _move(entry, Origin(path, index, chunk.line, digest))
-        entries[digest] = entry
+    for piece in content.pieces:
+        entry = _entry(path, piece, old)
+        entries[piece.digest] = entry
+        if piece.parsed:
+            parsed[piece.digest] = piece.data
         if entry.faults:
             faults += entry.faults
             whole = False
@@ -90,37 +68,30 @@ def _digest(
     return Manifest(signature, entries, objects, tuple(faults)), parsed
 
 
-def chunks(path: str, data: bytes) -> Iterator[Chunk]:
-    """The documents of a file, as text."""
-    return iter((Chunk(data, 1),)) if path.endswith(".json") else split(data)
-
-
-def parse(path: str, data: bytes) -> object:
-    """The data of a document of this file."""
-    return parse_json(data) if path.endswith(".json") else parse_yaml(data)
-
-
 def already_defined(key: ObjectKey, place: Origin, first: Origin) -> SourceFault:
     """What to say about an object that is written in two places."""
     return SourceFault(place.file, place.line, f"{key} is already defined at {first.file}:{first.line}")
 
 
-def _parse(chunk: Chunk, origin: Origin) -> tuple[Entry, object]:
-    try:
-        document = parse(origin.file, chunk.data)
-    except DocumentError as error:
-        line = chunk.line + error.line - 1
-        return Entry(origin, faults=(SourceFault(origin.file, line, error.message, error.column, hides=True),)), None
+def _entry(path: str, piece: Piece, old: Manifest) -> Entry:
+    origin = Origin(path, piece.number, piece.line, piece.digest)
+    if not piece.parsed:
+        entry = old.entries[piece.digest]
+        before = entry.origin
+        return entry if (before.line, before.document_index) == (piece.line, piece.number) else _move(entry, origin)
+    if piece.fault is not None:
+        message, line, column = piece.fault
+        return Entry(origin, faults=(SourceFault(path, line, message, column, hides=True),))
     objects: list[tuple[ObjectKey, Origin]] = []
     faults: list[SourceFault] = []
-    for prefix, item in expand(document):
+    for prefix, item in expand(piece.data):
         key = key_of(cast("Document", item)) if isinstance(item, Mapping) else None
         if key is None:
             what = _no_key(prefix, cast("object", item))
             faults.append(SourceFault(origin.file, origin.line, what, hides=True))
         else:
             objects.append((key, replace(origin, prefix=prefix) if prefix else origin))
-    return Entry(origin, tuple(objects), tuple(faults)), document
+    return Entry(origin, tuple(objects), tuple(faults))
 
 
 def _no_key(prefix: str, item: object) -> str:
@@ -183,7 +154,7 @@ def find_object(origin: Origin, document: object) -> Document | None:
 def find_text(origin: Origin) -> Chunk | None:
     """The text of a document, wherever in its file it stands now; None if it is gone or cannot be read."""
     try:
-        data = _read(origin.file, MAX_FILE_BYTES)
+        data = read_bytes(origin.file, MAX_FILE_BYTES)
     except (OSError, DocumentError):
         return None
     found = list(chunks(origin.file, data))
