@@ -50,6 +50,7 @@ class Step:
     changed: tuple[ObjectKey, ...]
     faults: tuple[SourceFault, ...]
     duration_s: float
+    load_s: float = 0.0  # of it, until what the changes say was known: the rest computes what depends on it
     accepted: tuple[ObjectKey, ...] = ()  # whose newest version now stands in for any bad one that follows
     superseded: Mapping[ObjectKey, Resource | None] = field(default_factory=dict[ObjectKey, "Resource | None"])
     """Of those that did not do so before: what did."""
@@ -204,6 +205,7 @@ class Engine:
 
     def _step(self, changed: list[ObjectKey], start: float) -> Step:
         pipeline = self.pipeline
+        load_s = time.perf_counter() - start
         pipeline.graph.stabilise()
         if self._stand_in(changed):
             pipeline.graph.stabilise()
@@ -216,7 +218,7 @@ class Engine:
         snapshots |= {f"{k.namespace}/{k.name}{GRPC_SUFFIX}": s for k, s in projected.items()}
         statuses = dict(pipeline.statuses.take_changes())
         took_s = time.perf_counter() - start
-        return Step(snapshots, statuses, tuple(changed), self.faults, took_s, accepted, superseded)
+        return Step(snapshots, statuses, tuple(changed), self.faults, took_s, load_s, accepted, superseded)
 
     def _linger(self) -> bool:
         """Keeps JWT requirements past their last reference: Envoys may still have routes that name them."""

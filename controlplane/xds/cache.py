@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from controlplane.xds.client import Client, Violation
 from controlplane.xds.diff import diff
-from controlplane.xds.events import Ack, ClientSummary, Nack, Protocol, StreamEvent
+from controlplane.xds.events import Ack, ClientSummary, Deliveries, Nack, Protocol, StreamEvent
 from controlplane.xds.identity import SERVICE_OWNERS
 from controlplane.xds.linger import Lingering
 from controlplane.xds.metrics import XdsMetrics
@@ -58,6 +58,7 @@ class _Waiter:
 class _Owner:
     """`published` is what was asked for; `served` holds, besides, the policies that linger. None: nothing yet."""
 
+    name: str
     named: bool = False
     published: Snapshot = field(default_factory=Snapshot)
     served: Snapshot | None = None
@@ -78,6 +79,7 @@ class SnapshotCache:
         clock: Callable[[], float] = time.monotonic,
         max_names_per_client: int = 100_000,
         policies_settled_elsewhere: Callable[[], bool] = lambda: True,
+        deliveries: Deliveries | None = None,
     ) -> None:
         """`policies_settled_elsewhere` says whether the workers that other replicas serve have their policies."""
         self.metrics = metrics or XdsMetrics()
@@ -89,6 +91,7 @@ class SnapshotCache:
         self._complete = False
         self._waiters: list[_Waiter] = []
         self._settled_elsewhere = policies_settled_elsewhere
+        self._deliveries = deliveries or Deliveries()
         self._numbers = itertools.count(1)
 
     def publish(self, snapshots: Mapping[str, Snapshot]) -> None:
@@ -197,6 +200,7 @@ class SnapshotCache:
             state.served = Snapshot()
         if state.served is not None:
             client.offer(state.served, {}, self._clock())
+        self._deliveries.attached(owner, session.number, node_id)
         self.metrics.streams.labels(protocol).inc()
         self._tell(self._observers.on_stream, StreamEvent(owner, node_id, protocol, open=True))
         return session
@@ -208,6 +212,7 @@ class SnapshotCache:
         state = self._owners[client.owner]
         state.sessions.discard(session)
         state.unsettled.discard(session)
+        self._deliveries.detached(client.owner, session.number)
         self._discard_if_unused(client.owner)
         self.metrics.streams.labels(client.protocol).dec()
         gone = StreamEvent(client.owner, client.node_id, client.protocol, open=False, last=last)
@@ -219,12 +224,16 @@ class SnapshotCache:
         outcome = session.client.handle(request, self._clock())
         if isinstance(outcome, Violation):
             return outcome
+        owner, number = session.client.owner, session.number
         if request.error is not None:
             self.metrics.nacked(request.type_url)
+            self._deliveries.refused(owner, number, request.type_url)
         if isinstance(outcome, Ack):
+            self._deliveries.acked(owner, number, outcome.type_url)
             self.metrics.acked(outcome.type_url, outcome.latency_s)
             self._tell(self._observers.on_ack, outcome)
         elif isinstance(outcome, Nack):
+            self._deliveries.rejected(owner, number, outcome)
             self._tell(self._observers.on_nack, outcome)
         self._update(session)
         session.wake()
@@ -232,7 +241,10 @@ class SnapshotCache:
 
     def next_response(self, session: Session) -> Outgoing | None:
         """Takes the client's next response; where None, `session.client.wake_at` says when to ask again."""
-        out = session.client.next_response(self._clock())
+        client = session.client
+        out = client.next_response(self._clock())
+        if out is not None and client.is_current:
+            self._deliveries.pushed(client.owner, session.number, out.type_url)
         self._update(session)
         return out
 
@@ -243,7 +255,7 @@ class SnapshotCache:
     # Within
 
     def _owner(self, name: str) -> _Owner:
-        return self._owners.setdefault(name, _Owner())
+        return self._owners.setdefault(name, _Owner(name))
 
     def _discard_if_unused(self, name: str) -> None:
         state = self._owners[name]
@@ -263,6 +275,7 @@ class SnapshotCache:
             session.client.offer(served, changes, now)
             self._update(session)
             session.wake()
+        self._deliveries.offered(owner.name, served, changes, [each.number for each in owner.unsettled])
 
     def _update(self, session: Session) -> None:
         settled = session.client.settled
@@ -271,6 +284,7 @@ class SnapshotCache:
         session.settled = settled
         owner = self._owners[session.client.owner]
         if settled:
+            self._deliveries.settled(session.client.owner, session.number)
             session.client.lagging = False
             owner.unsettled.discard(session)
             self._settlement_changed(session.client.owner)

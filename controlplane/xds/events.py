@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from controlplane.xds.diff import Diff
+from controlplane.xds.resources import Snapshot
 
 Protocol = Literal["delta", "sotw"]
 
@@ -71,3 +74,31 @@ class ClientSummary:
     types: Mapping[str, TypeSummary]
     unsettled_s: float = 0.0  # for how long it has not been settled; 0 while it is
     number: int = 0  # tells the streams of one replica apart
+
+
+class Deliveries:
+    """Hears of every response, by owner and number of the stream; does nothing itself. Its calls must be cheap."""
+
+    def attached(self, owner: str, number: int, node_id: str) -> None:
+        """A client has come."""
+
+    def detached(self, owner: str, number: int) -> None:
+        """A client has gone."""
+
+    def offered(self, owner: str, served: Snapshot, changes: Diff, behind: Collection[int]) -> None:
+        """The owner's clients are to have this snapshot; those that are `behind` have something to answer."""
+
+    def pushed(self, owner: str, number: int, type_url: str) -> None:
+        """A client is being sent the newest of a type."""
+
+    def acked(self, owner: str, number: int, type_url: str) -> None:
+        """A client has accepted what it was sent last of a type."""
+
+    def refused(self, owner: str, number: int, type_url: str) -> None:
+        """A client has rejected what it was sent last of a type; what of it, may be yet to be found."""
+
+    def rejected(self, owner: str, number: int, nack: Nack) -> None:
+        """What a client rejects is known."""
+
+    def settled(self, owner: str, number: int) -> None:
+        """A client has answered everything."""
