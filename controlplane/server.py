@@ -76,12 +76,14 @@ class ControlPlane:
         """
         pipeline = Pipeline(remote_backends_only=remote_backends_only)
         self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=pipeline)
+        self.engine_metrics = EngineMetrics(self.engine)
+        self.tracer = self.engine_metrics.tracer
         self.cache = SnapshotCache(
             observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=self._settled),
             metrics=metrics,
             policies_settled_elsewhere=policies_settled_elsewhere,
+            deliveries=self.tracer,
         )
-        self.engine_metrics = EngineMetrics(self.engine)
         self.nacks: dict[tuple[str, str], Nack] = {}
         self._source = source
         self._listen = listen
@@ -206,7 +208,7 @@ class ControlPlane:
         self._dns.watch(self.engine.pipeline.wanted_hosts())
         self.key_sets.want(self.engine.pipeline.wanted_key_sets())
         self._read_whole = self._read_whole or changes.complete
-        self._publish(step)
+        self._publish(step, seen_at=changes.seen_at)
 
     def _resolved(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
         self._publish(self.engine.resolve(addresses))
@@ -219,7 +221,22 @@ class ControlPlane:
         self._patient = False
         self._publish(self.engine.age())
 
-    def _publish(self, step: Step) -> None:
+    def _publish(self, step: Step, *, seen_at: float | None = None) -> None:
+        with self.tracer.step(step, seen_at=seen_at):
+            self._hand_over(step)
+        if self._memory is not None:
+            self._memory.note(step)
+        self.engine_metrics.stepped(step)
+        if step.changed:
+            _log.info(
+                "%d objects changed, %d snapshots new, %.1f ms",
+                len(step.changed),
+                len(step.snapshots),
+                step.duration_s * 1000,
+            )
+        self._on_step(step)
+
+    def _hand_over(self, step: Step) -> None:
         self._held.update(step.snapshots)
         if self._built or self._is_complete():
             self.cache.publish({owner: snapshot for owner, snapshot in self._held.items() if snapshot is not None})
@@ -232,17 +249,6 @@ class ControlPlane:
             if not self._built:
                 self._built = True
                 self.cache.complete()
-        if self._memory is not None:
-            self._memory.note(step)
-        self.engine_metrics.stepped(step)
-        if step.changed:
-            _log.info(
-                "%d objects changed, %d snapshots new, %.1f ms",
-                len(step.changed),
-                len(step.snapshots),
-                step.duration_s * 1000,
-            )
-        self._on_step(step)
 
     def _is_complete(self) -> bool:
         """Whether the first snapshots hold all that there is.
