@@ -231,6 +231,11 @@ class GlobalLimit:
         """How routes name it: by content."""
         return f"{self.policy}/{digest(self)}"
 
+    @property
+    def counts_apart(self) -> bool:
+        """Says whether some of it counts for each route, or what `Policies.limit_scope` names, apart."""
+        return not all(rule.shared for rule in self.rules)
+
 
 # -- all together --
 

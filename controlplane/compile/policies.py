@@ -73,15 +73,10 @@ def merge(levels: Sequence[Level], *, scope: str) -> Merged:
         security,
         local_limit=limits.local_limit if limits is not None else None,
         global_limit=global_limit,
-        limit_scope=(own_scope or scope) if scoped(global_limit) else "",
+        limit_scope=(own_scope or scope) if global_limit is not None and global_limit.counts_apart else "",
         origins=tuple(dict.fromkeys(str(key) for key in keys)),
     )
     return Merged(policies, tuple(notes), (*sources, *_limit_sources(limits)))
-
-
-def scoped(limit: ir.GlobalLimit | None) -> bool:
-    """Says whether a limit counts for something apart, which `limit_scope` then names."""
-    return limit is not None and not all(rule.shared for rule in limit.rules)
 
 
 def _winners(level: Level, kind: type[_P], notes: list[Note]) -> _P | None:

@@ -142,7 +142,7 @@ def _with_effects(
 ) -> Explanation:
     parts, route = pipeline.parts, entry.route
     rule = f"spec.rules[{entry.rank[3]}]"
-    merged = parts.policies.merged.get((place, key)).of(route.rule.name)
+    merged = parts.policies.merged(place, key).of(route.rule.name)
     return replace(
         base,
         outcome=outcome(parts.objects, route, parts.attachments.compiled.get(key).faults, rule=rule),

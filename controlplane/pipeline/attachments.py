@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
+from zlib import crc32
 
 from controlplane import ir
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
@@ -19,7 +20,13 @@ from controlplane.pipeline.policies import Place
 
 Judged = tuple[gateway.GatewayListener, ...]
 Age = tuple[float, str, ObjectKey]
+SHARDS: Final = 64
 _NOBODY: Mapping[ObjectKey, ObjectKey] = MappingProxyType({})
+
+
+def shard_of(domain: str) -> int:
+    """Returns the shard that a domain is in: a function of the domain alone, on every machine."""
+    return crc32(domain.encode()) % SHARDS
 
 
 def is_route(key: ObjectKey) -> bool:
@@ -66,6 +73,11 @@ class Attachments:
         )
         self.domains: Group[ObjectKey, Place, str] = graph.group(
             "domains", self.routes, lambda key: [(p, d) for p, domains in self.places(key) for d in domains]
+        )
+        self.domains_in_shard: Group[ObjectKey, tuple[Place, int], str] = graph.group(
+            "domains in shards",
+            self.routes,
+            lambda key: [((p, shard_of(d)), d) for p, domains in self.places(key) for d in domains],
         )
         self._calls: Group[ObjectKey, Place, ObjectKey] = graph.group(
             "calls", objects.table(GATEWAY_GROUP, "GRPCRoute"), lambda key: [(p, key) for p, _ in self.places(key)]

@@ -9,10 +9,9 @@ from typing import Final, NamedTuple
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import jwks
-from controlplane.compile.policies import NOTHING
+from controlplane.compile.policies import Merged
 from controlplane.graph import Derived, Graph, Group, Table
 from controlplane.pipeline.objects import Objects
-from controlplane.pipeline.policies import Place, RoutePolicies
 from controlplane.translate import services
 from controlplane.translate.filters import identity_headers, jwt
 from controlplane.xds import resources as xds
@@ -44,17 +43,18 @@ class Guards:
         self,
         graph: Graph,
         objects: Objects,
-        routes: Table[ObjectKey, None],
+        policies: Table[ObjectKey, None],
         *,
         gateways: Callable[[], Iterable[ObjectKey]],
-        in_force: Callable[[ObjectKey], Iterable[tuple[Place, RoutePolicies]]],
+        merges: Callable[[ObjectKey], Iterable[tuple[ObjectKey, Merged]]],
     ) -> None:
+        """`merges` yields what a policy has a part in, on listeners and on routes, each with its Gateway."""
         self._objects = objects
-        self._in_force = in_force
+        self._merges = merges
         self.endpoints: Table[str, tuple[str, ...]] = graph.table("service endpoints")
         self.tls: Table[str, services.ServiceTls] = graph.table("service TLS")
         self.lingering: Table[Lingering, None] = graph.table("lingering requirements")
-        self._uses: Group[ObjectKey, ObjectKey | str, Used] = graph.group("uses", routes, self._used_by_route)
+        self._uses: Group[ObjectKey, ObjectKey | str, Used] = graph.group("uses", policies, self._used)
         self._left: Group[Lingering, ObjectKey, ir.Jwt] = graph.group(
             "left requirements", self.lingering, lambda key: [(key.gateway, key.requirement)]
         )
@@ -80,20 +80,20 @@ class Guards:
         """Returns the endpoints of the services; None for one whose addresses Envoy resolves."""
         return (self._assignment.get(name) for name in SERVICES)
 
-    def _used_by_route(self, route: ObjectKey) -> Iterable[tuple[ObjectKey | str, Used]]:
-        """Yields what the policies of a route need: of its Gateways, and (by owner) of the services."""
-        for place, found in self._in_force(route):
-            for merged in found.all():
-                each = merged.policies
-                if each is NOTHING.policies:
-                    continue
-                yield from ((place.gateway, name) for name in each.identity_headers)
-                if each.jwt is not None:
-                    yield place.gateway, each.jwt
-                if each.keys is not None:
-                    yield AUTHZ_OWNER, each.keys
-                if each.global_limit is not None:
-                    yield RATE_LIMIT_OWNER, each.global_limit
+    def _used(self, policy: ObjectKey) -> Iterable[tuple[ObjectKey | str, Used]]:
+        """Yields what the merges that a policy has a part in need: of their Gateways, and (by owner) of the services.
+
+        By policy, not by route: what thousands of routes inherit is looked at once.
+        """
+        for gateway, merged in self._merges(policy):
+            each = merged.policies
+            yield from ((gateway, name) for name in each.identity_headers)
+            if each.jwt is not None:
+                yield gateway, each.jwt
+            if each.keys is not None:
+                yield AUTHZ_OWNER, each.keys
+            if each.global_limit is not None:
+                yield RATE_LIMIT_OWNER, each.global_limit
 
     def _compute_required(self, gateway: ObjectKey) -> frozenset[ir.Jwt]:
         return frozenset(each for each in self._uses.get(gateway) if isinstance(each, ir.Jwt))

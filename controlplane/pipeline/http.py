@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
 from controlplane import ir
@@ -13,10 +17,20 @@ from controlplane.compile.protocols import PROTOCOLS
 from controlplane.graph import Derived, Graph
 from controlplane.pipeline.attachments import Attachments
 from controlplane.pipeline.objects import Objects
+from controlplane.pipeline.pieces import Piece, Pieces, Surface
 from controlplane.pipeline.policies import Place, PolicyIndex
-from controlplane.translate import routes, tree
+from controlplane.pipeline.shards import SHARDS, Configuration, Domains, Shard
+from controlplane.translate import overlays, routes, tree
+from controlplane.translate.overlays import Overlay
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Resource
+
+# From here on a virtual host's routes stand in a matcher tree: below, a list is as fast, and Envoy builds it sooner.
+TREE_FROM = 100
+
+Ranked = tuple[int, precedence.Rank, Piece, ObjectKey]
+"""How far the hostname is from the domain, the rank there, the route, and the object that it is of."""
+_DIGEST_BYTES = 16
 
 
 class Entry(NamedTuple):
@@ -26,33 +40,52 @@ class Entry(NamedTuple):
     route: ir.Route
 
 
-Ranked = tuple[int, Entry, tuple[Place, ObjectKey], int]
-"""How far the hostname is from the domain, the route, and where its bytes are to be read."""
+class Part(NamedTuple):
+    """A virtual host, or several, encoded as a part of a RouteConfiguration, and the objects that it was made from."""
 
-# From here on a virtual host's routes stand in a matcher tree: below, a list is as fast, and Envoy builds it sooner.
-TREE_FROM = 100
-
-
-class Host(NamedTuple):
-    """One virtual host, encoded as a part of a RouteConfiguration, and the objects that it was made from."""
-
-    part: bytes
+    digest: bytes
+    body: bytes
     origins: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class OwnOverlays:
+    """What lies over the rules of a route that has policies of its own."""
+
+    default: Overlay
+    rules: Mapping[str, Overlay]
+
+    def of(self, rule: str) -> Overlay:
+        """Returns what lies over a rule."""
+        return self.rules.get(rule, self.default)
+
+
 class HttpRoutes:
-    """Derived collections of what HTTPRoutes and GRPCRoutes become."""
+    """Derived collections of what HTTPRoutes and GRPCRoutes become.
+
+    A virtual host reads the policies of its listener once, and those of a route only where the route has its own: so
+    that a policy of a Gateway touches no route, whose bytes stay as they are.
+    """
 
     def __init__(self, graph: Graph, objects: Objects, attachments: Attachments, policies: PolicyIndex) -> None:
-        self._objects = objects
         self._attachments = attachments
         self._policies = policies
-        self._entries = graph.derive("entries", self._compute_entries)
-        self._bodies = graph.derive("route bodies", self._compute_bodies)
-        self._alternatives = graph.derive("tree alternatives", self._compute_alternatives)
-        self._host = graph.derive("virtual host", self._compute_host)
-        self._config_domains = graph.derive("route configuration domains", self._compute_domains)
-        self._route_config = graph.derive("route configuration", self._compute_route_config)
+        self._pieces = Pieces(graph, objects, attachments)
+        self._domains = Domains(graph, attachments)
+        self._overlay: Derived[Place, Overlay] = graph.derive(
+            "overlay", lambda place: overlays.overlay(policies.inherited.get(place).default.policies)
+        )
+        self._own_overlays: Derived[tuple[Place, ObjectKey], OwnOverlays] = graph.derive(
+            "own overlays", self._compute_own_overlays
+        )
+        self._host: Derived[tuple[Place, str], Part] = graph.derive("virtual host", self._compute_host)
+        self._misdirected: Derived[str, Part] = graph.derive(
+            "misdirected", lambda domain: _part(routes.part(routes.misdirected(domain)), ())
+        )
+        self._shard: Derived[Shard, Part] = graph.derive("virtual hosts", self._compute_shard)
+        self._route_config: Derived[Configuration, Resource] = graph.derive(
+            "route configuration", self._compute_route_config
+        )
 
     def configuration(self, gateway_key: ObjectKey, name: str) -> Resource:
         """Returns a RouteConfiguration of a Gateway."""
@@ -60,11 +93,14 @@ class HttpRoutes:
 
     def domains(self, gateway_key: ObjectKey, name: str) -> tuple[tuple[str, Place | None], ...]:
         """Returns the domains of a RouteConfiguration, and whose each is; None: another connection's."""
-        return self._config_domains.get((gateway_key, name))
+        return self._domains.of((gateway_key, name))
 
     def routes(self, place: Place, domain: str) -> list[tuple[ObjectKey, Entry]]:
         """Returns the routes of a virtual host in the order in which they are tried, each with its object."""
-        return [(at[1], entry) for _, entry, at, _ in self._ranked((place, domain))]
+        return [
+            (key, Entry(rank, piece.route(self._policies.merged(place, key).of(piece.rule.name).policies)))
+            for _, rank, piece, key in self._ranked((place, domain))
+        ]
 
     def targets(self, key: ObjectKey) -> Iterable[tuple[str, list[ir.Route]]]:
         """Yields the exact domains of a Gateway, each with its routes in the order of precedence."""
@@ -73,102 +109,81 @@ class HttpRoutes:
             serves = listener.serves and PROTOCOLS[listener.protocol].http
             for domain in sorted(self._attachments.domains.get(place)) if serves else ():
                 if not domain.startswith("*"):
-                    yield domain, [entry.route for _, entry, _, _ in self._ranked((place, domain))]
+                    yield domain, [entry.route for _, entry in self.routes(place, domain)]
 
-    def _compute_entries(self, key: tuple[Place, ObjectKey]) -> tuple[Entry, ...]:
-        place, route_key = key
-        route = self._objects.get(route_key)
-        listener = self._attachments.listener_of(place)
-        if route is None or listener is None or route_key in self._attachments.rejected.get(place):
-            return ()
-        created, name = route.metadata.creation_timestamp, f"{route_key.namespace}/{route_key.name}"
-        entries: list[Entry] = []
-        in_force = self._policies.merged.get(key)
-        for index, rule in enumerate(self._attachments.compiled.get(route_key).rules):
-            policies = in_force.of(rule.name).policies
-            for position, match in enumerate(rule.matches):
-                rank = precedence.rank(match, created=created, route=name, rule_index=index, match_index=position)
-                title = f"{route_key.kind}/{name}/{rule.name}"
-                entries.append(Entry(rank, ir.Route(title, match, rule, policies, str(route_key))))
-        return tuple(entries)
+    def _compute_own_overlays(self, key: tuple[Place, ObjectKey]) -> OwnOverlays:
+        merged = self._policies.merged(*key)
+        rules = {name: overlays.overlay(each.policies) for name, each in (merged.rules or {}).items()}
+        return OwnOverlays(overlays.overlay(merged.default.policies), MappingProxyType(rules))
 
-    def _compute_bodies(self, key: tuple[Place, ObjectKey]) -> tuple[bytes, ...]:
-        return self._encoded(key, routes.route)
-
-    def _compute_alternatives(self, key: tuple[Place, ObjectKey]) -> tuple[bytes, ...]:
-        return self._encoded(key, routes.alternative)
-
-    def _encoded(self, key: tuple[Place, ObjectKey], encode: Callable[..., bytes]) -> tuple[bytes, ...]:
-        listener = self._attachments.listener_of(key[0])
-        if listener is None:
-            return ()
-        https = listener.protocol == "HTTPS"
-        return tuple(encode(entry.route, port=listener.port, https=https) for entry in self._entries.get(key))
-
-    def _compute_host(self, key: tuple[Place, str]) -> Host:
+    def _compute_host(self, key: tuple[Place, str]) -> Part:
         """Assembles a virtual host; routes of less specific hostnames come after those of more specific ones."""
-        domain = key[1]
+        place, domain = key
         ranked = self._ranked(key)
-        made_from = ((entry.route.origin, *entry.route.policies.origins) for _, entry, _, _ in ranked)
-        origins = tuple(dict.fromkeys(origin for each in made_from for origin in each))
-        if len(ranked) < TREE_FROM or not tree.suits(entry.route.match for _, entry, _, _ in ranked):
-            body = routes.virtual_host(domain, (self._bodies.get(at)[i] for _, _, at, i in ranked))
-            return Host(routes.part(body), origins)
-        stages: dict[int, list[tree.Branch]] = {}
-        for distance, entry, at, i in ranked:
-            branch = tree.Branch(
-                entry.route.match, self._read_at(self._alternatives, at, i), self._read_at(self._bodies, at, i)
+        over = self._overlays(place, {route for *_, route in ranked})
+        inherited = self._policies.inherited.get(place).default.policies
+        origins = dict.fromkeys(piece.origin for _, _, piece, _ in ranked)
+        for route in over:
+            origins |= dict.fromkeys(
+                o for each in self._policies.merged(place, route).all() for o in each.policies.origins
             )
-            stages.setdefault(distance, []).append(branch)
-        return Host(routes.part(routes.virtual_host_of_tree(domain, list(stages.values()))), origins)
+        made_from = (*origins, *(origin for origin in inherited.origins if origin not in origins)) if ranked else ()
+        shared = self._overlay.get(place)
+        laid = [(d, piece, over[at].of(piece.rule.name) if at in over else shared) for d, _, piece, at in ranked]
+        if len(laid) < TREE_FROM or not tree.suits(piece.match for _, piece, _ in laid):
+            listed = [piece.listed(overlay) for _, piece, overlay in laid]
+            return _part(routes.part(routes.virtual_host_of_list(domain, listed)), made_from)
+        stages: dict[int, list[tree.Branch]] = {}
+        for distance, piece, overlay in laid:
+            stages.setdefault(distance, []).append(_branch(piece, overlay))
+        return _part(routes.part(routes.virtual_host_of_tree(domain, list(stages.values()))), made_from)
+
+    def _overlays(self, place: Place, members: Iterable[ObjectKey]) -> dict[ObjectKey, OwnOverlays]:
+        """Returns what lies over the routes that have policies of their own."""
+        return {each: self._own_overlays.get((place, each)) for each in members if self._policies.has_own(each)}
 
     def _ranked(self, key: tuple[Place, str]) -> list[Ranked]:
         """Returns the routes of a host in the order of precedence."""
         place, domain = key
+        listener = self._attachments.listener_of(place)
+        if listener is None:
+            return []
+        surface = Surface(listener.port, listener.protocol == "HTTPS")
+        seen: set[ObjectKey] = set(self._attachments.rejected.get(place))
         ranked: list[Ranked] = []
-        seen: set[ObjectKey] = set()
         for distance, pattern in enumerate(hosts.candidates(domain)):
             members = self._attachments.hosted.get((place, pattern)) - seen
             seen |= members
             for route in members:
-                here = (place, route)
-                ranked += [(distance, entry, here, i) for i, entry in enumerate(self._entries.get(here))]
-        ranked.sort(key=lambda item: (item[0], item[1].rank))
+                ranked += [(distance, piece.rank, piece, route) for piece in self._pieces.get(route, surface)]
+        ranked.sort(key=itemgetter(0, 1))
         return ranked
 
-    def _read_at(
-        self, bodies: Derived[tuple[Place, ObjectKey], tuple[bytes, ...]], at: tuple[Place, ObjectKey], index: int
-    ) -> Callable[[], bytes]:
-        return lambda: bodies.get(at)[index]
-
-    def _compute_domains(self, key: tuple[ObjectKey, str]) -> tuple[tuple[str, Place | None], ...]:
-        """Returns the domains of a route configuration in their order, and whose each is; None: another connection's.
-
-        Apart from the hosts, since most changes of routes leave their domains as they are.
-        """
-        gateway_key, name = key
-        served = self._attachments.serving.get(gateway_key)
-        mine = dict.fromkeys(served.configurations.get(name, ()))
-        found: dict[str, Place | None] = {}
-        for place in (Place(gateway_key, id_) for id_ in mine):
-            listener = self._attachments.listener_of(place)
-            if listener is None:
-                continue
-            owners = served.hostnames[listener.port, listener.transport]
-            for domain in {*self._attachments.domains.get(place), (listener.hostname or hosts.ANY).lower()}:
-                owner = owners[hosts.most_specific(owners, domain) or hosts.ANY]
-                if owner in mine:
-                    found[domain] = Place(gateway_key, owner)
-            if listener.protocol == "HTTPS":
-                found |= dict.fromkeys(hosts.misdirected(listener.hostname, owners))
-        return tuple(sorted(found.items(), key=lambda each: each[0]))
-
-    def _compute_route_config(self, key: tuple[ObjectKey, str]) -> Resource:
+    def _compute_shard(self, key: Shard) -> Part:
         found = [
-            Host(routes.part(routes.misdirected(domain)), ()) if place is None else self._host.get((place, domain))
-            for domain, place in self._config_domains.get(key)
+            self._misdirected.get(domain) if place is None else self._host.get((place, domain))
+            for domain, place in self._domains.get(key)
         ]
-        body = routes.route_configuration(key[1], [host.part for host in found])
-        # With those of every host: to drop what is there twice takes longer, and only a rejection asks for them.
-        origins = tuple(chain.from_iterable(host.origins for host in found))
-        return Resource.of(xds.ROUTE, key[1], body, origins)
+        return _joined(found)
+
+    def _compute_route_config(self, key: Configuration) -> Resource:
+        """Joins what is there already; the version comes from the digests of the parts, which name the same content."""
+        shards = range(SHARDS) if self._domains.sharded(key) else (None,)
+        found = _joined([self._shard.get(Shard(key, number)) for number in shards])
+        body = routes.route_configuration(key[1], [found.body])
+        return Resource(xds.ROUTE, key[1], body, found.digest[:8].hex(), found.origins)
+
+
+def _branch(piece: Piece, overlay: Overlay) -> tree.Branch:
+    return tree.Branch(piece.match, lambda: piece.alternative(overlay), lambda: piece.whole(overlay))
+
+
+def _part(body: bytes, origins: tuple[str, ...]) -> Part:
+    return Part(hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest(), body, origins)
+
+
+def _joined(parts: list[Part]) -> Part:
+    digest = hashlib.blake2b(b"".join(part.digest for part in parts), digest_size=_DIGEST_BYTES).digest()
+    # With the origins of every part: to drop what is there twice takes longer, and only a rejection asks for them.
+    origins = tuple(chain.from_iterable(part.origins for part in parts))
+    return Part(digest, b"".join(part.body for part in parts), origins)

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import backends, backendtls
-from controlplane.compile.protocols import HTTP_ROUTES
 from controlplane.conditions import ObjectStatus
 from controlplane.graph import Derived, Graph, Table
 from controlplane.pipeline.attachments import Attachments, is_route
@@ -18,9 +17,10 @@ from controlplane.pipeline.infrastructure import Infrastructures
 from controlplane.pipeline.listeners import Listeners
 from controlplane.pipeline.objects import Admitted, Objects
 from controlplane.pipeline.parts import Parts
-from controlplane.pipeline.policies import Place, PolicyIndex, RoutePolicies
+from controlplane.pipeline.policies import PolicyIndex
 from controlplane.pipeline.policy_statuses import PolicyStatuses
 from controlplane.pipeline.projection import GrpcProjection
+from controlplane.pipeline.reach import Reach
 from controlplane.pipeline.statuses import Statuses
 from controlplane.pipeline.upstreams import Upstreams
 from controlplane.xds import resources as xds
@@ -51,12 +51,13 @@ class Pipeline:
             compiled=attachments.compiled.get,
             age=attachments.age,
         )
+        reach = Reach(self.objects, self.policies, attachments)
         self.guards = Guards(
             graph,
             self.objects,
-            attachments.routes,
+            self.policies.keys,
             gateways=attachments.our_gateways,
-            in_force=self._policies_of_route,
+            merges=reach.merges,
         )
         self._http = HttpRoutes(graph, self.objects, attachments, self.policies)
         self._listeners = Listeners(graph, self.objects, attachments)
@@ -79,6 +80,7 @@ class Pipeline:
         policies = PolicyStatuses(
             self.objects,
             self.policies,
+            targets=reach.targets,
             of_parent=attachments.of_parent,
             compiled=attachments.compiled.get,
             places=lambda key: [place for place, _ in attachments.places(key)],
@@ -151,11 +153,6 @@ class Pipeline:
         used = dict.fromkeys(id_ for id_ in self._attachments.candidate(key).clusters() if id_.kind == "Backend")
         found = (host for id_ in used for host in backends.unresolved_hosts(self.objects, id_))
         return tuple(dict.fromkeys(found))
-
-    def _policies_of_route(self, key: ObjectKey) -> Iterable[tuple[Place, RoutePolicies]]:
-        if key.kind not in HTTP_ROUTES:
-            return []
-        return [(place, self.policies.merged.get((place, key))) for place, _ in self._attachments.places(key)]
 
     def _compute_client_certificate(self, key: ObjectKey) -> backendtls.ClientCertificate:
         found = self.objects.get(key)

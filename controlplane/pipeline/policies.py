@@ -74,24 +74,24 @@ class PolicyIndex:
 
     def __init__(self, graph: Graph, objects: Objects) -> None:
         self._objects = objects
-        self._keys: Table[ObjectKey, None] = graph.table("policy keys")
+        self.keys: Table[ObjectKey, None] = graph.table("policy keys")
         self.compiled: Derived[ObjectKey, Compiled | None] = graph.derive("compiled policy", self._compute_compiled)
-        self._targeted: Group[ObjectKey, ObjectKey, Member] = graph.group("targeted", self._keys, self._targeting)
+        self._targeted: Group[ObjectKey, ObjectKey, Member] = graph.group("targeted", self.keys, self._targeting)
         self._selecting: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
-            "selecting", self._keys, lambda key: [((key.namespace, s.kind), key) for s in self.targets(key).selectors]
+            "selecting", self.keys, lambda key: [((key.namespace, s.kind), key) for s in self.targets(key).selectors]
         )
         self.labels: Derived[ObjectKey, dict[str, str]] = graph.derive("labels", self._compute_labels)
         self.inherited: Derived[Place, RoutePolicies] = graph.derive("policies of a listener", self._compute_place)
-        self.merged: Derived[tuple[Place, ObjectKey], RoutePolicies] = graph.derive("policies", self._compute_merged)
+        self._own: Derived[tuple[Place, ObjectKey], RoutePolicies] = graph.derive("own policies", self._compute_own)
 
     def set(self, key: ObjectKey) -> None:
         """Takes note of a policy."""
         if is_policy(key):
-            self._keys.set(key, None)
+            self.keys.set(key, None)
 
     def delete(self, key: ObjectKey) -> None:
         """Forgets a policy."""
-        self._keys.delete(key)
+        self.keys.delete(key)
 
     def targets(self, key: ObjectKey) -> targets.Targets:
         """Returns what a policy applies to; of one that never was good, what it is said to."""
@@ -114,10 +114,24 @@ class PolicyIndex:
                 found.setdefault(member.section, []).append(compiled)
         return found
 
+    def has_own(self, route: ObjectKey) -> bool:
+        """Says whether a route has policies of its own, some of which may not be in force."""
+        return next(iter(self._members(route)), None) is not None
+
+    def merged(self, place: Place, route: ObjectKey) -> RoutePolicies:
+        """Returns what is in force on a route: that of its listener as it is, unless the route has policies of its own.
+
+        Many routes share what they inherit, as one object, but for limits that count for each route apart.
+        """
+        if self.has_own(route):
+            return self._own.get((place, route))
+        inherited = self.inherited.get(place)
+        return _counting_for(_scope(route), inherited)
+
     def wanted_key_sets(self) -> Mapping[str, float]:
         """Returns the URIs of the key sets that policies name, in force or about to be, and how often to fetch them."""
         wanted: dict[str, float] = {}
-        for key, _ in self._keys.items():
+        for key, _ in self.keys.items():
             admitted = self._objects.peek(key)
             newest = admitted.object if admitted is not None and admitted.good else None
             for policy in (newest, self._objects.accepted.peek(key)):
@@ -172,16 +186,11 @@ class PolicyIndex:
     def _compute_place(self, place: Place) -> RoutePolicies:
         return RoutePolicies(policies.merge(self._levels(place), scope=""))
 
-    def _compute_merged(self, key: tuple[Place, ObjectKey]) -> RoutePolicies:
+    def _compute_own(self, key: tuple[Place, ObjectKey]) -> RoutePolicies:
         place, route = key
-        own = self.on(route)
-        inherited = self.inherited.get(place)
-        scope = f"{route.kind}/{route.namespace}/{route.name}"
+        own, scope = self.on(route), _scope(route)
         if not own:
-            whole = inherited.default
-            if not policies.scoped(whole.policies.global_limit):
-                return inherited
-            return RoutePolicies(replace(whole, policies=replace(whole.policies, limit_scope=scope)))
+            return _counting_for(scope, self.inherited.get(place))
         above = (*self._levels(place), Level(tuple(own.get(None, ())), of_route=True))
         rules: dict[str, Merged] = {}
         for section, found in own.items():
@@ -189,6 +198,19 @@ class PolicyIndex:
                 level = Level(tuple(found), of_route=True, scope=f"{scope}/{section}")
                 rules[section] = policies.merge((*above, level), scope=scope)
         return RoutePolicies(policies.merge(above, scope=scope), rules or None)
+
+
+def _scope(route: ObjectKey) -> str:
+    return f"{route.kind}/{route.namespace}/{route.name}"
+
+
+def _counting_for(scope: str, inherited: RoutePolicies) -> RoutePolicies:
+    """Returns what a route inherits, with its limits that are not shared counting for the route."""
+    whole = inherited.default
+    limit = whole.policies.global_limit
+    if limit is None or not limit.counts_apart:
+        return inherited
+    return RoutePolicies(replace(whole, policies=replace(whole.policies, limit_scope=scope)))
 
 
 def key_sets_of(policy: object) -> Sequence[tuple[str, float]]:

@@ -33,12 +33,14 @@ class PolicyStatuses:
         objects: Objects,
         index: PolicyIndex,
         *,
+        targets: Callable[[ObjectKey], Iterable[Target]],
         of_parent: Callable[[ObjectKey], tuple[ObjectKey, Sequence[GatewayListener]] | None],
         compiled: Callable[[ObjectKey], CompiledRoute],
         places: Callable[[ObjectKey], Iterable[Place]],
     ) -> None:
         self._objects = objects
         self._index = index
+        self._targets = targets
         self._of_parent = of_parent
         self._compiled = compiled
         self._places = places
@@ -64,14 +66,6 @@ class PolicyStatuses:
         if not ancestors and not missing:
             return ObjectStatus(conditions=conditions)
         return ObjectStatus(tuple(missing), tuple(ParentStatus(_title(ref), conditions, ref) for ref in ancestors))
-
-    def _targets(self, key: ObjectKey) -> Iterable[Target]:
-        targets = self._index.targets(key)
-        yield from targets.named
-        for selector in targets.selectors:
-            for each in sorted(self._objects.table(selector.group, selector.kind).all_keys()):
-                if each.namespace == key.namespace and selector.matches(self._index.labels.get(each)):
-                    yield Target(each)
 
     def _look(self, target: Target) -> _Reached | Condition | None:
         if target.key.group != GATEWAY_GROUP or target.key.kind not in (*PARENTS, *HTTP_ROUTES):
@@ -102,7 +96,7 @@ class PolicyStatuses:
             message = f"{target.key} has no rule {target.section}"
             return false("Accepted", "TargetNotFound", message, f"{target.field}.sectionName")
         places = list(self._places(target.key))
-        merges = tuple(merge for place in places for merge in self._index.merged.get((place, target.key)).all())
+        merges = tuple(merge for place in places for merge in self._index.merged(place, target.key).all())
         return _Reached(tuple(dict.fromkeys(_ancestor(place.gateway) for place in places)), merges)
 
 

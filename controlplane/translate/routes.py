@@ -11,13 +11,13 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from controlplane import ir
 from controlplane.translate import tree
-from controlplane.translate.actions import default_retry_policy, edit_headers, set_action, set_denial
-from controlplane.translate.filters import per_route_configs
-from controlplane.translate.matches import route_match
+from controlplane.translate.actions import default_retry_policy
+from controlplane.translate.overlays import base, overlay
 from controlplane.translate.wire import embed, encode, field_numbers
 
 _ROUTES = field_numbers(VirtualHost)["routes"]
 _VIRTUAL_HOSTS = field_numbers(RouteConfiguration)["virtual_hosts"]
+_RETRIES = encode(VirtualHost(retry_policy=default_retry_policy()))
 
 
 def alternative(source: ir.Route, *, port: int, https: bool) -> bytes:
@@ -28,21 +28,23 @@ def alternative(source: ir.Route, *, port: int, https: bool) -> bytes:
 
 def route(source: ir.Route, *, port: int, https: bool) -> bytes:
     """Encodes one route as it stands on a listener of this port."""
-    message = Route(name=source.name, match=route_match(source.match))
-    rule, policies = source.rule, source.policies
-    if policies.deny is not None:
-        set_denial(message, policies.deny)
-    else:
-        set_action(message, rule.action, path=source.match.path, port=port, https=https)
-        edit_headers(rule.request_headers, rule.response_headers, message)
-    for name, config in per_route_configs(rule, policies):
-        message.typed_per_filter_config[name].CopyFrom(config)
-    return encode(message)
+    made = base(source.name, source.match, source.rule, port=port, https=https)
+    return overlay(source.policies).over(made)
 
 
 def virtual_host(domain: str, routes: Iterable[bytes]) -> bytes:
     """Encodes a virtual host: its routes in the order given."""
-    return b"".join((_head(domain), *(embed(_ROUTES, each) for each in routes)))
+    return virtual_host_of_list(domain, map(listed, routes))
+
+
+def virtual_host_of_list(domain: str, routes: Iterable[bytes]) -> bytes:
+    """Encodes a virtual host out of its routes in order, each as `listed` returns it."""
+    return b"".join((_head(domain), *routes))
+
+
+def listed(route: bytes) -> bytes:
+    """Returns an encoded route as it stands in the list of a virtual host."""
+    return embed(_ROUTES, route)
 
 
 def virtual_host_of_tree(domain: str, stages: Sequence[Sequence[tree.Branch]]) -> bytes:
@@ -62,10 +64,10 @@ def part(virtual_host: bytes) -> bytes:
 
 
 def route_configuration(name: str, parts: Iterable[bytes]) -> bytes:
-    """Encodes a RouteConfiguration out of its virtual hosts, each as `part` returns it."""
+    """Encodes a RouteConfiguration out of its virtual hosts, each as `part` returns it, or several in one."""
     head = RouteConfiguration(name=name, ignore_port_in_host_matching=True)
     return b"".join((encode(head), *parts))
 
 
 def _head(domain: str) -> bytes:
-    return encode(VirtualHost(name=domain, domains=[domain], retry_policy=default_retry_policy()))
+    return encode(VirtualHost(name=domain, domains=[domain])) + _RETRIES

@@ -27,6 +27,8 @@ def embed(number: int, part: bytes) -> bytes:
 
 def varint(value: int) -> bytes:
     """Encodes an unsigned integer as protobuf does."""
+    if value < 0x4000:  # Nearly all lengths, asked for with every part that is put into another.
+        return bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

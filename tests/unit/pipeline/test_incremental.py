@@ -46,7 +46,7 @@ def test_editing_one_route_recomputes_that_route_and_its_host() -> None:
     put(pipeline, m.route("route-7", [m.rule("/moved", "one")], hostnames=["h0.example.com"]))
     stabilise(pipeline)
     counts = pipeline.graph.recomputed
-    assert counts["entries"] == 1
+    assert counts["pieces"] == 1
     assert counts["compiled route"] == 1
     assert counts["virtual host"] == 1
     assert counts["route configuration"] == 1
@@ -60,7 +60,7 @@ def test_an_endpoint_change_touches_one_cluster_load_assignment_and_nothing_else
     stabilise(pipeline)
     counts = pipeline.graph.recomputed
     assert counts["endpoints"] == 1
-    assert counts["entries"] == counts["virtual host"] == counts["route configuration"] == counts["cluster"] == 0
+    assert counts["pieces"] == counts["virtual host"] == counts["route configuration"] == counts["cluster"] == 0
     for key, snapshot in pipeline.snapshots.current().items():
         for type_url, found in snapshot.resources.items():
             assert (found is before[key].of_type(type_url)) == (type_url != xds.ENDPOINT)

@@ -79,7 +79,7 @@ def test_a_listener_that_joins_many_recomputes_nothing_of_theirs() -> None:
     put(pipeline, route_of(20))
     stabilise(pipeline)
     counted = pipeline.graph.recomputed
-    once = ("attachment", "filter chain", "entries", "route configuration")
+    once = ("attachment", "filter chain", "pieces", "route configuration")
     assert {name: counted[name] for name in once} == dict.fromkeys(once, 1)
 
 

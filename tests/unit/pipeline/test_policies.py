@@ -51,8 +51,9 @@ def test_a_policy_of_one_route_recomputes_that_route_alone() -> None:
     put(pipeline, security("p1", target("HTTPRoute", "r7"), authorization={"defaultAction": "Allow"}))
     stabilise(pipeline)
     counts = pipeline.graph.recomputed
-    assert (counts["policies"], counts["entries"], counts["route bodies"]) == (1, 1, 1)
-    assert counts["compiled route"] == counts["listener"] == counts["cluster"] == counts["endpoints"] == 0
+    assert (counts["own policies"], counts["own overlays"], counts["virtual host"]) == (1, 1, 1)
+    assert counts["compiled route"] == counts["pieces"] == 0
+    assert counts["listener"] == counts["cluster"] == counts["endpoints"] == 0
 
 
 def test_new_keys_of_an_issuer_touch_the_extension_and_no_route() -> None:
@@ -65,7 +66,7 @@ def test_new_keys_of_an_issuer_touch_the_extension_and_no_route() -> None:
     stabilise(pipeline)
     counts = pipeline.graph.recomputed
     assert counts["jwt extension"] == 1
-    assert counts["policies"] == counts["entries"] == counts["route bodies"] == 0
+    assert counts["overlay"] == counts["pieces"] == counts["virtual host"] == 0
 
 
 def test_a_secret_of_keys_recomputes_only_the_routes_that_it_guards() -> None:
@@ -77,7 +78,8 @@ def test_a_secret_of_keys_recomputes_only_the_routes_that_it_guards() -> None:
     pipeline.graph.recomputed.clear()
     put(pipeline, secret("keys", acme="two"))
     stabilise(pipeline)
-    assert pipeline.graph.recomputed["route bodies"] == 1
+    counts = pipeline.graph.recomputed
+    assert (counts["own overlays"], counts["pieces"], counts["virtual host"]) == (1, 0, 1)
 
 
 def test_no_policy_touches_a_listener() -> None:

@@ -13,7 +13,7 @@ from tests.unit.pipeline.driver import drop, put, stabilise
 
 OURS = "dragoman.dev/v1alpha1"
 URI = "https://issuer.example/keys"
-_ROUTING = ("entries", "route bodies", "tree alternatives", "virtual host", "route configuration")
+_ROUTING = ("pieces", "overlay", "own overlays", "virtual host", "route configuration")
 
 
 def _many(routes: int, *more: dict[str, Any], per_host: int = 10) -> Pipeline:
@@ -54,15 +54,15 @@ def test_a_security_policy_of_one_route_among_200_encodes_that_route_and_its_hos
     pipeline = _many(200, guarded)
     put(pipeline, _policy("p", "r7", authorization={"defaultAction": "Allow"}))
     assert _tell(pipeline) == {
-        "entries": 1,
-        "route bodies": 1,
-        "tree alternatives": 0,
+        "pieces": 0,
+        "overlay": 0,
+        "own overlays": 1,
         "virtual host": 1,
         "route configuration": 1,
     }
     drop(pipeline, guarded)
     found = _tell(pipeline)
-    assert (found["entries"], found["route bodies"], found["virtual host"]) == (1, 1, 1)
+    assert (found["pieces"], found["overlay"], found["virtual host"]) == (0, 0, 1)
 
 
 def test_new_keys_of_a_fetched_key_set_change_one_extension_and_nothing_else() -> None:
@@ -89,7 +89,7 @@ def test_a_secret_of_api_keys_recomputes_the_routes_that_use_it_and_no_others() 
     pipeline = _many(200, *policies, _keys("a", ann="1"), _keys("b", bob="2"))
     put(pipeline, _keys("a", ann="3"))
     found = _tell(pipeline)
-    assert (found["entries"], found["route bodies"], found["virtual host"]) == (2, 2, 2)
+    assert (found["pieces"], found["own overlays"], found["virtual host"]) == (0, 2, 2)
 
 
 def test_a_secret_that_nothing_uses_recomputes_no_route() -> None:
@@ -105,16 +105,16 @@ def test_a_grant_that_goes_touches_the_routes_that_relied_on_it() -> None:
     drop(pipeline, grant)
     stabilise(pipeline)
     counts = pipeline.graph.recomputed
-    assert (counts["compiled candidate"], counts["entries"], counts["route bodies"]) == (3, 3, 3)
+    assert (counts["compiled candidate"], counts["pieces"]) == (3, 3)
 
 
 def test_an_edit_in_a_matcher_tree_encodes_one_alternative() -> None:
     pipeline = _many(150, per_host=150)
     put(pipeline, m.route("r7", [m.rule("/moved", "one")], hostnames=["h0.example.com"]))
     assert _tell(pipeline) == {
-        "entries": 1,
-        "route bodies": 0,
-        "tree alternatives": 1,
+        "pieces": 1,
+        "overlay": 0,
+        "own overlays": 0,
         "virtual host": 1,
         "route configuration": 1,
     }
@@ -124,4 +124,4 @@ def test_a_policy_of_a_route_in_a_matcher_tree_encodes_one_alternative() -> None
     pipeline = _many(150, per_host=150)
     put(pipeline, _policy("p", "r7", authorization={"defaultAction": "Deny"}))
     found = _tell(pipeline)
-    assert (found["entries"], found["tree alternatives"], found["virtual host"]) == (1, 1, 1)
+    assert (found["pieces"], found["own overlays"], found["virtual host"]) == (0, 1, 1)
