@@ -63,6 +63,9 @@ class FileSource:
     def read(self) -> Changes:
         """All objects. What a file gave at an earlier call and what cannot be read now is not reported as removed."""
         begun, self._reading = self._reading, None
+        if begun is not None and begun.folder != self._folder:
+            begun.close()
+            begun = None
         if begun is None:
             begun = begin(self._folder, max_file_bytes=self._max_file_bytes)
         before = set(self._places.keys())

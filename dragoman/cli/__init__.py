@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # gRPC's own notes (forks, peers that went away) are not for users; it reads these when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from dragoman.cli.app import main
+from dragoman.cli.early import begin_reading
 
 __all__ = ["main"]
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    begun = begin_reading(sys.argv[1:], os.environ)
+    from dragoman.cli.app import run
+
+    return run(begun)

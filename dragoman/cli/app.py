@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import typer
 
 from dragoman import __version__
 from dragoman.cli import explain, key, offline, serve, services, up
 from dragoman.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from controlplane.sources.reading import Reading
 
 app = typer.Typer(
     name="dragoman",
@@ -45,10 +49,10 @@ def _version_of(package: str) -> str:
         return "is not here"  # In containers Envoy has an image of its own.
 
 
-def main() -> int:
-    """Runs the command line; returns the exit code."""
+def run(begun: Reading | None) -> int:
+    """Runs the command line; returns the exit code. `begun` is what a command may find read already."""
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, obj=begun)
     except CommandError as error:
         typer.secho(f"dragoman: {error}", fg="red", err=True)
         return error.exit_code

