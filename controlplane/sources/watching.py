@@ -89,17 +89,18 @@ async def _by_inotify(
     noticed: list[float] = []
 
     def notice() -> None:
-        if not noticed:
-            noticed.append(time.monotonic())
+        # Until it is drained it would be readable, and the loop would turn for nothing.
+        loop.remove_reader(notify.fd)
+        noticed.append(time.monotonic())
         wake.set()
 
-    loop.add_reader(notify.fd, notice)
     try:
         hint = EVERYTHING
         while not stop.is_set():
             if hint.scope is not Scope.PATHS:
                 listing = list_folder(folder)
                 notify.watch(listing.directories, listing.linked)
+            loop.add_reader(notify.fd, notice)
             if hint.scope is not Scope.PATHS or hint.paths or due_s() == 0:
                 yield hint
             gone = not _is_there(folder)
