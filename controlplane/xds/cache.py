@@ -127,9 +127,19 @@ class SnapshotCache:
             if owner.lingering.expired(now):
                 self._serve(owner, owner.published)
 
-    def observe(self, observers: Observers) -> None:
-        """Tells these from now on what happens, instead of those before."""
+    def adopt(
+        self, observers: Observers, deliveries: Deliveries, policies_settled_elsewhere: Callable[[], bool]
+    ) -> None:
+        """Has these be told and asked from now on; of the clients that are there, they are told at once."""
         self._observers = observers
+        self._deliveries = deliveries
+        self._settled_elsewhere = policies_settled_elsewhere
+        for name, owner in list(self._owners.items()):
+            for session in list(owner.sessions):
+                client = session.client
+                deliveries.attached(name, session.number, client.node_id)
+                came = StreamEvent(name, client.node_id, client.protocol, open=True)
+                self._tell(observers.on_stream, came)
 
     def kept(self) -> frozenset[str]:
         """Returns the owners of which nothing has been published but what was kept from before a restart."""
@@ -144,6 +154,11 @@ class SnapshotCache:
         """Returns what was last published for an owner: without what lingers."""
         known = self._owners.get(owner)
         return known.published if known is not None and known.named else None
+
+    def standing(self) -> dict[str, Snapshot]:
+        """Returns what was last published, by owner: without what lingers, and without what was only kept."""
+        owners = ((name, owner.published) for name, owner in self._owners.items() if owner.named)
+        return {name: snapshot for name, snapshot in owners if not snapshot.kept}
 
     def policies_moved(self) -> None:
         """Takes in that `policies_settled_elsewhere` may have come true."""
