@@ -7,11 +7,14 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from controlplane.api.load import load
 from controlplane.engine import Bind, Engine, Step
+from controlplane.kept.front import Front
+from controlplane.kept.keeper import Keeper
 from controlplane.keysets import KeySets
 from controlplane.memory import Memory
 from controlplane.metrics import EngineMetrics
@@ -23,6 +26,7 @@ from controlplane.sources.dns import DnsSource
 from controlplane.state import State
 from controlplane.status.report import Report, report
 from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER, ServiceTls
+from controlplane.turns import Turns
 from controlplane.xds.cache import Observers, SnapshotCache
 from controlplane.xds.events import Nack, StreamEvent
 from controlplane.xds.identity import GRPC_SUFFIX, Principal
@@ -59,6 +63,7 @@ class ControlPlane:
         authz: Sequence[str] = (),
         ratelimit: Sequence[str] = (),
         state: Path | None = None,
+        front: Front | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
         on_nack: Callable[[Nack], None] = lambda nack: None,
         on_settled: Callable[[str], None] = lambda owner: None,
@@ -72,18 +77,19 @@ class ControlPlane:
     ) -> None:
         """`methods` are served beside xDS. Nothing is published before `may_begin`, asked at every step, says so.
 
+        A `front` serves already: its cache is taken over, and `listen`, `methods` and `metrics` were for it.
+
         With `remote_backends_only` no Backend may be on the machine of Envoy itself.
         """
         pipeline = Pipeline(remote_backends_only=remote_backends_only)
         self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=pipeline)
         self.engine_metrics = EngineMetrics(self.engine)
         self.tracer = self.engine_metrics.tracer
-        self.cache = SnapshotCache(
-            observers=Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=self._settled),
-            metrics=metrics,
-            policies_settled_elsewhere=policies_settled_elsewhere,
-            deliveries=self.tracer,
-        )
+        self.cache = SnapshotCache(metrics=metrics) if front is None else front.cache
+        self._policies_settled_elsewhere = policies_settled_elsewhere
+        self._front = front
+        self._keeper: Keeper | None = None
+        self._turns = Turns()
         self.nacks: dict[tuple[str, str], Nack] = {}
         self._source = source
         self._listen = listen
@@ -114,6 +120,20 @@ class ControlPlane:
         """Says whether the first snapshot has been built."""
         return self._built
 
+    @property
+    def busy(self) -> bool:
+        """Whether the engine is at work on a thread, so that nobody else may use it: for seconds at the start."""
+        return self._turns.taken
+
+    @property
+    def awaits(self) -> str:
+        """What the first snapshot waits for, in words."""
+        if self._turns.taken:
+            return "it is being read"
+        if not self._read_whole:
+            return str(self.engine.faults[0]) if self.engine.faults else "it has not said yet what there is"
+        return "names or key sets have no answer yet" if self._may_begin() else "other replicas are asked first"
+
     async def __aenter__(self) -> ControlPlane:
         try:
             await self._start()
@@ -123,21 +143,28 @@ class ControlPlane:
         return self
 
     async def _start(self) -> None:
-        self.ads = await serve_ads(
-            self.cache,
-            listen=self._listen,
-            insecure_off_loopback=self._insecure_off_loopback,
-            methods=self._methods,
-        )
-        self._stack.push_async_callback(self.ads.stop, 0.0)
+        observers = Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=self._settled)
+        self.cache.adopt(observers, self.tracer, self._policies_settled_elsewhere)
+        if self._front is not None:
+            self.ads = self._front.ads
+            self._keeper = self._front.keeper()
+        else:
+            self.ads = await serve_ads(
+                self.cache,
+                listen=self._listen,
+                insecure_off_loopback=self._insecure_off_loopback,
+                methods=self._methods,
+            )
+            self._stack.push_async_callback(self.ads.stop, 0.0)
+        if self._keeper is not None:
+            self._stack.push_async_callback(self._keeper.close)
         self._stack.push_async_callback(self._dns.stop)
         self._stack.push_async_callback(self.key_sets.close)
         self.engine.serve_at(self._services)
         if self._state is not None:
             self._memory = Memory(State(self._state), self.engine)
             self._stack.push_async_callback(self._memory.close)
-            self._dns.remember(self._memory.restore())
-        self._take(self._source.read())
+        await self._turns.apart(self._begin, self._taken)
         for name, work in (("source", self._watch()), ("ageing", self._age())):
             task = asyncio.create_task(work, name=name)
             self._stack.push_async_callback(_end, task, self._stop)
@@ -156,26 +183,33 @@ class ControlPlane:
 
     def serve_at(self, services: Mapping[str, tuple[str, ...]]) -> None:
         """Takes in where the workers of the services are, by the names of Envoy's clusters."""
-        self._publish(self.engine.serve_at(services))
+        self._turns.take(lambda: self._publish(self.engine.serve_at(services)))
 
     def trust_services(self, tls: Mapping[str, ServiceTls]) -> None:
         """Takes in that services are spoken to in TLS, and by what each is known."""
-        self._publish(self.engine.trust_services(tls))
+        self._turns.take(lambda: self._publish(self.engine.trust_services(tls)))
 
     def reconsider(self, step: Step | None = None) -> None:
         """Publishes a step of the engine's that another has caused, or what may be published only now."""
-        self._publish(step if step is not None else self.engine.age())
+        self._turns.take(lambda: self._publish(step if step is not None else self.engine.age()))
+
+    def when_free(self, work: Callable[[], object]) -> None:
+        """Does what uses the engine: now, or when it is nobody else's turn."""
+        self._turns.take(work)
 
     def report(self) -> Report:
-        """Returns what is to be said about every object, and how far each client is."""
+        """Returns what is to be said about every object, and how far each client is; not while `busy`."""
         return report(self.engine, self.cache, self.nacks.values())
 
     async def _watch(self) -> None:
         async for changes in self._source.watch(self._stop):
             try:
                 await self._fetch_keys_first(changes)
+                if not self._built:
+                    await self._turns.apart(partial(self._apply, changes), self._taken)
+                    continue
                 with self._pace.step():
-                    self._take(changes)
+                    self._taken(self._apply(changes))
             except Exception:
                 # A fault of ours: what is in force stays, and whatever changes next has its chance.
                 _log.exception("changes could not be taken in: %s", ", ".join(str(r.key) for r in changes.upserted[:8]))
@@ -184,9 +218,12 @@ class ControlPlane:
     async def _age(self) -> None:
         while True:
             await asyncio.sleep(_AGE_EVERY_S)
-            step = self.engine.age()
-            if step.snapshots or step.statuses:
-                self._publish(step)
+            self._turns.take(self._grow_old)
+
+    def _grow_old(self) -> None:
+        step = self.engine.age()
+        if step.snapshots or step.statuses:
+            self._publish(step)
 
     async def _fetch_keys_first(self, changes: Changes) -> None:
         """Fetches the key sets that changes name for the first time, so that policies find their keys.
@@ -201,25 +238,34 @@ class ControlPlane:
         if new:
             await self.key_sets.arrive(new, within_s=_KEY_SETS_FIRST_S)
 
-    def _take(self, changes: Changes) -> None:
+    def _begin(self) -> tuple[Changes, Step]:
+        """Reads and takes in everything for the first time: on a thread, for clients are served meanwhile."""
+        if self._memory is not None:
+            self._dns.remember(self._memory.restore())
+        return self._apply(self._source.read())
+
+    def _apply(self, changes: Changes) -> tuple[Changes, Step]:
         if self._memory is not None:
             changes = self._memory.fill_in(changes)
-        step = self.engine.apply(changes)
+        return changes, self.engine.apply(changes)
+
+    def _taken(self, done: tuple[Changes, Step]) -> None:
+        changes, step = done
         self._dns.watch(self.engine.pipeline.wanted_hosts())
         self.key_sets.want(self.engine.pipeline.wanted_key_sets())
         self._read_whole = self._read_whole or changes.complete
         self._publish(step, seen_at=changes.seen_at)
 
     def _resolved(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
-        self._publish(self.engine.resolve(addresses))
+        self._turns.take(lambda: self._publish(self.engine.resolve(addresses)))
 
     def _fetched(self, uri: str, document: str) -> None:
-        self._publish(self.engine.take_key_sets({uri: document}))
+        self._turns.take(lambda: self._publish(self.engine.take_key_sets({uri: document})))
         self._on_key_set(uri)
 
     def _stop_waiting_for_key_sets(self) -> None:
         self._patient = False
-        self._publish(self.engine.age())
+        self._turns.take(lambda: self._publish(self.engine.age()))
 
     def _publish(self, step: Step, *, seen_at: float | None = None) -> None:
         with self.tracer.step(step, seen_at=seen_at):
@@ -248,7 +294,23 @@ class ControlPlane:
             self._held.clear()
             if not self._built:
                 self._built = True
+                self._forget_kept()
                 self.cache.complete()
+            if self._keeper is not None:
+                self._keeper.touch()
+
+    def _forget_kept(self) -> None:
+        """Takes away what was kept of owners that are gone, and hears what clients rejected of the others."""
+        connected = {client.owner for client in self.cache.clients()}
+        for owner in self.cache.kept():
+            # The projection for a gRPC client that is there has yet to have its turn.
+            if not (owner.endswith(GRPC_SUFFIX) and owner in connected):
+                self.cache.remove(owner)
+        for nack in self._front.nacks.values() if self._front is not None else ():
+            published = self.cache.published(nack.owner) or Snapshot()
+            resources = published.of_type(nack.type_url)
+            if all(name in resources and resources[name].version == v for name, v in nack.versions.items()):
+                self._nacked(nack)
 
     def _is_complete(self) -> bool:
         """Whether the first snapshots hold all that there is.
@@ -265,12 +327,14 @@ class ControlPlane:
     def _stream_changed(self, event: StreamEvent) -> None:
         if event.owner.endswith(GRPC_SUFFIX):
             # Not from within the stream's own call: what it leads to is sent to that stream too.
-            asyncio.get_running_loop().call_soon(self._project, event.owner)
+            asyncio.get_running_loop().call_soon(self._turns.take, partial(self._project, event.owner))
         self._on_stream(event)
 
     def _project(self, owner: str) -> None:
-        wanted = any(client.owner == owner for client in self.cache.clients())
+        wanted = self.cache.census(owner).clients > 0
         self._publish(self.engine.project_for_grpc(owner.removesuffix(GRPC_SUFFIX), wanted=wanted))
+        if self._built and owner in self.cache.kept():
+            self.cache.remove(owner)  # It was kept, but there is no such Gateway any more.
 
     def _settled(self, owner: str) -> None:
         self._on_settled(owner)

@@ -120,7 +120,7 @@ class ClusterControlPlane:
         self.envoys = Envoys(api, settings, uid_of=self._uid_of, on_change=self._moved)
         self._desired = DesiredStatuses(
             engine,
-            clients=self.replicas.clients,
+            clients=self.replicas.census,
             nacks=self.replicas.nacks,
             withheld_s=self.replicas.withheld_s,
             addresses=self.envoys.addresses,

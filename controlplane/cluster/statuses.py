@@ -11,7 +11,8 @@ from controlplane.engine import Engine
 from controlplane.status.ingress import ingress_status, is_ingress
 from controlplane.status.programmed import programmed
 from controlplane.status.writer import Desired
-from controlplane.xds.events import ClientSummary, Nack
+from controlplane.xds.census import Census
+from controlplane.xds.events import Nack
 
 Addresses = Callable[[ObjectKey], Sequence[tuple[str, str]]]
 """Returns the addresses (type, value) at which a Gateway is reached."""
@@ -26,13 +27,16 @@ class DesiredStatuses:
         self,
         engine: Engine,
         *,
-        clients: Callable[[str], Iterable[ClientSummary]],
+        clients: Callable[[str], Census],
         nacks: Callable[[str], Iterable[Nack]],
         addresses: Addresses,
         trouble: Trouble,
         withheld_s: Callable[[str], float] = lambda owner: 0.0,
     ) -> None:
-        """`clients` and `nacks` return those of an owner; `withheld_s` says for how long they are not to be told of."""
+        """`clients` tells how far those of an owner are, `nacks` what they have rejected.
+
+        `withheld_s` says for how long nothing is to be said of them.
+        """
         self._engine = engine
         self._clients = clients
         self._nacks = nacks

@@ -19,6 +19,7 @@ from controlplane.replicas.standins import Agreement
 from controlplane.replicas.telling import Telling
 from controlplane.replicas.versions import Versions
 from controlplane.server import ControlPlane
+from controlplane.xds.census import Census
 from controlplane.xds.events import ClientSummary, Nack, StreamEvent
 from controlplane.xds.identity import SERVICE_OWNERS, Principal
 from controlplane.xds.server import Context, End
@@ -71,7 +72,12 @@ class Replicas:
         self._told_of = on_change
         self._workers: Mapping[str, str | None] = {}
         self._presence = Presence(
-            own=plane.cache.clients, versions=self._versions, on_change=self._told, later=_later, clock=clock
+            own=plane.cache.clients,
+            own_census=plane.cache.census,
+            versions=self._versions,
+            on_change=self._told,
+            later=_later,
+            clock=clock,
         )
         self._leading = Leading(
             self._presence, identity=identity, telling=self._tell_follower, offered=self._remembered
@@ -120,6 +126,10 @@ class Replicas:
         """Returns how far the clients of an owner are, whichever replica they are connected to."""
         return self._presence.clients(owner)
 
+    def census(self, owner: str) -> Census:
+        """Returns how far the clients of an owner are, all together."""
+        return self._presence.census(owner)
+
     def nacks(self, owner: str) -> Iterable[Nack]:
         """Returns what clients of an owner have rejected, whichever replica they are connected to."""
         own = (nack for nack in self._plane.nacks.values() if nack.owner == owner)
@@ -133,7 +143,7 @@ class Replicas:
         left_s = self._led_at + GATHER_S - self._clock()
         if not self._leads or left_s <= 0:
             return 0.0
-        if self._everybody_here() and self._presence.clients(owner):
+        if self._everybody_here() and self._presence.census(owner).clients:
             return 0.0
         return min(left_s, _LOOK_AGAIN_S)
 
@@ -192,7 +202,7 @@ class Replicas:
             telling.touch_owners(step.snapshots)
 
     def moved(self, owner: str) -> None:
-        """Takes in that a client of an owner has answered, or is to be sent something."""
+        """Takes in that something else is to be said of an owner's clients, taken together."""
         if (telling := self._to_leader) is not None:
             telling.touch_owners((owner,))
         if owner in SERVICE_OWNERS:
@@ -202,6 +212,8 @@ class Replicas:
         """Takes in that a client has come or gone."""
         if event.last is not None:
             self._presence.went(event.last)
+        else:
+            self._presence.came(event)
         self.moved(event.owner)
 
     def fetched(self, uri: str) -> None:
@@ -243,7 +255,7 @@ class Replicas:
         return Telling(self._hello, self._agreement, key_sets=lambda: self._plane.key_sets.known, workers=workers)
 
     def _tell_leader(self) -> Telling:
-        report = Report(self._plane.cache.clients, self._plane.nacks.values, self._versions)
+        report = Report(self._plane.cache.feed(), self._plane.nacks.values, self._versions)
         return Telling(self._hello, self._agreement, report=report)
 
     def _remembered(self, message: StandIns) -> None:

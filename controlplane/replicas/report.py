@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from controlplane.replicas.messages import Clients, batches
 from controlplane.replicas.versions import Versions
 from controlplane.xds.events import ClientSummary, Nack
+from controlplane.xds.feed import Feed
 
 _BASE_BYTES = 200
 _TYPE_BYTES = 200
@@ -17,7 +18,7 @@ _TYPE_BYTES = 200
 class Report:
     """`touch` says of which owner something may have changed, `take` returns the messages that say what has."""
 
-    clients: Callable[[str | None], Iterable[ClientSummary]]
+    feed: Feed
     nacks: Callable[[], Iterable[Nack]]
     versions: Versions
     _dirty: dict[str, None] = field(default_factory=dict[str, None])
@@ -31,7 +32,12 @@ class Report:
 
     def touch_all(self) -> None:
         """Has every owner looked at that has clients."""
-        self.touch(client.owner for client in self.clients(None))
+        self.touch(self.feed.owners())
+
+    @property
+    def behind(self) -> bool:
+        """Whether clients have moved of which nothing else is to be said, taken together: they are told of in time."""
+        return bool(self.feed.owners())
 
     def take(self) -> Iterator[Clients]:
         """Yields what is to be told, and takes it for told."""
@@ -52,18 +58,20 @@ class Report:
         yield Clients(versions=versions)
 
     def _look(self, owner: str, changed: list[ClientSummary], gone: list[int], versions: dict[str, str]) -> None:
-        before = self._told.pop(owner, {})
-        now = {client.number: client for client in self.clients(owner)}
-        gone.extend(before.keys() - now.keys())
-        for number, client in now.items():
+        told = self._told.setdefault(owner, {})
+        moved, over = self.feed.take(owner)
+        gone.extend(number for number in over if told.pop(number, None) is not None)
+        for client in moved:
             # How long it has been unsettled is counted on by who is told that it is.
-            if before.get(number) != (timeless := replace(client, unsettled_s=0.0)):
+            before, timeless = told.get(client.number), replace(client, unsettled_s=0.0)
+            # Since when one that is not settled has not been may be another time than was told.
+            if before != timeless or not client.settled:
+                told[client.number] = timeless
                 changed.append(client)
-            now[number] = timeless
-        if not now:
+        if not told:
+            del self._told[owner]
             self._versions.pop(owner, None)
             return
-        self._told[owner] = now
         version = self.versions.of(owner)
         if self._versions.get(owner) != version:
             self._versions[owner] = versions[owner] = version

@@ -17,6 +17,7 @@ from controlplane.replicas.standins import Agreement
 
 GATHER_S: Final = 0.02
 _LONGEST_GATHER_S: Final = 1.0
+_CATCH_UP_S: Final = 1.0
 _SHARE: Final = 10  # Of the time, no more than one part in so many goes into telling.
 
 
@@ -75,9 +76,18 @@ class Telling:
         while True:
             # What happens alone is told at once; what follows closely is gathered.
             await asyncio.sleep(pause_s)
-            await self._due.wait()
+            await self._wait()
             self._due.clear()
             pause_s = await self._tell(write)
+
+    async def _wait(self) -> None:
+        while not self._due.is_set():
+            try:
+                await asyncio.wait_for(self._due.wait(), _CATCH_UP_S)
+            except TimeoutError:
+                if self._report is not None and self._report.behind:
+                    self._report.touch_all()
+                    return
 
     async def _tell(self, write: Callable[[bytes], Awaitable[object]]) -> float:
         """Tells what there is; returns how long to gather before the next time."""

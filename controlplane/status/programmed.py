@@ -8,8 +8,8 @@ from typing import Final
 
 from controlplane.api.meta import ObjectKey
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, false, true
+from controlplane.xds.census import Census, census_of
 from controlplane.xds.events import ClientSummary, Nack
-from controlplane.xds.resources import LISTENER
 
 PATIENCE_S: Final = 1.0
 """How long an answer of Envoy's is waited for before its absence is told."""
@@ -20,7 +20,7 @@ def programmed(
     status: ObjectStatus,
     *,
     owner: str,
-    clients: Iterable[ClientSummary],
+    clients: Iterable[ClientSummary] | Census,
     nacks: Iterable[Nack] = (),
     hindrance: Condition | None = None,
     patience_s: float = PATIENCE_S,
@@ -31,18 +31,18 @@ def programmed(
     has answered all that came before: routes that change all the time shall not make the Gateway seem out of order. So
     who asks `patience_s` after a change is told whether it is acknowledged.
 
-    The status is that of a Gateway or ListenerSet, `owner` the Gateway (`NS/NAME`) whose clients count; `hindrance`
-    says what keeps clients from reaching it (AddressNotAssigned, AddressNotUsable, NoResources). What has no listeners
-    is returned as it is.
+    The status is that of a Gateway or ListenerSet, `owner` the Gateway (`NS/NAME`) whose clients count, of those given
+    or as they have been counted; `hindrance` says what keeps clients from reaching it (AddressNotAssigned,
+    AddressNotUsable, NoResources). What has no listeners is returned as it is.
     """
     if not status.listeners:
         return status, True
-    mine = [client for client in clients if client.owner == owner]
+    mine = clients if isinstance(clients, Census) else census_of(each for each in clients if each.owner == owner)
     verdict = _verdict(mine, [nack for nack in nacks if nack.owner == owner], hindrance, patience_s)
     listeners = tuple(_listener(each, verdict) for each in status.listeners)
     whole = unaccepted(key, status.conditions) or _of_kind(key, verdict)
     others = tuple(each for each in status.conditions if each.type != "Programmed")
-    final = verdict.severity == 2 or all(_answered(client) for client in mine)
+    final = verdict.severity == 2 or mine.answered
     return replace(status, conditions=(*others, whole), listeners=listeners), final
 
 
@@ -58,33 +58,19 @@ def unaccepted(key: ObjectKey, said: Iterable[Condition]) -> Condition | None:
     return false("Programmed", reason, f"the {key.kind} is not accepted")
 
 
-def _verdict(mine: list[ClientSummary], nacks: list[Nack], hindrance: Condition | None, patience_s: float) -> Condition:
-    refused = next((nack for nack in nacks if _still_rejected(mine, nack)), None)
+def _verdict(mine: Census, nacks: list[Nack], hindrance: Condition | None, patience_s: float) -> Condition:
+    refused = next((nack for nack in nacks if nack.type_url in mine.rejected), None)
     if refused is not None:
         made_from = f" (made from {', '.join(refused.origins)})" if refused.origins else ""
         message = f"Envoy rejected {', '.join(refused.names)}{made_from}: {refused.message}"
         return false("Programmed", "Invalid", message)
     if hindrance is not None:
         return hindrance
-    if not mine:
+    if not mine.clients:
         return Condition("Programmed", "Unknown", "Pending", "no Envoy of this Gateway is connected")
-    if all(_acknowledged(client, patience_s) for client in mine):
+    if not mine.lacking and not (mine.unsettled and mine.unsettled_s >= patience_s):
         return true("Programmed")
     return Condition("Programmed", "Unknown", "Pending", "not every Envoy has acknowledged the configuration")
-
-
-def _answered(client: ClientSummary) -> bool:
-    """Whether there is nothing that the Envoy has yet to ask or to answer."""
-    return client.settled and LISTENER in client.types
-
-
-def _acknowledged(client: ClientSummary, patience_s: float) -> bool:
-    had_all = LISTENER in client.types and client.types[LISTENER].known > 0
-    return _answered(client) or (had_all and client.unsettled_s < patience_s)
-
-
-def _still_rejected(mine: list[ClientSummary], nack: Nack) -> bool:
-    return any(nack.type_url in c.types and c.types[nack.type_url].rejected for c in mine)
 
 
 def _of_kind(key: ObjectKey, verdict: Condition) -> Condition:

@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
+from weakref import WeakSet
 
+from controlplane.xds.census import Census, Standing, Tally
 from controlplane.xds.client import Client, Violation
 from controlplane.xds.diff import diff
 from controlplane.xds.events import Ack, ClientSummary, Deliveries, Nack, Protocol, StreamEvent
+from controlplane.xds.feed import Feed
 from controlplane.xds.identity import SERVICE_OWNERS
 from controlplane.xds.linger import Lingering
 from controlplane.xds.metrics import XdsMetrics
@@ -33,8 +36,13 @@ class Session:
     client: Client
     wake: Callable[[], None]
     number: int = 0
-    settled: bool = True
+    standing: Standing | None = None
     unsettled_since: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether the client had answered everything when that was last looked at."""
+        return self.standing is None or self.standing.settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class Observers:
     on_nack: Callable[[Nack], None] | None = None
     on_stream: Callable[[StreamEvent], None] | None = None
     on_settled: Callable[[str], None] | None = None
-    """Hears the name of an owner of which a client has answered everything, or is to be sent something again."""
+    """Hears the name of an owner of whose clients, taken together, something else is to be said: see `census`."""
 
 
 @dataclass(eq=False, slots=True)
@@ -63,7 +71,7 @@ class _Owner:
     published: Snapshot = field(default_factory=Snapshot)
     served: Snapshot | None = None
     sessions: set[Session] = field(default_factory=set[Session])
-    unsettled: set[Session] = field(default_factory=set[Session])
+    tally: Tally[Session] = field(default_factory=lambda: Tally[Session]())
     lingering: Lingering = field(default_factory=Lingering)
 
 
@@ -90,6 +98,10 @@ class SnapshotCache:
         self._owners: dict[str, _Owner] = {}
         self._complete = False
         self._waiters: list[_Waiter] = []
+        self._unsettled_owners: set[str] = set()
+        # Those whose routes wait for the services' policies.
+        self._holding: set[Session] = set()
+        self._feeds: WeakSet[Feed] = WeakSet()
         self._settled_elsewhere = policies_settled_elsewhere
         self._deliveries = deliveries or Deliveries()
         self._numbers = itertools.count(1)
@@ -162,10 +174,9 @@ class SnapshotCache:
 
     def policies_moved(self) -> None:
         """Takes in that `policies_settled_elsewhere` may have come true."""
-        if self._policies_settled():
-            for session in self._all_sessions():
-                if session.client.holds_routes:
-                    session.wake()
+        if self._holding and self._policies_settled():
+            for session in list(self._holding):
+                session.wake()
 
     def clients(self, owner: str | None = None) -> tuple[ClientSummary, ...]:
         """Returns how far each connected client (of an owner) is."""
@@ -173,13 +184,26 @@ class SnapshotCache:
         owners = self._owners.values() if owner is None else filter(None, (self._owners.get(owner),))
         return tuple(_summary(session, now) for each in owners for session in each.sessions)
 
+    def census(self, owner: str) -> Census:
+        """Returns how far the owner's clients are, all together."""
+        known = self._owners.get(owner)
+        return known.tally.census(self._clock()) if known is not None else Census()
+
+    def feed(self) -> Feed:
+        """Returns what gathers the clients that move, for as long as somebody holds it; at first all of them."""
+        feed = Feed()
+        for owner in self._owners.values():
+            for session in owner.sessions:
+                feed.note(owner.name, session.number, self._look(session))
+        self._feeds.add(feed)
+        return feed
+
     def settled(self, owner: str | None = None) -> bool:
         """Whether every connected client of the owner (None: of all) has answered everything it subscribed to.
 
         A rejection is an answer too; it is told to the observers, and `clients()` shows what is rejected.
         """
-        owners = self._owners.values() if owner is None else filter(None, (self._owners.get(owner),))
-        return not any(each.unsettled for each in owners)
+        return not self._unsettled_owners if owner is None else owner not in self._unsettled_owners
 
     async def wait_settled(self, owner: str | None = None, *, timeout_s: float | None = None) -> bool:
         """Waits until `settled`; returns False if that takes longer than the timeout."""
@@ -218,6 +242,7 @@ class SnapshotCache:
         self._deliveries.attached(owner, session.number, node_id)
         self.metrics.streams.labels(protocol).inc()
         self._tell(self._observers.on_stream, StreamEvent(owner, node_id, protocol, open=True))
+        self._update(session)
         return session
 
     def detach(self, session: Session) -> None:
@@ -226,13 +251,16 @@ class SnapshotCache:
         last = _summary(session, self._clock())
         state = self._owners[client.owner]
         state.sessions.discard(session)
-        state.unsettled.discard(session)
+        self._holding.discard(session)
+        moved = state.tally.drop(session)
+        for feed in self._feeds:
+            feed.note(client.owner, session.number, None)
         self._deliveries.detached(client.owner, session.number)
         self._discard_if_unused(client.owner)
         self.metrics.streams.labels(client.protocol).dec()
         gone = StreamEvent(client.owner, client.node_id, client.protocol, open=False, last=last)
         self._tell(self._observers.on_stream, gone)
-        self._settlement_changed(client.owner)
+        self._answered(state, moved)
 
     def handle(self, session: Session, request: Request) -> Violation | None:
         """Takes a client's request; returns what ends its stream, if the request does."""
@@ -269,6 +297,9 @@ class SnapshotCache:
 
     # Within
 
+    def _look(self, session: Session) -> Callable[[], ClientSummary]:
+        return lambda: _summary(session, self._clock())
+
     def _owner(self, name: str) -> _Owner:
         return self._owners.setdefault(name, _Owner(name))
 
@@ -290,28 +321,43 @@ class SnapshotCache:
             session.client.offer(served, changes, now)
             self._update(session)
             session.wake()
-        self._deliveries.offered(owner.name, served, changes, [each.number for each in owner.unsettled])
+        self._deliveries.offered(owner.name, served, changes, [each.number for each in owner.tally.unsettled])
 
     def _update(self, session: Session) -> None:
-        settled = session.client.settled
-        if settled == session.settled:
+        client = session.client
+        (self._holding.add if client.holds_routes else self._holding.discard)(session)
+        standing = client.standing
+        if standing == session.standing:
             return
-        session.settled = settled
-        owner = self._owners[session.client.owner]
-        if settled:
-            self._deliveries.settled(session.client.owner, session.number)
-            session.client.lagging = False
-            owner.unsettled.discard(session)
-            self._settlement_changed(session.client.owner)
-        else:
+        was_settled, session.standing = session.settled, standing
+        owner = self._owners[client.owner]
+        if was_settled and not standing.settled:
             session.unsettled_since = self._clock()
-            owner.unsettled.add(session)
-            self._tell(self._observers.on_settled, session.client.owner)
+        moved = owner.tally.note(session, standing, session.unsettled_since)
+        for feed in self._feeds:
+            feed.note(client.owner, session.number, self._look(session))
+        if standing.settled and not was_settled:
+            self._deliveries.settled(client.owner, session.number)
+            client.lagging = False
+            self._answered(owner, moved)
+        else:
+            self._take_in(owner, moved)
 
-    def _settlement_changed(self, owner: str) -> None:
-        self._tell(self._observers.on_settled, owner)
-        if owner in SERVICE_OWNERS:
+    def _answered(self, owner: _Owner, moved: bool) -> None:
+        """Takes in that a client of the owner has answered everything, or is gone."""
+        self._take_in(owner, moved)
+        if owner.name in SERVICE_OWNERS:
             self.policies_moved()
+
+    def _take_in(self, owner: _Owner, moved: bool) -> None:
+        """Tells, where it has, that the standing of the owner's clients has changed."""
+        if not moved:
+            return
+        if owner.tally.unsettled:
+            self._unsettled_owners.add(owner.name)
+        else:
+            self._unsettled_owners.discard(owner.name)
+        self._tell(self._observers.on_settled, owner.name)
         for waiter in self._waiters:
             if not waiter.future.done() and self.settled(waiter.owner):
                 waiter.future.set_result(None)
@@ -323,11 +369,7 @@ class SnapshotCache:
     def _unsettled_services(self) -> Iterable[Session]:
         for owner in SERVICE_OWNERS:
             if owner in self._owners:
-                yield from self._owners[owner].unsettled
-
-    def _all_sessions(self) -> Iterable[Session]:
-        for owner in self._owners.values():
-            yield from owner.sessions
+                yield from self._owners[owner].tally.unsettled
 
     def _overdue(self, awaited: str) -> None:
         self.metrics.overdue.labels(awaited).inc()

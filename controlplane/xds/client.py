@@ -9,6 +9,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from controlplane.xds.census import Standing
 from controlplane.xds.diff import Diff
 from controlplane.xds.events import Ack, ClientSummary, Nack, Protocol, TypeSummary
 from controlplane.xds.order import IMMEDIATE, RANK, REMOVAL_ORDER, UNRANKED, Timing
@@ -126,6 +127,13 @@ class Client:
     def is_current(self) -> bool:
         """Whether what it is being sent is of the newest snapshot."""
         return self._goal is self._newest
+
+    @property
+    def standing(self) -> Standing:
+        """Returns how far the client is, as far as it counts among all of its owner's."""
+        settled, listeners = self.settled, self._subscriptions.get(LISTENER)
+        lacking = (not settled or listeners is None) and not (listeners is not None and listeners.known)
+        return Standing(settled, lacking, tuple(each.type_url for each in self._by_rank if each.culprits))
 
     @property
     def holds_routes(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import grpc.aio
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from controlplane.api.load import key_of
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.status.programmed import programmed
+from controlplane.xds.census import census_of
 from controlplane.xds.identity import RATE_LIMIT_OWNER
 from controlplane.xds.resources import CLUSTER, LISTENER, RATE_LIMIT_CONFIG, ROUTE
 from tests.support.certificates import Authority
@@ -30,9 +32,9 @@ def world(authority: Authority) -> World:
 def said(replica: Replica) -> tuple[str, str]:
     """What a replica would write of whether the Gateway is programmed: status and message."""
     status = replica.plane.engine.pipeline.statuses.current()[GATEWAY]
-    told, _ = programmed(
-        GATEWAY, status, owner=OWNER, clients=replica.replicas.clients(OWNER), nacks=replica.replicas.nacks(OWNER)
-    )
+    one_by_one, all_together = replica.replicas.clients(OWNER), replica.replicas.census(OWNER)
+    assert replace(census_of(one_by_one), unsettled_s=0.0) == replace(all_together, unsettled_s=0.0)
+    told, _ = programmed(GATEWAY, status, owner=OWNER, clients=all_together, nacks=replica.replicas.nacks(OWNER))
     found = next(each for each in told.conditions if each.type == "Programmed")
     return found.status, found.message
 
