@@ -127,7 +127,7 @@ def _summary(model: type[Model]) -> str:
 
 
 def _description(shape: FieldShape) -> str:
-    said = " ".join((shape.info.description or "").split())
+    said = " ".join(shape.description.split())
     if not said and shape.model is not None:
         said = (
             "Name, namespace, labels and annotations." if issubclass(shape.model, ObjectMeta) else _summary(shape.model)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple, cast, get_args
 
 from pydantic.fields import FieldInfo
@@ -22,12 +26,19 @@ class FieldShape(NamedTuple):
     model: type[Model] | None
     """The model of its value, of the items of its list, or of the values of its map."""
     unsupported: NotSupported | None
+    owner: type[Model]
+
+    @property
+    def description(self) -> str:
+        """What the source says about the field, in the string below it; empty where there is none."""
+        declaring = next(each for each in self.owner.__mro__ if self.attribute in inspect.get_annotations(each))
+        return _strings_below(declaring).get(self.attribute, "")
 
 
 @cache
 def shapes(model: type[Model]) -> tuple[FieldShape, ...]:
     """The fields of a model, in the order of their declaration."""
-    return tuple(_shape(attribute, info) for attribute, info in model.model_fields.items())
+    return tuple(_shape(attribute, info, model) for attribute, info in model.model_fields.items())
 
 
 @cache
@@ -36,10 +47,27 @@ def shapes_by_name(model: type[Model]) -> dict[str, FieldShape]:
     return {shape.name: shape for shape in shapes(model)}
 
 
-def _shape(attribute: str, info: FieldInfo) -> FieldShape:
+def _shape(attribute: str, info: FieldInfo, owner: type[Model]) -> FieldShape:
     marks = [mark for mark in info.metadata if isinstance(mark, NotSupported)]
     name = info.validation_alias if isinstance(info.validation_alias, str) else attribute
-    return FieldShape(attribute, name, info, nested_model(info.annotation), marks[0] if marks else None)
+    return FieldShape(attribute, name, info, nested_model(info.annotation), marks[0] if marks else None, owner)
+
+
+@cache
+def _strings_below(declaring: type) -> dict[str, str]:
+    """The strings below attributes; read from the source by those few who want them, not by all at their start."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(declaring)))
+    (definition,) = tree.body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(below.value.value)
+        for field, below in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
 
 
 def nested_model(annotation: Any) -> type[Model] | None:

@@ -66,7 +66,8 @@ class Model(BaseModel, metaclass=_FrozenMeta):
         validate_by_alias=True,
         validate_by_name=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
+        # Most folders have objects of few kinds; what the others need is not built before one is met.
+        defer_build=True,
     )
 
 

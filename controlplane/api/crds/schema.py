@@ -178,7 +178,7 @@ def said(model: type[Model]) -> str:
 
 
 def _description(shape: FieldShape) -> str:
-    text = " ".join((shape.info.description or "").split())
+    text = " ".join(shape.description.split())
     if not text and shape.model is not None:
         text = said(shape.model)
     if shape.unsupported is not None:
