@@ -285,6 +285,8 @@ class ControlPlane:
     def _hand_over(self, step: Step) -> None:
         self._held.update(step.snapshots)
         if self._built or self._is_complete():
+            if self._keeper is not None and (self._held or not self._built):
+                self._keeper.touch()
             self.cache.publish({owner: snapshot for owner, snapshot in self._held.items() if snapshot is not None})
             for owner, snapshot in self._held.items():
                 if snapshot is None:
@@ -296,8 +298,6 @@ class ControlPlane:
                 self._built = True
                 self._forget_kept()
                 self.cache.complete()
-            if self._keeper is not None:
-                self._keeper.touch()
 
     def _forget_kept(self) -> None:
         """Takes away what was kept of owners that are gone, and hears what clients rejected of the others."""
