@@ -203,6 +203,7 @@ class Client:
             origins=tuple(dict.fromkeys(origin for resource in guilty for origin in resource.origins)),
             message=error,
             versions={resource.name: resource.version for resource in guilty},
+            had=self._no_removal_before > 0.0,
         )
 
     def _await_endpoints_of(self, subscription: Subscription, fresh: frozenset[str], now: float) -> None:

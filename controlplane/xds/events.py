@@ -38,6 +38,7 @@ class Nack:
     origins: tuple[str, ...]
     message: str
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    had: bool = True  # whether the client had something before its stream began
 
 
 @dataclass(frozen=True, slots=True)
