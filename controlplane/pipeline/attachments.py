@@ -14,7 +14,7 @@ from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.protocols import ROUTES, STREAM_ROUTES
 from controlplane.compile.serving import Serving, serving
 from controlplane.conditions import Condition
-from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.graph import Derived, Graph, Index, Table
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.policies import Place
 
@@ -40,7 +40,7 @@ class Attachments:
     def __init__(self, graph: Graph, objects: Objects) -> None:
         self._objects = objects
         self.routes: Table[ObjectKey, None] = graph.table("routes")
-        self.sets: Group[ObjectKey, ObjectKey, ObjectKey] = graph.group(
+        self.sets: Index[ObjectKey, ObjectKey] = graph.group(
             "listener sets", objects.table(GATEWAY_GROUP, "ListenerSet"), self._parent_of_set
         )
         self.judged: Derived[ObjectKey, Judged | None] = graph.derive("listeners", self._compute_judged)
@@ -68,29 +68,29 @@ class Attachments:
         )
         self._candidate: Derived[ObjectKey, CompiledRoute] = graph.derive("compiled candidate", self._compute_candidate)
         self.compiled: Derived[ObjectKey, CompiledRoute] = graph.derive("compiled route", self._compute_compiled)
-        self.hosted: Group[ObjectKey, tuple[Place, str], ObjectKey] = graph.group(
+        self.hosted: Index[tuple[Place, str], ObjectKey] = graph.group(
             "hosted", self.routes, lambda key: [((p, d), key) for p, domains in self.places(key) for d in domains]
         )
-        self.domains: Group[ObjectKey, Place, str] = graph.group(
+        self.domains: Index[Place, str] = graph.group(
             "domains", self.routes, lambda key: [(p, d) for p, domains in self.places(key) for d in domains]
         )
-        self.domains_in_shard: Group[ObjectKey, tuple[Place, int], str] = graph.group(
+        self.domains_in_shard: Index[tuple[Place, int], str] = graph.group(
             "domains in shards",
             self.routes,
             lambda key: [((p, shard_of(d)), d) for p, domains in self.places(key) for d in domains],
         )
-        self._calls: Group[ObjectKey, Place, ObjectKey] = graph.group(
+        self._calls: Index[Place, ObjectKey] = graph.group(
             "calls", objects.table(GATEWAY_GROUP, "GRPCRoute"), lambda key: [(p, key) for p, _ in self.places(key)]
         )
         self.rejected: Derived[Place, Mapping[ObjectKey, ObjectKey]] = graph.derive("rejected", self._compute_rejected)
-        self.on_listener: Group[ObjectKey, Place, ObjectKey] = graph.group(
+        self.on_listener: Index[Place, ObjectKey] = graph.group(
             "on listener", self.routes, lambda key: [(p, key) for p in self._accepted_at(key)]
         )
-        self.used_clusters: Group[ObjectKey, ObjectKey, ir.ClusterId] = graph.group(
+        self.used_clusters: Index[ObjectKey, ir.ClusterId] = graph.group(
             "used clusters", self.routes, self._clusters_of_route
         )
 
-        self.gateways_of_service: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
+        self.gateways_of_service: Index[tuple[str, str], ObjectKey] = graph.group(
             "gateways of a service", self.routes, self._services_of_route
         )
 

@@ -11,7 +11,7 @@ from controlplane.compile.attachment import Attached
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.protocols import STREAM_ROUTES
 from controlplane.conditions import Condition
-from controlplane.graph import Graph, Group, Table
+from controlplane.graph import Graph, Index, Table
 from controlplane.pipeline.attachments import Age
 
 _Claim = tuple[ObjectKey, str, str, ir.Match | None]
@@ -36,7 +36,7 @@ class Conflicts:
         self._places = places
         self._compiled = compiled
         self._age = age
-        self._claims: Group[ObjectKey, _Claim, ObjectKey] = graph.group("claims", table, self._claims_of)
+        self._claims: Index[_Claim, ObjectKey] = graph.group("claims", table, self._claims_of)
 
     def of(self, key: ObjectKey, parent: Sequence[Attached]) -> Condition | None:
         """Returns what is to be said of a route at some of its places; None where all its rules may be reached."""

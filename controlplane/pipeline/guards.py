@@ -10,7 +10,7 @@ from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import jwks
 from controlplane.compile.policies import Merged
-from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.graph import Derived, Graph, Index, Table
 from controlplane.pipeline.objects import Objects
 from controlplane.translate import services
 from controlplane.translate.filters import identity_headers, jwt
@@ -54,8 +54,8 @@ class Guards:
         self.endpoints: Table[str, tuple[str, ...]] = graph.table("service endpoints")
         self.tls: Table[str, services.ServiceTls] = graph.table("service TLS")
         self.lingering: Table[Lingering, None] = graph.table("lingering requirements")
-        self._uses: Group[ObjectKey, ObjectKey | str, Used] = graph.group("uses", policies, self._used)
-        self._left: Group[Lingering, ObjectKey, ir.Jwt] = graph.group(
+        self._uses: Index[ObjectKey | str, Used] = graph.group("uses", policies, self._used)
+        self._left: Index[ObjectKey, ir.Jwt] = graph.group(
             "left requirements", self.lingering, lambda key: [(key.gateway, key.requirement)]
         )
         self._required: Derived[ObjectKey, frozenset[ir.Jwt]] = graph.derive("requirements", self._compute_required)

@@ -135,7 +135,7 @@ class HttpRoutes:
             return _part(routes.part(routes.virtual_host_of_list(domain, listed)), made_from)
         stages: dict[int, list[tree.Branch]] = {}
         for distance, piece, overlay in laid:
-            stages.setdefault(distance, []).append(_branch(piece, overlay))
+            stages.setdefault(distance, []).append(piece.branch(overlay))
         return _part(routes.part(routes.virtual_host_of_tree(domain, list(stages.values()))), made_from)
 
     def _overlays(self, place: Place, members: Iterable[ObjectKey]) -> dict[ObjectKey, OwnOverlays]:
@@ -172,10 +172,6 @@ class HttpRoutes:
         found = _joined([self._shard.get(Shard(key, number)) for number in shards])
         body = routes.route_configuration(key[1], [found.body])
         return Resource(xds.ROUTE, key[1], body, found.digest[:8].hex(), found.origins)
-
-
-def _branch(piece: Piece, overlay: Overlay) -> tree.Branch:
-    return tree.Branch(piece.match, lambda: piece.alternative(overlay), lambda: piece.whole(overlay))
 
 
 def _part(body: bytes, origins: tuple[str, ...]) -> Part:

@@ -13,7 +13,7 @@ from controlplane.api.meta import DISCOVERY_GROUP, GATEWAY_GROUP, ObjectKey
 from controlplane.api.referencegrant import ReferenceGrant
 from controlplane.compile.backendtls import in_order
 from controlplane.compile.targets import Targets
-from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.graph import Derived, Graph, Index, Table
 
 SERVICE_NAME = "kubernetes.io/service-name"
 
@@ -59,13 +59,13 @@ class Objects:
         self.resolved: Table[str, tuple[str, ...]] = graph.table("resolved")
         self.key_sets: Table[str, str] = graph.table("key sets")
         self._in_force: Derived[ObjectKey, Any] = graph.derive("in force", self._compute_in_force)
-        self._grants: Group[ObjectKey, str, ObjectKey] = graph.group(
+        self._grants: Index[str, ObjectKey] = graph.group(
             "grants", self.table(GATEWAY_GROUP, "ReferenceGrant"), lambda key: [(key.namespace, key)]
         )
-        self._slices: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
+        self._slices: Index[tuple[str, str], ObjectKey] = graph.group(
             "slices", self.table(DISCOVERY_GROUP, "EndpointSlice"), self._service_of_slice
         )
-        self._tls_policies: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
+        self._tls_policies: Index[tuple[str, str], ObjectKey] = graph.group(
             "TLS policies", self.table(GATEWAY_GROUP, "BackendTLSPolicy"), self._services_of_policy
         )
 

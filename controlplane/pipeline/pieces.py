@@ -41,7 +41,7 @@ class Piece:
     _base: Base | None = field(default=None, init=False, repr=False, compare=False)
     _conditions: bytes | None = field(default=None, init=False, repr=False, compare=False)
     _listed: tuple[Overlay, bytes] | None = field(default=None, init=False, repr=False, compare=False)
-    _alternative: tuple[Overlay, bytes] | None = field(default=None, init=False, repr=False, compare=False)
+    _branch: tuple[Overlay, tree.Branch] | None = field(default=None, init=False, repr=False, compare=False)
 
     def listed(self, overlay: Overlay) -> bytes:
         """Returns the route as one of a virtual host's list."""
@@ -50,14 +50,14 @@ class Piece:
             kept = self._listed = overlay, routes.listed(self.whole(overlay))
         return kept[1]
 
-    def alternative(self, overlay: Overlay) -> bytes:
-        """Returns the route as an alternative in a matcher tree."""
-        kept = self._alternative
+    def branch(self, overlay: Overlay) -> tree.Branch:
+        """Returns the route as it stands in a matcher tree."""
+        kept = self._branch
         if kept is None or kept[0] is not overlay:
             if self._conditions is None:
                 self._conditions = tree.conditions(self.match)
-            by_path = self._encode(ir.Match(self.match.path))
-            kept = self._alternative = overlay, tree.under(self._conditions, overlay.over(by_path, scope=self.scope))
+            by_path = overlay.over(self._encode(ir.Match(self.match.path)), scope=self.scope)
+            kept = self._branch = overlay, tree.Branch(self.match, self._conditions, tree.on_match(by_path))
         return kept[1]
 
     def whole(self, overlay: Overlay) -> bytes:

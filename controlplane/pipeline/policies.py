@@ -12,7 +12,7 @@ from controlplane.api.scalars import parse_duration
 from controlplane.api.securitypolicy import SecurityPolicy
 from controlplane.compile import policies, ratelimit, security, targets
 from controlplane.compile.policies import NOTHING, Compiled, Level, Merged
-from controlplane.graph import Derived, Graph, Group, Table
+from controlplane.graph import Derived, Graph, Index, Table
 from controlplane.pipeline.objects import Objects
 
 _KINDS = frozenset({"SecurityPolicy", "BackendTrafficPolicy"})
@@ -76,8 +76,8 @@ class PolicyIndex:
         self._objects = objects
         self.keys: Table[ObjectKey, None] = graph.table("policy keys")
         self.compiled: Derived[ObjectKey, Compiled | None] = graph.derive("compiled policy", self._compute_compiled)
-        self._targeted: Group[ObjectKey, ObjectKey, Member] = graph.group("targeted", self.keys, self._targeting)
-        self._selecting: Group[ObjectKey, tuple[str, str], ObjectKey] = graph.group(
+        self._targeted: Index[ObjectKey, Member] = graph.group("targeted", self.keys, self._targeting)
+        self._selecting: Index[tuple[str, str], ObjectKey] = graph.group(
             "selecting", self.keys, lambda key: [((key.namespace, s.kind), key) for s in self.targets(key).selectors]
         )
         self.labels: Derived[ObjectKey, dict[str, str]] = graph.derive("labels", self._compute_labels)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.graph import CycleError, Derived, Graph, Group, Root, Table
+from controlplane.graph import CycleError, Derived, Graph, Index, Root, Table
 
 
 def _sum_graph() -> tuple[Graph, Table[str, int], Root[str, int]]:
@@ -78,8 +78,8 @@ class _Shop:
         self.graph = Graph()
         self.items: Table[int, tuple[str, int]] = self.graph.table("items")  # id → (shelf, price)
         self.shelves: Table[str, str] = self.graph.table("shelves")  # shelf → room
-        self.by_room: Group[int, str, int] = self.graph.group("by_room", self.items, self._room_of)
-        self.by_price: Group[int, tuple[str, bool], int] = self.graph.group("dear", self.items, self._price_band)
+        self.by_room: Index[str, int] = self.graph.group("by_room", self.items, self._room_of)
+        self.by_price: Index[tuple[str, bool], int] = self.graph.group("dear", self.items, self._price_band)
         self.total: Derived[str, tuple[int, int]] = self.graph.derive("total", self._total)
         self.root = self.graph.root(lambda: set(self._rooms()), self.total)
 
@@ -146,7 +146,7 @@ def test_what_a_failed_computation_held_up_is_made_up_for() -> None:
     graph = Graph()
     numbers: Table[str, int] = graph.table("numbers")
     inverse: Derived[str, float] = graph.derive("inverse", lambda key: 1 / (numbers.get(key) or 0))
-    shares: Group[str, str, float] = graph.group("shares", numbers, lambda key: [("all", inverse.get(key))])
+    shares: Index[str, float] = graph.group("shares", numbers, lambda key: [("all", inverse.get(key))])
     total: Derived[str, float] = graph.derive("total", lambda name: sum(shares.get(name)))
     rounded: Derived[str, int] = graph.derive("rounded", lambda name: round(total.get(name)))
     root = graph.root(lambda: ["all"], rounded)
