@@ -20,10 +20,10 @@ _VIRTUAL_HOSTS = field_numbers(RouteConfiguration)["virtual_hosts"]
 _RETRIES = encode(VirtualHost(retry_policy=default_retry_policy()))
 
 
-def alternative(source: ir.Route, *, port: int, https: bool) -> bytes:
-    """Encodes one route as an alternative in a matcher tree on a listener of this port."""
+def branch(source: ir.Route, *, port: int, https: bool) -> tree.Branch:
+    """Returns one route as it stands in a matcher tree on a listener of this port."""
     by_path = replace(source, match=ir.Match(source.match.path))
-    return tree.alternative(source.match, route(by_path, port=port, https=https))
+    return tree.branch(source.match, route(by_path, port=port, https=https))
 
 
 def route(source: ir.Route, *, port: int, https: bool) -> bytes:

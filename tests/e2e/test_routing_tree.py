@@ -13,7 +13,6 @@ from controlplane import ir
 from controlplane.compile.precedence import match_rank
 from controlplane.translate import routes
 from controlplane.translate.dump import to_dict
-from controlplane.translate.tree import Branch
 from controlplane.xds import resources as xds
 from tests.support.envoy import Envoy
 from tests.support.http import Connection
@@ -109,14 +108,6 @@ def _bootstrap(port: int, hosts: list[bytes]) -> dict[str, Any]:
     return {"staticResources": {"listeners": [listener]}}
 
 
-def _branch(route: ir.Route) -> Branch:
-    return Branch(
-        route.match,
-        lambda: routes.alternative(route, port=80, https=False),
-        lambda: routes.route(route, port=80, https=False),
-    )
-
-
 @pytest.mark.parametrize(
     "kinds", [["Exact", "PathPrefix", "PathPrefix"], ["Exact", "PathPrefix", "PathPrefix", "RegularExpression"]]
 )
@@ -127,7 +118,7 @@ async def test_tree_and_list_route_every_request_alike(kinds: list[str]) -> None
     for index, (near, far) in enumerate(sets):
         listed = [routes.route(each, port=80, https=False) for each in [*near, *far]]
         hosts.append(routes.virtual_host(f"list-{index}.example.com", listed))
-        stages = [[_branch(route) for route in stage] for stage in (near, far)]
+        stages = [[routes.branch(each, port=80, https=False) for each in stage] for stage in (near, far)]
         hosts.append(routes.virtual_host_of_tree(f"tree-{index}.example.com", stages))
     port = free_port()
     answered = 0
