@@ -24,7 +24,6 @@ class TypeDelivery:
     removed: int
     size: int
     """Bytes of the resources, sent to each client that wants them."""
-    pushes: int = 0
     acks: int = 0
     first_pushed: float | None = None
     last_pushed: float = 0.0
@@ -34,10 +33,11 @@ class TypeDelivery:
 
     def answered(self, node_id: str, pushed_at: float, now: float) -> None:
         """Takes in that a client has acknowledged what it was sent at a moment."""
-        self.pushes += 1
         self.acks += 1
-        self.first_pushed = pushed_at if self.first_pushed is None else min(self.first_pushed, pushed_at)
-        self.last_pushed = max(self.last_pushed, pushed_at)
+        if self.first_pushed is None or pushed_at < self.first_pushed:
+            self.first_pushed = pushed_at
+        if pushed_at > self.last_pushed:
+            self.last_pushed = pushed_at
         self.last_acked, self.last_client = now, node_id
         if len(self.by_client) < MOST_CLIENTS:
             self.by_client[node_id] = (pushed_at, now)

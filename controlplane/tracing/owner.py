@@ -23,10 +23,10 @@ class _Push(NamedTuple):
 
 @dataclass(slots=True)
 class _Client:
-    """One stream that has something to answer. It has everything up to the delivery `reached`."""
+    """One stream. While it has something to answer, it has everything up to the delivery `reached`."""
 
     node_id: str
-    reached: int
+    reached: int = 0
     acked: dict[str, int] = field(default_factory=dict[str, int])
     in_flight: dict[str, _Push] = field(default_factory=dict[str, _Push])
     doubtful: set[str] = field(default_factory=set[str])
@@ -41,7 +41,7 @@ class Owner:
         self.seq = 0
         self._on_done = on_done
         self._open: dict[int, Delivery] = {}
-        self._clients: dict[int, str] = {}
+        self._clients: dict[int, _Client] = {}
         self._behind: dict[int, _Client] = {}
 
     @property
@@ -56,7 +56,7 @@ class Owner:
 
     def attached(self, number: int, node_id: str) -> None:
         """Takes in a client, by its number."""
-        self._clients[number] = node_id
+        self._clients[number] = _Client(node_id)
 
     def detached(self, number: int, now: float) -> None:
         """Takes in that a client has gone; what it has not answered, it is not asked for any more."""
@@ -70,8 +70,9 @@ class Owner:
         """Takes in what the clients are to be sent, and which of them have something to answer now."""
         self.seq = delivery.seq
         for number in behind:
-            if number not in self._behind:
-                self._behind[number] = _Client(self._clients.get(number, ""), delivery.seq - 1)
+            if number not in self._behind and (client := self._clients.get(number)) is not None:
+                client.reached = delivery.seq - 1
+                self._behind[number] = client
         delivery.clients = delivery.remaining = len(self._behind)
         if delivery.remaining:
             self._open[delivery.seq] = delivery
@@ -93,9 +94,9 @@ class Owner:
         if client is None or push is None or type_url in client.doubtful:
             return
         for seq in range(max(client.reached, client.acked.get(type_url, 0)) + 1, push.seq + 1):
-            sent = delivery.types.get(type_url) if (delivery := self._open.get(seq)) is not None else None
-            if sent is not None:
-                sent.answered(client.node_id, push.at, now)
+            delivery = self._open.get(seq)
+            if delivery is not None and type_url in delivery.types:
+                delivery.types[type_url].answered(client.node_id, push.at, now)
         client.acked[type_url] = push.seq
         self._advance(client, now)
 
@@ -118,9 +119,14 @@ class Owner:
     def settled(self, number: int, now: float) -> None:
         """Takes in that a client has answered everything."""
         client = self._behind.pop(number, None)
-        for delivery in self._missed(client) if client is not None else ():
-            delivery.last_client = client.node_id if client is not None else ""
+        if client is None:
+            return
+        for delivery in self._missed(client) if client.reached < self.seq else ():
+            delivery.last_client = client.node_id
             self._count(delivery, now)
+        client.in_flight.clear()
+        client.acked.clear()
+        client.doubtful.clear()
 
     def waiting(self, now: float) -> Iterator[tuple[Delivery, dict[str, Any]]]:
         """Yields who is behind with which delivery, and for how long what was sent has not been answered."""
@@ -134,9 +140,9 @@ class Owner:
         while client.reached < self.seq:
             delivery = self._open.get(client.reached + 1)
             if delivery is not None:
-                awaited = (of for of, sent in delivery.types.items() if sent.resources)
-                if not all(client.acked.get(of, 0) >= delivery.seq for of in awaited):
-                    return
+                for of, sent in delivery.types.items():
+                    if sent.resources and client.acked.get(of, 0) < delivery.seq:
+                        return
                 delivery.last_client = client.node_id
                 self._count(delivery, now)
             client.reached += 1
