@@ -15,7 +15,6 @@ from controlplane.api.grpcroute import GRPCRoute
 from controlplane.api.httproute import HTTPRoute
 from controlplane.api.httproutefilter import HTTPRouteFilter
 from controlplane.api.securitypolicy import SecurityPolicy
-from controlplane.compile.check_certificates import check_authorities, check_certificate
 from controlplane.compile.check_policies import check_limits, check_security
 from controlplane.compile.check_routes import check_route, check_route_filter
 from controlplane.compile.listener_conflicts import conflicts, members_of
@@ -35,11 +34,18 @@ def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
         return tuple(_gateway(object_))
     if isinstance(object_, EndpointSlice):
         return tuple(_endpoints(object_))
-    if isinstance(object_, Secret) and object_.type == "kubernetes.io/tls":
-        return (*check_certificate(object_, now), *check_authorities(object_))
     if isinstance(object_, (ConfigMap, Secret)):
-        return tuple(check_authorities(object_))
+        return tuple(_certificates(object_, now))
     return ()
+
+
+def _certificates(object_: ConfigMap | Secret, now: datetime) -> Iterator[Fault]:
+    # Only here: what reads certificates takes a while to load.
+    from controlplane.compile.check_certificates import check_authorities, check_certificate
+
+    if isinstance(object_, Secret) and object_.type == "kubernetes.io/tls":
+        yield from check_certificate(object_, now)
+    yield from check_authorities(object_)
 
 
 def _gateway(gateway: Gateway) -> Iterator[Fault]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import jwt
-from jwt.exceptions import PyJWTError
-
 from dragoman.jwks import JwksError, canonicalise
 
 _ALGORITHMS = {
@@ -43,8 +40,11 @@ def _is_usable(key: dict[str, Any]) -> bool:
         return False
     if kind in _CURVES and key.get("crv") not in _CURVES[kind]:
         return False
+    # Only here: it takes a while to load, and most configurations have no key sets.
+    import jwt
+
     try:
         jwt.PyJWK(key)
-    except (PyJWTError, ValueError, TypeError):
+    except (jwt.PyJWTError, ValueError, TypeError):
         return False
     return True

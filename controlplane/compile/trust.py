@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cryptography import x509
-
 from controlplane.api.backend import Backend
 from controlplane.api.backendtlspolicy import BackendTLSPolicy
 from controlplane.api.core import ConfigMap, Secret
@@ -82,6 +80,9 @@ def ca_of(source: object) -> bytes | None:
 
 def is_certificate(pem: bytes) -> bool:
     """Says whether the text holds certificates in PEM, and nothing that only looks like one."""
+    # Only here: most configurations have no authorities of their own, and it takes a while to load.
+    from cryptography import x509
+
     try:
         return bool(x509.load_pem_x509_certificates(pem))
     except ValueError:

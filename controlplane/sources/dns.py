@@ -7,11 +7,10 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import dns.asyncresolver
-import dns.exception
-import dns.resolver
+if TYPE_CHECKING:
+    import dns.asyncresolver
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +33,8 @@ class DnsSource:
     ) -> None:
         self._on_addresses = on_addresses
         self._patience_s = patience_s
-        self._resolvers = _resolvers(nameservers)
+        self._nameservers = nameservers
+        self._resolvers: list[dns.asyncresolver.Resolver] = []
         self._watched: dict[str, asyncio.Task[None]] = {}
         self._known: dict[str, tuple[str, ...]] = {}
 
@@ -47,6 +47,8 @@ class DnsSource:
         for host in self._watched.keys() - hosts:
             self._watched.pop(host).cancel()
             self._known.pop(host, None)
+        if hosts and not self._resolvers:
+            self._resolvers = _resolvers(self._nameservers)
         for host in hosts - self._watched.keys():
             self._watched[host] = asyncio.create_task(self._keep(host), name=f"dns {host}")
 
@@ -90,6 +92,9 @@ class DnsSource:
         return addresses, min(ttl for _, ttl in known)
 
     async def _query(self, host: str, kind: str) -> tuple[tuple[str, ...], float] | None:
+        import dns.exception
+        import dns.resolver
+
         for resolver in self._resolvers:
             try:
                 answer = await resolver.resolve(host, kind, lifetime=30.0, search=False)
@@ -111,6 +116,9 @@ def _in_hosts_file(host: str, path: Path = Path("/etc/hosts")) -> tuple[str, ...
 
 
 def _resolvers(nameservers: Sequence[tuple[str, int]]) -> list[dns.asyncresolver.Resolver]:
+    # Only here: it takes a while to load, and many folders name no hosts.
+    import dns.asyncresolver
+
     if not nameservers:
         return [dns.asyncresolver.Resolver()]
     made: list[dns.asyncresolver.Resolver] = []

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 
 class CertificateError(ValueError):
@@ -23,6 +20,10 @@ class KeyPair:
 
     def check(self) -> None:
         """Raises CertificateError unless both can be read and belong together."""
+        # Only here: it takes a while to load, and a control plane on loopback has no certificate.
+        from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
+
         try:
             leaf = x509.load_pem_x509_certificates(self.chain)[0]
             key = serialization.load_pem_private_key(self.key, None)
@@ -68,6 +69,8 @@ def _configuration(pair: KeyPair) -> grpc.ServerCertificateConfiguration:
 
 
 def _spki(key: object) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     to_bytes = getattr(key, "public_bytes")  # noqa: B009  (every kind of key has it, no common type says so)
     encoded: bytes = to_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return encoded
