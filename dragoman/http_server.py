@@ -26,7 +26,13 @@ MAX_CONCURRENT_REQUESTS = 256
 KEEP_ALIVE_S = 15
 
 Check = Callable[[], bool | str]
-"""True when all is well; False, or words that say what is not."""
+"""True when all is well; False, or words that say what is not (a `Remark` says what is well, though)."""
+
+
+class Remark(str):
+    """What a check that holds has to say."""
+
+    __slots__ = ()
 
 
 class Health:
@@ -59,7 +65,7 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        return self._started and not self._draining and all(state is True for state in self.states().values())
+        return self._started and not self._draining and all(map(_holds, self.states().values()))
 
     def states(self) -> dict[str, bool | str]:
         """Returns the state of each check."""
@@ -67,8 +73,9 @@ class Health:
 
     def body(self) -> dict[str, object]:
         """Returns what `/health/ready` answers: the checks, and those that do not hold by name."""
-        checks = {name: "ok" if state is True else state or "not yet" for name, state in self.states().items()}
-        failing = [name for name, said in checks.items() if said != "ok"]
+        states = self.states()
+        checks = {name: "ok" if state is True else str(state or "not yet") for name, state in states.items()}
+        failing = [name for name, state in states.items() if not _holds(state)]
         status = "draining" if self._draining else "ready" if self.is_ready else "not ready"
         return {"status": status, "failing": failing, "checks": checks}
 
@@ -181,6 +188,10 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         # Signals are the process' own affair.
         yield
+
+
+def _holds(state: bool | str) -> bool:
+    return state is True or isinstance(state, Remark)
 
 
 def _asked(check: Check) -> bool | str:

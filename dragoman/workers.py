@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,21 +117,6 @@ async def run_workers(
             health.drain()
             codes = await supervisor.stop()
             return 0 if all(code in (0, None) for code in codes.values()) else 1
-
-
-def stop_on_signals() -> asyncio.Event:
-    """Returns an event that SIGTERM and SIGINT set; a second one ends the process at once."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def told(number: signal.Signals) -> None:
-        stop.set()
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told, number)
-    return stop
 
 
 async def _start_all(supervisor: Supervisor, specs: Sequence[ChildSpec], stop: asyncio.Event) -> int | None:

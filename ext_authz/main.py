@@ -12,7 +12,8 @@ import uvloop
 
 from dragoman import logs
 from dragoman.grpc_worker import Address
-from dragoman.workers import WorkerPlace, listen_addresses, run_workers, stop_on_signals
+from dragoman.signals import stop_on_signals
+from dragoman.workers import WorkerPlace, listen_addresses, run_workers
 from ext_authz.settings import AuthzSettings
 from ext_authz.worker import worker
 

@@ -19,7 +19,8 @@ from dragoman.grpc_worker import Address, GrpcServer, Limits
 from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, HttpServer, serve_http
 from dragoman.metrics import CallMetrics, new_registry
-from dragoman.workers import WorkerPlace, run_workers, stop_on_signals
+from dragoman.signals import stop_on_signals
+from dragoman.workers import WorkerPlace, run_workers
 from ratelimit_service.handler import METHOD, RateLimiter
 from ratelimit_service.health import ready_route
 from ratelimit_service.metrics import collector

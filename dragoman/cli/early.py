@@ -29,6 +29,8 @@ def _folder(arguments: Sequence[str], environment: Mapping[str, str]) -> str | N
         return None
     if arguments[0] != "serve":
         return next((each for each in arguments[1:] if not each.startswith("-")), None)
+    if any(each.partition("=")[0] == "--state" for each in arguments) or "DRAGOMAN_STATE" in environment:
+        return None  # What was kept is served first, and nothing is to compete with that.
     for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if name == "--config":
             return value

@@ -16,16 +16,20 @@ if TYPE_CHECKING:
     from controlplane.engine import Engine
 
 
-def inspection_routes(engine: Callable[[], Engine]) -> list[Route]:
+def inspection_routes(find: Callable[[], Engine | None]) -> list[Route]:
     """Returns `/explain?url=...&method=...&header=...&gateway=...&listener=...` and `/summary`.
 
-    Both tell of every namespace, and take time of the control plane's own: they are for who comes by loopback.
+    Both tell of every namespace, and take time of the control plane's own: they are for who comes by loopback. As long
+    as there is no engine that could be asked, they answer 503.
     """
 
     async def explain(request: Request) -> Response:
         from controlplane.explain import Request as Asked
         from controlplane.explain import explain, locator
 
+        engine = find()
+        if engine is None:
+            return starting()
         asked = request.query_params
         try:
             described = Asked.of(
@@ -34,9 +38,9 @@ def inspection_routes(engine: Callable[[], Engine]) -> list[Route]:
         except ValueError as error:
             return json_response({"error": str(error)}, 400)
         found = explain(
-            engine().pipeline,
+            engine.pipeline,
             described,
-            locate=locator(engine()),
+            locate=locator(engine),
             gateway=asked.get("gateway"),
             listener=asked.get("listener"),
         )
@@ -45,9 +49,15 @@ def inspection_routes(engine: Callable[[], Engine]) -> list[Route]:
     async def summary(request: Request) -> Response:
         from controlplane.explain.summary import summary
 
-        return json_response(summary(engine()).to_json())
+        engine = find()
+        return starting() if engine is None else json_response(summary(engine).to_json())
 
     return [Route("/explain", _by_loopback(explain)), Route("/summary", _by_loopback(summary))]
+
+
+def starting() -> Response:
+    """Returns what is answered as long as nothing can be told."""
+    return json_response({"error": "the control plane is still starting"}, 503)
 
 
 def comes_by_loopback(request: Request) -> bool:

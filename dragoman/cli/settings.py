@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -13,10 +13,10 @@ from dragoman import logs
 from dragoman import settings as layers
 from dragoman.cli.errors import CommandError
 from dragoman.grpc_worker import Address
-from ext_authz.settings import DEFAULT_KEYS_FILE, AuthzSettings
-from ratelimit_service.settings import RateLimitSettings
 
 M = TypeVar("M", bound=BaseModel)
+
+_SETTINGS: Final = "DRAGOMAN_SETTINGS"
 
 SettingsFile = Annotated[
     Path | None,
@@ -24,7 +24,7 @@ SettingsFile = Annotated[
         "--settings",
         exists=True,
         dir_okay=False,
-        envvar="DRAGOMAN_SETTINGS",
+        envvar=_SETTINGS,
         help="A YAML file of settings, named as the options are; the environment and options go before it.",
     ),
 ]
@@ -78,14 +78,11 @@ class ServeSettings(BaseModel):
     ratelimit: tuple[str, ...] = ()
     """Where the workers of the rate limit service listen, for Envoys to find them."""
     state: Path | None = None
-    """The folder that the last good version of each object is kept in."""
+    """The folder that the last good version of each object, and what was served last, are kept in."""
+    state_key: Path | None = None
+    """A file with the key (32 bytes) that what is served is encrypted with there; without it secrets are left out."""
     log_level: str = "INFO"
     log_format: logs.Format = "json"
-
-    @field_validator("config")
-    @classmethod
-    def _is_folder(cls, path: Path | None) -> Path | None:
-        return None if path is None else _folder(path)
 
     @field_validator("service_account")
     @classmethod
@@ -110,12 +107,23 @@ class ServeSettings(BaseModel):
     def _has_one_source(self) -> ServeSettings:
         if (self.config is not None) == self.kubernetes:
             raise ValueError("give either a folder of manifests (--config) or --kubernetes")
+        if self.config is not None and self.state is None:
+            # With a state, what was served last is served though the folder is away.
+            _folder(self.config)
+        if self.state_key is not None and self.state is None:
+            raise ValueError("--state-key is for what is kept in a --state")
         return self
 
     @field_validator("xds", "http")
     @classmethod
     def _is_address(cls, text: str | None) -> str | None:
         return _address(text)
+
+
+def _default_keys_file() -> Path:
+    from ext_authz.settings import DEFAULT_KEYS_FILE
+
+    return DEFAULT_KEYS_FILE
 
 
 class UpSettings(BaseModel):
@@ -129,7 +137,7 @@ class UpSettings(BaseModel):
     """Where health, metrics and status are served: HOST:PORT or unix:PATH."""
     redis: str | None = Field(default=None, repr=False)
     """The store of counters and keys; without it counters are in memory and keys in a file."""
-    keys: Path = DEFAULT_KEYS_FILE
+    keys: Path = Field(default_factory=_default_keys_file)
     """The SQLite file of API keys."""
     dns: tuple[str, ...] = ()
     """DNS servers (HOST:PORT) instead of the system's."""
@@ -158,15 +166,24 @@ def _address(text: str | None) -> str | None:
     return text
 
 
-_MODELS: tuple[type[BaseModel], ...] = (ServeSettings, UpSettings, AuthzSettings, RateLimitSettings)
+def _variables_of_others(model: type[BaseModel]) -> set[str]:
+    """Returns the variables of other commands, where any that is set is not of this one: it may be of them."""
+    own = layers.variable_names(model).keys() | {_SETTINGS}
+    if all(name in own for name in os.environ if name.startswith(layers.PREFIX)):
+        return set()
+    # Only here: a command that is not theirs need not load all that they do.
+    from ext_authz.settings import AuthzSettings
+    from ratelimit_service.settings import RateLimitSettings
+
+    models = (ServeSettings, UpSettings, AuthzSettings, RateLimitSettings)
+    return {name for each in models for name in layers.variable_names(each)} - own
 
 
 def load(model: type[M], file: Path | None, **flags: object) -> M:
     """Returns the settings of a command; an option that was not given is None, or an empty list."""
     given = {name: value for name, value in flags.items() if value not in (None, [], ())}
-    others = {name for each in _MODELS for name in layers.variable_names(each)} - layers.variable_names(model).keys()
     try:
-        foreign = {*others, "DRAGOMAN_SETTINGS"}
+        foreign = {*_variables_of_others(model), _SETTINGS}
         return layers.load(model, file=file, environ=os.environ, flags=given, foreign_variables=foreign)
     except layers.SettingsError as error:
         raise CommandError("\n  ".join(["these settings cannot be used:", *map(str, error.faults)])) from None

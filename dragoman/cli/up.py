@@ -35,19 +35,20 @@ from controlplane.sources.files import FileSource
 from controlplane.xds.identity import Principal
 from controlplane.xds.metrics import XdsMetrics
 from dragoman import logs
+from dragoman.cli.changes import changes_route
 from dragoman.cli.errors import CommandError
 from dragoman.cli.inspection import inspection_routes
 from dragoman.cli.memory import spare_the_collector
 from dragoman.cli.options import nameserver
 from dragoman.cli.screen import Screen
-from dragoman.cli.serve import status_route
 from dragoman.cli.settings import SettingsFile, UpSettings, load
+from dragoman.cli.status import status_route
 from dragoman.grpc_worker import Address
 from dragoman.http_server import Health, serve_http
 from dragoman.metrics import new_registry
 from dragoman.processes import ChildError, ChildSpec, Supervisor
+from dragoman.signals import stop_on_signals
 from dragoman.unix_http import get
-from dragoman.workers import stop_on_signals
 from ext_authz.settings import DEFAULT_KEYS_FILE
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ class Running:
         health.started()
         self._registry.register(self._plane.engine_metrics)
         listen = Address.parse(self._settings.http)
-        routes = [status_route(self._plane), *inspection_routes(lambda: self._plane.engine)]
+        plane = self._plane
+        routes = [status_route(lambda: plane), changes_route(lambda: plane), *inspection_routes(lambda: plane.engine)]
         server = await serve_http(health=health, registry=self._registry, listen=listen, routes=routes)
         stack.push_async_callback(server.close)
         return str(server.address)

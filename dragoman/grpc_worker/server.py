@@ -5,7 +5,6 @@ import logging
 from collections.abc import Mapping
 from typing import Literal
 
-from dragoman.grpc_worker import grpcio_engine
 from dragoman.grpc_worker.api import Address, CallObserver, GrpcServer, Handler, Limits, TlsFiles
 from dragoman.grpc_worker.sockets import UNIX_MODE
 
@@ -28,10 +27,13 @@ async def serve(
 
     Raises OSError, naming the address, when it cannot listen.
     """
-    start = grpcio_engine.start
+    # Only here: who needs no more than an address does not wait for the engines.
+    start = None
     if engine == "ngh2":
         try:
             start = importlib.import_module("dragoman.grpc_worker.ngh2_engine").start
         except ImportError as error:
             log.warning("ngh2 cannot be imported (%s): serving gRPC with grpcio, which is many times slower", error)
+    if start is None:
+        start = importlib.import_module("dragoman.grpc_worker.grpcio_engine").start
     return await start(methods, listen=listen, limits=limits, tls=tls, observe=observe, unix_mode=unix_mode)

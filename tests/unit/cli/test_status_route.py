@@ -13,14 +13,14 @@ from controlplane.engine import Engine
 from controlplane.provision.binding import bind
 from controlplane.server import ControlPlane
 from controlplane.status.report import report
-from dragoman.cli.serve import status_route
+from dragoman.cli.status import status_route
 
 
 async def asked(client: tuple[str, int] | None, *, to_all: bool) -> int:
     engine = Engine(bind=bind, now=lambda: datetime(2026, 6, 1, tzinfo=UTC))
-    plane = cast("ControlPlane", SimpleNamespace(report=lambda: report(engine)))
+    plane = cast("ControlPlane", SimpleNamespace(busy=False, report=lambda: report(engine)))
     scope = {"type": "http", "method": "GET", "path": "/status", "headers": [], "client": client}
-    endpoint = cast("Any", status_route(plane, to_all=to_all).endpoint)
+    endpoint = cast("Any", status_route(lambda: plane, to_all=to_all).endpoint)
     return (await endpoint(Request(scope))).status_code
 
 

@@ -25,7 +25,7 @@ import asyncio, os, sys
 from dragoman.grpc_worker import Address, serve
 from dragoman.http_server import Health, serve_http
 from dragoman.metrics import CallMetrics, new_registry
-from dragoman.workers import stop_on_signals
+from dragoman.signals import stop_on_signals
 
 async def main(listen, http, mode):
     stop, health, registry, calls = stop_on_signals(), Health(), new_registry(), CallMetrics()
@@ -178,7 +178,8 @@ def test_addresses_that_cannot_be_are_refused(listen: str, count: int) -> None:
 POOL = """
 import asyncio, sys
 from dragoman.grpc_worker import Address
-from dragoman.workers import run_workers, stop_on_signals
+from dragoman.signals import stop_on_signals
+from dragoman.workers import run_workers
 
 async def main(worker, listen):
     return await run_workers(
