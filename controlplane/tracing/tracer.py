@@ -47,6 +47,11 @@ class Tracer(Deliveries):
         self._number = 0
 
     @property
+    def newest(self) -> int:
+        """The number of the newest change."""
+        return self._changes[-1].number if self._changes else 0
+
+    @property
     def behind(self) -> int:
         """How many clients have something to answer."""
         return sum(owner.behind for owner in self._owners.values())
@@ -71,6 +76,8 @@ class Tracer(Deliveries):
                 taken - seen, step.load_s, step.duration_s - step.load_s, publish_s=self._clock() - now
             )
             if step.changed or change.deliveries:
+                self._number += 1
+                change.number = self._number
                 self._changes.append(change)
                 self._on_stages(change.stages, change.total)
 
@@ -123,10 +130,9 @@ class Tracer(Deliveries):
     # Within
 
     def _begin(self, step: Step, seen: float, taken: float) -> Change:
-        self._number += 1
         at = self._calendar() - (self._clock() - seen)
         stages = Stages(taken - seen, step.load_s, step.duration_s - step.load_s)
-        return Change(self._number, at, seen, step.changed[:_MOST_OBJECTS], len(step.changed), stages)
+        return Change(0, at, seen, step.changed[:_MOST_OBJECTS], len(step.changed), stages)
 
     def _owner(self, name: str) -> Owner:
         found = self._owners.get(name)
