@@ -85,7 +85,7 @@ def _entry(path: str, piece: Piece, old: Manifest) -> Entry:
     objects: list[tuple[ObjectKey, Origin]] = []
     faults: list[SourceFault] = []
     for prefix, item in expand(piece.data):
-        key = key_of(cast("Document", item)) if isinstance(item, Mapping) else None
+        key = key_of(cast("Document", item)) if isinstance(item, dict) else None
         if key is None:
             what = _no_key(prefix, cast("object", item))
             faults.append(SourceFault(origin.file, origin.line, what, hides=True))
@@ -96,41 +96,40 @@ def _entry(path: str, piece: Piece, old: Manifest) -> Entry:
 
 def _no_key(prefix: str, item: object) -> str:
     where = f"{prefix}: " if prefix else ""
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict):
         return f"{where}expected a mapping with apiVersion, kind and metadata"
     document = cast("Document", item)
     metadata = document.get("metadata")
     for field_name in ("apiVersion", "kind"):
         if not isinstance(document.get(field_name), str):
             return f"{where}{field_name}: required field is missing"
-    if not isinstance(metadata, Mapping):
+    if not isinstance(metadata, dict):
         return f"{where}metadata: required field is missing"
     return f"{where}metadata.name: required field is missing"
 
 
 def expand(document: object) -> Iterator[tuple[str, object]]:
     """The objects of a document with their paths in it: itself, or the items of a List; none for an empty document."""
-    if document is None:
-        return
     items = _items(document)
     if items is None:
-        yield "", document
+        if document is not None:
+            yield "", document
         return
     whole = cast("Document", document)
     shared = {"apiVersion": whole.get("apiVersion"), "kind": str(whole.get("kind")).removesuffix("List")}
     typed = shared["kind"] != ""
     for index, item in enumerate(items):
         # Items of a typed list, as the API server returns it, may leave out what they all have in common.
-        filled = {**shared, **cast("Document", item)} if typed and isinstance(item, Mapping) else item
+        filled = {**shared, **cast("Document", item)} if typed and isinstance(item, dict) else item
         yield f"items[{index}]", filled
 
 
 def _items(document: object) -> list[object] | None:
-    if not isinstance(document, Mapping):
+    if not isinstance(document, dict):
         return None
     whole = cast("Document", document)
-    kind, items = whole.get("kind"), whole.get("items")
-    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(items, list):
+    items = whole.get("items")
+    if not isinstance(items, list) or not str(whole.get("kind")).endswith("List"):
         return None
     return cast("list[object]", items)
 
@@ -145,8 +144,10 @@ def _move(entry: Entry, origin: Origin) -> Entry:
 
 def find_object(origin: Origin, document: object) -> Document | None:
     """The object of a document that an origin names."""
+    if not origin.prefix:
+        return cast("Document", document) if isinstance(document, dict) else None
     for prefix, item in expand(document):
-        if prefix == origin.prefix and isinstance(item, Mapping):
+        if prefix == origin.prefix and isinstance(item, dict):
             return cast("Document", item)
     return None
 

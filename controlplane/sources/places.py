@@ -31,7 +31,11 @@ class Places:
 
     def put(self, key: ObjectKey, file: str, place: Origin | None) -> None:
         """Says where a file defines an object now; None if it does no more."""
-        others = tuple(other for other in self._places.get(key, ()) if other.file != file)
+        before = self._places.get(key)
+        if before is None and place is not None:
+            self._places[key] = (place,)
+            return
+        others = tuple(other for other in before or () if other.file != file)
         places = others if place is None else tuple(sorted((*others, place), key=lambda each: each.file.split("/")))
         if places:
             self._places[key] = places
