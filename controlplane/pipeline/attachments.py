@@ -9,12 +9,13 @@ from zlib import crc32
 
 from controlplane import ir
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
-from controlplane.compile import attachment, gateway, listenerset, overlaps, rivals, routes, streams
+from controlplane.compile import attachment, gateway, listenerset, overlaps, rivals, streams
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.protocols import ROUTES, STREAM_ROUTES
 from controlplane.compile.serving import Serving, serving
 from controlplane.conditions import Condition
-from controlplane.graph import Derived, Graph, Index, Table
+from controlplane.graph import Derived, Graph, Index, Posting, Table
+from controlplane.pipeline.compiled import CompiledRoutes
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.policies import Place
 
@@ -66,33 +67,17 @@ class Attachments:
         self.attachment: Derived[ObjectKey, attachment.Attachment] = graph.derive(
             "attachment", self._compute_attachment
         )
-        self._candidate: Derived[ObjectKey, CompiledRoute] = graph.derive("compiled candidate", self._compute_candidate)
-        self.compiled: Derived[ObjectKey, CompiledRoute] = graph.derive("compiled route", self._compute_compiled)
-        self.hosted: Index[tuple[Place, str], ObjectKey] = graph.group(
-            "hosted", self.routes, lambda key: [((p, d), key) for p, domains in self.places(key) for d in domains]
-        )
-        self.domains: Index[Place, str] = graph.group(
-            "domains", self.routes, lambda key: [(p, d) for p, domains in self.places(key) for d in domains]
-        )
-        self.domains_in_shard: Index[tuple[Place, int], str] = graph.group(
-            "domains in shards",
-            self.routes,
-            lambda key: [((p, shard_of(d)), d) for p, domains in self.places(key) for d in domains],
-        )
-        self._calls: Index[Place, ObjectKey] = graph.group(
-            "calls", objects.table(GATEWAY_GROUP, "GRPCRoute"), lambda key: [(p, key) for p, _ in self.places(key)]
-        )
+        self.compiled = CompiledRoutes(graph, objects)
+        self.hosted: Index[tuple[Place, str], ObjectKey] = graph.index("hosted")
+        self.domains: Index[Place, str] = graph.index("domains")
+        self.domains_in_shard: Index[tuple[Place, int], str] = graph.index("domains in shards")
+        self._calls: Index[Place, ObjectKey] = graph.index("calls")
+        graph.post("placed routes", self.routes, self._placed)
         self.rejected: Derived[Place, Mapping[ObjectKey, ObjectKey]] = graph.derive("rejected", self._compute_rejected)
-        self.on_listener: Index[Place, ObjectKey] = graph.group(
-            "on listener", self.routes, lambda key: [(p, key) for p in self._accepted_at(key)]
-        )
-        self.used_clusters: Index[ObjectKey, ir.ClusterId] = graph.group(
-            "used clusters", self.routes, self._clusters_of_route
-        )
-
-        self.gateways_of_service: Index[tuple[str, str], ObjectKey] = graph.group(
-            "gateways of a service", self.routes, self._services_of_route
-        )
+        # What `postings` yields, whoever posts it.
+        self.on_listener: Index[Place, ObjectKey] = graph.index("on listener")
+        self.used_clusters: Index[ObjectKey, ir.ClusterId] = graph.index("used clusters")
+        self.gateways_of_service: Index[tuple[str, str], ObjectKey] = graph.index("gateways of a service")
 
     def our_gateways(self) -> list[ObjectKey]:
         """Returns the Gateways of our class that are in force."""
@@ -123,9 +108,14 @@ class Attachments:
         """Returns where a route would be that is not in force."""
         return attachment.attach(self._objects, route, self.of_parent)
 
-    def candidate(self, key: ObjectKey) -> CompiledRoute:
-        """Returns what the newest version of a route compiles to."""
-        return self._candidate.get(key)
+    def postings(self, key: ObjectKey) -> Iterable[Posting]:
+        """Yields the listeners that a route is on, and the clusters that it uses."""
+        for place in self._accepted_at(key):
+            yield self.on_listener, place, key
+        for user, id_ in self._clusters_of_route(key):
+            yield self.used_clusters, user, id_
+            if id_.kind == "Service":
+                yield self.gateways_of_service, (id_.namespace, id_.name), user
 
     def age(self, key: ObjectKey) -> Age:
         """Orders objects: the older first, then by `NAMESPACE/NAME` (Gateway API: conflict resolution)."""
@@ -176,20 +166,14 @@ class Attachments:
             return attachment.Attachment()
         return attachment.attach(self._objects, route, self.of_parent)
 
-    def _compute_candidate(self, key: ObjectKey) -> CompiledRoute:
-        admitted = self._objects.candidate(key)
-        if admitted is None or not admitted.good:
-            return CompiledRoute()
-        return routes.compile_route(self._objects, admitted.object)
-
-    def _compute_compiled(self, key: ObjectKey) -> CompiledRoute:
-        route = self._objects.get(key)
-        if route is None:
-            return CompiledRoute()
-        admitted = self._objects.candidate(key)
-        if admitted is not None and admitted.object is route:
-            return self._candidate.get(key)
-        return routes.compile_route(self._objects, route)
+    def _placed(self, key: ObjectKey) -> Iterable[Posting]:
+        for place, domains in self.places(key):
+            for domain in domains:
+                yield self.hosted, (place, domain), key
+                yield self.domains, place, domain
+                yield self.domains_in_shard, (place, shard_of(domain)), domain
+            if key.kind == "GRPCRoute":
+                yield self._calls, place, key
 
     def _accepted_at(self, key: ObjectKey) -> Iterable[Place]:
         """Yields the listeners that count a route as attached (Gateway API: ListenerStatus.attachedRoutes)."""
@@ -230,7 +214,3 @@ class Attachments:
             for backend in streams.passed_on(listener, key, compiled.backends) if listener is not None else ():
                 if backend.cluster is not None:
                     yield place.gateway, backend.cluster
-
-    def _services_of_route(self, key: ObjectKey) -> list[tuple[tuple[str, str], ObjectKey]]:
-        used = [(gateway, id_) for gateway, id_ in self._clusters_of_route(key) if id_.kind == "Service"]
-        return list(dict.fromkeys(((id_.namespace, id_.name), gateway) for gateway, id_ in used))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
@@ -11,7 +10,7 @@ from controlplane.compile.attachment import Attached
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.protocols import STREAM_ROUTES
 from controlplane.conditions import Condition
-from controlplane.graph import Graph, Index, Table
+from controlplane.graph import Graph, Index, Posting
 from controlplane.pipeline.attachments import Age
 
 _Claim = tuple[ObjectKey, str, str, ir.Match | None]
@@ -27,7 +26,6 @@ class Conflicts:
     def __init__(
         self,
         graph: Graph,
-        table: Table[ObjectKey, Any],
         *,
         places: Callable[[ObjectKey], Iterable[Attached]],
         compiled: Callable[[ObjectKey], CompiledRoute],
@@ -36,7 +34,7 @@ class Conflicts:
         self._places = places
         self._compiled = compiled
         self._age = age
-        self._claims: Index[_Claim, ObjectKey] = graph.group("claims", table, self._claims_of)
+        self._claims: Index[_Claim, ObjectKey] = graph.index("claims")
 
     def of(self, key: ObjectKey, parent: Sequence[Attached]) -> Condition | None:
         """Returns what is to be said of a route at some of its places; None where all its rules may be reached."""
@@ -59,14 +57,13 @@ class Conflicts:
         message = f"{winner} has {what} and comes first{more}"
         return Condition("Conflicted", "True", "RouteConflict", message, field)
 
-    def _claims_of(self, key: ObjectKey) -> Iterable[tuple[_Claim, ObjectKey]]:
+    def postings(self, key: ObjectKey) -> Iterable[Posting]:
+        """Yields what a route asks for."""
         places = list(self._places(key))
-        if not places:
-            return
-        for _, match in self._matches(key):
+        for _, match in self._matches(key) if places else ():
             for place in places:
                 for domain in place.domains:
-                    yield (place.gateway, place.listener, domain, match), key
+                    yield self._claims, (place.gateway, place.listener, domain, match), key
 
     def _matches(self, key: ObjectKey) -> Iterable[tuple[str, ir.Match | None]]:
         if key.kind in STREAM_ROUTES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from controlplane.api.backendtlspolicy import BackendTLSPolicy
 from controlplane.api.endpointslice import EndpointSlice
@@ -45,11 +45,29 @@ class Admitted:
         return self.object is not None and not self.faults and self.verdict is None
 
 
+class Standing(NamedTuple):
+    """The version of an object that is in force; `newest` is whether that is the newest, and nothing wrong with it.
+
+    `waits_for` are the host names, or URIs of key sets, that keep the newest from being in force.
+    """
+
+    object: Any
+    newest: bool = False
+    waits_for: tuple[str, ...] = ()
+
+
+_ABSENT = Standing(None)
+
+
 class Objects:
     """Tables of candidates and of what was last accepted; implements `compile.view.View` with recorded reads."""
 
     def __init__(
-        self, graph: Graph, *, waiting: Callable[[ObjectKey], tuple[str, ...]], remote_backends_only: bool = False
+        self,
+        graph: Graph,
+        *,
+        waiting: Callable[[ObjectKey, Any], tuple[str, ...]],
+        remote_backends_only: bool = False,
     ) -> None:
         self._graph = graph
         self._remote_backends_only = remote_backends_only
@@ -58,7 +76,7 @@ class Objects:
         self.accepted: Table[ObjectKey, Any] = graph.table("accepted")
         self.resolved: Table[str, tuple[str, ...]] = graph.table("resolved")
         self.key_sets: Table[str, str] = graph.table("key sets")
-        self._in_force: Derived[ObjectKey, Any] = graph.derive("in force", self._compute_in_force)
+        self._standing: Derived[ObjectKey, Standing] = graph.derive("in force", self._compute_standing)
         self._grants: Index[str, ObjectKey] = graph.group(
             "grants", self.table(GATEWAY_GROUP, "ReferenceGrant"), lambda key: [(key.namespace, key)]
         )
@@ -94,9 +112,13 @@ class Objects:
         table = self._tables.get((key.group, key.kind))
         return table.peek(key) if table is not None else None
 
+    def standing(self, key: ObjectKey) -> Standing:
+        """Reads which version of an object is in force (recorded)."""
+        return self._standing.get(key)
+
     def waiting(self, key: ObjectKey) -> tuple[str, ...]:
         """Returns the host names whose addresses an object waits for before it can be in force."""
-        return self._waiting(key)
+        return self._standing.get(key).waits_for
 
     # -- compile.view.View --
 
@@ -105,7 +127,7 @@ class Objects:
         return self._remote_backends_only
 
     def get(self, key: ObjectKey) -> Any:
-        return self._in_force.get(key)
+        return self._standing.get(key).object
 
     def grants(self, namespace: str) -> Iterable[ReferenceGrant]:
         found = (self.get(key) for key in sorted(self._grants.get(namespace)))
@@ -125,18 +147,20 @@ class Objects:
     def key_set(self, uri: str) -> str | None:
         return self.key_sets.get(uri)
 
-    def _compute_in_force(self, key: ObjectKey) -> Any:
+    def _compute_standing(self, key: ObjectKey) -> Standing:
         candidate = self.candidate(key)
         if candidate is None:
-            return None
-        if candidate.good and not self._waiting(key):
-            return candidate.object
+            return _ABSENT
+        waits_for = self._waiting(key, candidate.object) if candidate.good else ()
+        if candidate.good and not waits_for:
+            return Standing(candidate.object, newest=True)
         accepted = self.accepted.get(key)
         if accepted is None and candidate.good and key.kind == "Backend":
-            return candidate.object  # a new Backend has nothing to stand in for it; the routes to it wait instead
+            # A new Backend has nothing to stand in for it; the routes to it wait instead.
+            return Standing(candidate.object, newest=True, waits_for=waits_for)
         if accepted is None and key.kind == "Gateway" and all(_is_of_listener(fault) for fault in candidate.faults):
-            return candidate.object  # its sound listeners serve
-        return accepted
+            return Standing(candidate.object, waits_for=waits_for)  # its sound listeners serve
+        return Standing(accepted, newest=candidate.good and accepted is candidate.object, waits_for=waits_for)
 
     def _service_of_slice(self, key: ObjectKey) -> list[tuple[tuple[str, str], ObjectKey]]:
         piece = self.get(key)

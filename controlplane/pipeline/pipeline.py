@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from types import MappingProxyType
+from typing import Any
 
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import backends, backendtls
@@ -38,18 +40,20 @@ class Pipeline:
 
     def __init__(self, *, remote_backends_only: bool = False) -> None:
         graph = self.graph = Graph()
-        self.objects = Objects(
-            graph, waiting=lambda key: self._waiting.get(key), remote_backends_only=remote_backends_only
-        )
-        self._waiting: Derived[ObjectKey, tuple[str, ...]] = graph.derive("waiting", self._compute_waiting)
+        self.objects = Objects(graph, waiting=self._waits_for, remote_backends_only=remote_backends_only)
         self.policies = PolicyIndex(graph, self.objects)
         attachments = self._attachments = Attachments(graph, self.objects)
         self._conflicts = Conflicts(
             graph,
-            attachments.routes,
             places=lambda key: attachments.attachment.get(key).places,
             compiled=attachments.compiled.get,
             age=attachments.age,
+        )
+        # One post for all that a route says of itself: each is a value to be kept up to date.
+        graph.post(
+            "attached routes",
+            attachments.routes,
+            lambda key: chain(attachments.postings(key), self._conflicts.postings(key)),
         )
         reach = Reach(self.objects, self.policies, attachments)
         self.guards = Guards(
@@ -108,7 +112,7 @@ class Pipeline:
 
     def is_waiting(self, key: ObjectKey) -> tuple[str, ...]:
         """Returns the host names, or URIs of key sets, that keep an object from being in force."""
-        return self._waiting.get(key)
+        return self.objects.waiting(key)
 
     def gateway_ports(self) -> Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]:
         """Returns for each Gateway of ours the addresses that it asks for and the ports of its listeners."""
@@ -139,18 +143,17 @@ class Pipeline:
         """Returns the host names that Backends name, in force or about to be."""
         return self._upstreams.wanted_hosts()
 
-    def _compute_waiting(self, key: ObjectKey) -> tuple[str, ...]:
-        admitted = self.objects.candidate(key)
-        if admitted is None or not admitted.good:
-            return ()
+    def _waits_for(self, key: ObjectKey, newest: Any) -> tuple[str, ...]:
+        """Returns what keeps the newest version of an object, which has no fault, from being in force."""
         if key.kind == "Backend":
-            names = [e.fqdn.hostname for e in admitted.object.spec.endpoints if e.fqdn is not None]
+            names = [e.fqdn.hostname for e in newest.spec.endpoints if e.fqdn is not None]
             return tuple(name for name in names if self.objects.addresses(name) is None)
         if key.kind == "SecurityPolicy":
-            return self.policies.awaited_key_sets(key, admitted.object)
+            return self.policies.awaited_key_sets(key, newest)
         if not is_route(key):
             return ()
-        used = dict.fromkeys(id_ for id_ in self._attachments.candidate(key).clusters() if id_.kind == "Backend")
+        clusters = self._attachments.compiled.newest(key).clusters()
+        used = dict.fromkeys(id_ for id_ in clusters if id_.kind == "Backend")
         found = (host for id_ in used for host in backends.unresolved_hosts(self.objects, id_))
         return tuple(dict.fromkeys(found))
 

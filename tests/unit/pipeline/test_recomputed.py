@@ -105,7 +105,7 @@ def test_a_grant_that_goes_touches_the_routes_that_relied_on_it() -> None:
     drop(pipeline, grant)
     stabilise(pipeline)
     counts = pipeline.graph.recomputed
-    assert (counts["compiled candidate"], counts["pieces"]) == (3, 3)
+    assert (counts["compiled route"], counts["pieces"]) == (3, 3)
 
 
 def test_an_edit_in_a_matcher_tree_encodes_one_alternative() -> None:
