@@ -12,11 +12,12 @@ import typing
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from pydantic import BaseModel, ValidationError
 
-from dragoman.settings_file import Document, read_document
+if TYPE_CHECKING:
+    from dragoman.settings_file import Document
 
 M = TypeVar("M", bound=BaseModel)
 FieldPath = tuple[str, ...]
@@ -60,6 +61,9 @@ def load(
     leaves = dict(_leaves(model))
     layers = _Layers()
     if file is not None:
+        # Only here: most are told by options and variables, and have no use for a parser.
+        from dragoman.settings_file import read_document
+
         layers.add_file(read_document(file), model)
     layers.add_environment(environ or {}, leaves, foreign_variables, prefix)
     layers.add_flags(flags or {}, leaves)

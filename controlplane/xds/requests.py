@@ -10,7 +10,6 @@ from typing import Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from controlplane.xds.identity import Node
@@ -69,5 +68,6 @@ def _node(node: base_pb2.Node) -> Node:
         id=node.id,
         cluster=node.cluster,
         user_agent_name=node.user_agent_name,
-        metadata=json_format.MessageToDict(node.metadata),
+        # Nothing else of it is looked at, and what could tell the rest takes long to load.
+        metadata={name: value.string_value for name, value in node.metadata.fields.items()},
     )

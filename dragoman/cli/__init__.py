@@ -8,6 +8,8 @@ import sys
 # gRPC's own notes (forks, peers that went away) are not for users; it reads these when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# Nor does pydantic look for plugins in every package that is installed: that takes longer than to read our settings.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from dragoman.cli.early import begin_reading
 

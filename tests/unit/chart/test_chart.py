@@ -175,7 +175,8 @@ def test_the_program_knows_every_option_that_it_is_given(values: Document) -> No
         if name.endswith("-redis"):
             continue
         command, *given = pod["containers"][0]["args"]
-        known = {option for each in group.commands[command].params for option in (*each.opts, *each.secondary_opts)}
+        options = group.get_command(None, command).params
+        known = {option for each in options for option in (*each.opts, *each.secondary_opts)}
         assert {option.partition("=")[0] for option in given} <= known, name
         assert all("=" in option or option in ("--kubernetes", "--no-provisioning") for option in given), name
 
