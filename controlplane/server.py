@@ -20,6 +20,7 @@ from controlplane.memory import Memory
 from controlplane.metrics import EngineMetrics
 from controlplane.pace import Pace
 from controlplane.pipeline import Pipeline
+from controlplane.pipeline.guards import SERVICES
 from controlplane.pipeline.policies import is_policy, key_sets_of
 from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
@@ -161,6 +162,7 @@ class ControlPlane:
         self._stack.push_async_callback(self._dns.stop)
         self._stack.push_async_callback(self.key_sets.close)
         self.engine.serve_at(self._services)
+        self.cache.await_workers(SERVICES[cluster] for cluster, addresses in self._services.items() if addresses)
         if self._state is not None:
             self._memory = Memory(State(self._state), self.engine)
             self._stack.push_async_callback(self._memory.close)

@@ -23,6 +23,7 @@ from controlplane.xds.order import Timing
 from controlplane.xds.requests import Request
 from controlplane.xds.resources import Snapshot
 from controlplane.xds.subscription import Outgoing
+from controlplane.xds.workers import FirstWorkers
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class SnapshotCache:
         self._holding: set[Session] = set()
         self._feeds: WeakSet[Feed] = WeakSet()
         self._settled_elsewhere = policies_settled_elsewhere
+        self._first_workers = FirstWorkers()
         self._deliveries = deliveries or Deliveries()
         self._numbers = itertools.count(1)
 
@@ -172,6 +174,10 @@ class SnapshotCache:
         owners = ((name, owner.published) for name, owner in self._owners.items() if owner.named)
         return {name: snapshot for name, snapshot in owners if not snapshot.kept}
 
+    def await_workers(self, services: Iterable[str]) -> None:
+        """Lets routes wait, for a while, until a worker of each of these services has come that has policies."""
+        self._first_workers = FirstWorkers(set(services), self._clock() + self._timing.workers_wait_s)
+
     def policies_moved(self) -> None:
         """Takes in that `policies_settled_elsewhere` may have come true."""
         if self._holding and self._policies_settled():
@@ -229,6 +235,7 @@ class SnapshotCache:
             protocol=protocol,
             timing=self._timing,
             policies_settled=self._policies_settled,
+            workers_due=self._workers_due,
             on_overdue=self._overdue,
             max_names=self._max_names,
         )
@@ -268,6 +275,7 @@ class SnapshotCache:
         if isinstance(outcome, Violation):
             return outcome
         owner, number = session.client.owner, session.number
+        self._first_workers.came(owner)
         if request.error is not None:
             self.metrics.nacked(request.type_url)
             self._deliveries.refused(owner, number, request.type_url)
@@ -364,7 +372,12 @@ class SnapshotCache:
 
     def _policies_settled(self) -> bool:
         here = all(session.client.lagging for session in self._unsettled_services())
-        return here and self._settled_elsewhere()
+        return here and self._workers_due() <= self._clock() and self._settled_elsewhere()
+
+    def _workers_due(self) -> float:
+        return self._first_workers.due(
+            name for name in SERVICE_OWNERS if (served := self.snapshot(name)) and served.resources
+        )
 
     def _unsettled_services(self) -> Iterable[Session]:
         for owner in SERVICE_OWNERS:

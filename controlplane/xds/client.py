@@ -45,6 +45,7 @@ class Client:
     protocol: Protocol
     timing: Timing
     policies_settled: Callable[[], bool]
+    workers_due: Callable[[], float]
     on_overdue: Callable[[str], None]
     max_names: int
     wake_at: float | None = None
@@ -346,7 +347,11 @@ class Client:
         if self._routes_held_since is None:
             self._routes_held_since = now
             self._routes_held_until = now + self.timing.policy_wait_s
-        if self._before(self._routes_held_until, now):
+        due = self.workers_due()
+        if now < due:
+            # Once a worker has come, its answer is waited for.
+            self._routes_held_until = now + self.timing.policy_wait_s
+        if self._before(max(self._routes_held_until, due), now):
             return True
         self._routes_held_since = None
         self._overdue("policy", "services have not acknowledged their policies in time; routes follow all the same")

@@ -60,5 +60,7 @@ class Timing:
     """How long newer snapshots may restart a push; then it is finished as it is, and the newest follows."""
     policy_wait_s: float = 0.5
     """How long routes wait until the services have acknowledged their policies."""
+    workers_wait_s: float = 5.0
+    """How long, after a start, routes wait for the first worker of a service: it may come later than Envoys."""
     linger_s: float = 60.0
     """How long a service's policy stays after it left the snapshot: routes in force may still name it."""

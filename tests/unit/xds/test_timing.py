@@ -282,6 +282,38 @@ class TestPolicies:
         cache.detach(worker.session)
         assert envoy.take_all() == [("RouteConfiguration", ["r"], [])]
 
+    def test_after_a_start_routes_wait_for_the_first_worker_of_a_service_that_is_about(
+        self, cache: SnapshotCache, envoy: Peer, clock: Clock
+    ) -> None:
+        cache.await_workers([AUTHZ_OWNER])
+        publish(cache, *a_with_route("p"), policies=["p"])
+        assert envoy.take() is None
+        clock.advance(2)
+        assert envoy.take() is None, "longer than for an answer: nobody is there who could answer"
+        late = Peer(cache, AUTHZ_OWNER)
+        late.ask(AUTHZ_POLICY, "*")
+        policy = late.take()
+        assert envoy.take() is None
+        late.ack(policy)
+        assert envoy.take_all() == [("RouteConfiguration", ["r"], [])]
+
+    def test_a_worker_that_never_comes_is_waited_for_once_and_not_for_ever(
+        self, cache: SnapshotCache, envoy: Peer, clock: Clock
+    ) -> None:
+        cache.await_workers([AUTHZ_OWNER])
+        publish(cache, *a_with_route("p"), policies=["p"])
+        assert envoy.take() is None
+        assert envoy.wakes_in(clock) == pytest.approx(5.0)
+        clock.advance(5)
+        assert envoy.take_all() == [("RouteConfiguration", ["r"], [])]
+        publish(cache, *a_with_route("q"), policies=["p", "q"])
+        assert envoy.take_all() == [("RouteConfiguration", ["r"], [])]
+
+    def test_no_worker_is_waited_for_where_there_is_no_policy(self, cache: SnapshotCache, envoy: Peer) -> None:
+        cache.await_workers([AUTHZ_OWNER])
+        publish(cache, *a_with_route("p"))
+        assert envoy.take_all() == [("RouteConfiguration", ["r"], [])]
+
     def test_a_policy_outlives_its_last_reference_for_a_while(
         self, cache: SnapshotCache, worker: Peer, clock: Clock
     ) -> None:
