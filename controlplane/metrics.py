@@ -29,9 +29,9 @@ class EngineMetrics(Collector):
     `waiting` says how many objects are read and yet to be taken, where the source can tell.
     """
 
-    def __init__(self, engine: Engine, *, waiting: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, engine: Engine) -> None:
+        self.waiting: Callable[[], int] = lambda: 0
         self._engine = engine
-        self._waiting = waiting
         self._steps = Distribution(_STEP_BOUNDS_S)
         self._stages = {stage: Distribution(_STEP_BOUNDS_S) for stage in _STAGES}
         self._objects_a_step = Distribution(_OBJECT_BOUNDS)
@@ -70,7 +70,7 @@ class EngineMetrics(Collector):
         )
         yield histogram("dragoman_step_objects", "Objects that one step took.", (), [((), self._objects_a_step)])
         yield counter("dragoman_changes", "Objects changed.", (), [((), self._changed)])
-        yield gauge("dragoman_changes_waiting", "Objects read and yet to be taken.", (), [((), self._waiting())])
+        yield gauge("dragoman_changes_waiting", "Objects read and yet to be taken.", (), [((), self.waiting())])
         yield from self._delivery()
         yield from self._objects()
         yield from self._resources()

@@ -115,6 +115,7 @@ class ClusterControlPlane:
             others=partial(others, api, settings),
             on_change=self._clients_moved,
         )
+        self.plane.engine_metrics.waiting = lambda: self.source.waiting
         registry.register(self.plane.engine_metrics)
         engine = self.plane.engine
         self.envoys = Envoys(api, settings, uid_of=self._uid_of, on_change=self._moved)

@@ -40,7 +40,8 @@ def lines(change: Mapping[str, Any]) -> Iterator[Line]:
 def _owner(owner: Mapping[str, Any]) -> Iterator[Line]:
     clients = owner["clients"]
     who = f"{clients:,} client{'s' if clients != 1 else ''}"
-    words = f"{owner['owner']}: {owner['state']}, {who}"
+    state = "no client is to answer anything" if owner["state"] == "nobody" else f"{owner['state']}, {who}"
+    words = f"{owner['owner']}: {state}"
     if owner["behind"] and owner["behind"] != clients:
         words += f", {owner['behind']:,} of them behind"
     if owner["left"]:
@@ -81,7 +82,7 @@ def _verdict(change: Mapping[str, Any]) -> str:
         return f"{change['state']} after {_ms(change['settled_ms'])}"
     if change["state"] == "under way":
         return f"under way for {_ms(change['age_ms'])}"
-    return str(change["state"])
+    return "sent to nobody" if change["state"] == "nobody" else str(change["state"])
 
 
 def _moment(at: float, what: str, words: str = "") -> Line:

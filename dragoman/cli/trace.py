@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import typer
 
 from dragoman.cli.asking import get, not_understood, print_lines
+from dragoman.cli.errors import CommandError
 
 _LOOK_EVERY_S = 0.5
 _TELL_AFTER_MS = 5000.0
@@ -32,7 +33,11 @@ def trace(
     A running control plane remembers its last 256 changes; it tells who comes by loopback.
     """
     try:
-        for change in _following(server, object_, last) if follow else _changes(server, object_, last=last)[0]:
+        found = _following(server, object_, last) if follow else _changes(server, object_, last=last)[0]
+        if found == []:
+            about = f" of {object_}" if object_ else ""
+            raise CommandError(f"no change{about} is remembered")
+        for change in found:
             _print(change, as_json=as_json)
     except KeyboardInterrupt:
         return

@@ -98,6 +98,11 @@ class KubernetesSource:
         return "not read yet: " + (", ".join(sorted(unread)[:5]) or "which kinds there are")
 
     @property
+    def waiting(self) -> int:
+        """How many objects have been read and are yet to be handed over."""
+        return self._outbox.waiting
+
+    @property
     def versions(self) -> Mapping[str, str] | None:
         """The release that each CustomResourceDefinition of Gateway API is of, by name; None while not known."""
         return self._catalogue.versions
