@@ -66,10 +66,10 @@ def _following(server: str, words: str, last: int) -> Iterator[dict[str, Any]]:
         told = {each for each in told if each > since}
         time.sleep(_LOOK_EVERY_S)
         found, newest = _changes(server, words, since=since)
-        if newest < since:
-            found, since = [], 0
-            told.clear()  # It has begun anew.
-        since = max(since, newest)
+        if newest < since:  # It has begun anew.
+            told.clear()
+            found, newest = _changes(server, words)
+        since = newest
 
 
 def _print(change: dict[str, Any], *, as_json: bool) -> None:
