@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import yaml
 
+from controlplane.sources.blocks import Other, read_blocks
 from controlplane.sources.plain import resolve_plain
 
 MAX_DEPTH: Final = 64
@@ -64,7 +65,9 @@ def split(data: bytes) -> Iterator[Chunk]:
 def parse_yaml(data: bytes) -> object:
     """The data of one document; DocumentError says where it cannot be read."""
     try:
-        return _Builder(data.decode()).build()
+        text = data.decode()
+        short = read_blocks(text)
+        return parse_by_libyaml(text) if short is Other else short
     except UnicodeDecodeError as error:
         raise DocumentError("not UTF-8", data.count(b"\n", 0, error.start) + 1) from None
     except yaml.MarkedYAMLError as error:
@@ -73,6 +76,11 @@ def parse_yaml(data: bytes) -> object:
         raise DocumentError(words, mark.line + 1 if mark else 1, mark.column + 1 if mark else 0) from None
     except yaml.YAMLError as error:
         raise DocumentError(f"not YAML: {getattr(error, 'reason', error)}") from None
+
+
+def parse_by_libyaml(text: str) -> object:
+    """The data of one document; DocumentError or yaml.YAMLError says where it cannot be read."""
+    return _Builder(text).build()
 
 
 def parse_json(data: bytes) -> object:
