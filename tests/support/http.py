@@ -81,6 +81,11 @@ class Connection:
         tls = self._writer.get_extra_info("ssl_object")
         return tls.selected_alpn_protocol() if tls is not None else None
 
+    @property
+    def local_port(self) -> int:
+        """The client's own port."""
+        return int(self._writer.get_extra_info("sockname")[1])
+
     async def request(
         self,
         path: str = "/",
