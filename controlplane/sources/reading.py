@@ -26,18 +26,18 @@ _END_WITHIN_S: Final = 5.0
 
 
 def begin(folder: str | os.PathLike[str], *, max_file_bytes: int = MAX_FILE_BYTES) -> Reading | None:
-    """Starts to read a folder, if it is big and there is more than one core; the result is for FileSource."""
+    """Starts to read a folder, if it is big and there is a core to spare; the result is for FileSource."""
     normal = os.path.normpath(folder)
     count = helpers_here()
-    if count < 2 or not is_big(normal, files=BIG_FILES, size=BIG_BYTES):
+    if count < 1 or not is_big(normal, files=BIG_FILES, size=BIG_BYTES):
         return None
     return start(normal, helpers=count, max_file_bytes=max_file_bytes)
 
 
 def begin_files(files: Sequence[str], *, max_file_bytes: int = MAX_FILE_BYTES) -> Reading | None:
-    """Starts to read files, if they are many and there is more than one core."""
+    """Starts to read files, if they are many and there is a core to spare."""
     count = helpers_here()
-    if count < 2 or len(files) < BIG_FILES:
+    if count < 1 or len(files) < BIG_FILES:
         return None
     return start(None, files, helpers=count, max_file_bytes=max_file_bytes)
 
@@ -64,12 +64,12 @@ def start(
 
 
 def helpers_here() -> int:
-    """How many helpers there are cores for."""
+    """How many helpers there are cores for, beside the one for whoever starts them; 0 if that is the only one."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # Not Linux.
         cores = os.cpu_count() or 1
-    return min(cores, _MAX_HELPERS)
+    return min(cores - 1, _MAX_HELPERS)
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ def test_a_file_of_many_documents_is_shared_and_put_together_again(
     write(tmp_path / "all.yaml", *texts)
     assert (tmp_path / "all.yaml").stat().st_size > 1024 * 1024
     at_once = read_by_helpers(tmp_path, helpers=3)
-    monkeypatch.setattr(reading, "helpers_here", lambda: 1)
+    monkeypatch.setattr(reading, "helpers_here", lambda: 0)
     assert at_once == FileSource(tmp_path).read()
     assert len(at_once.upserted) == 499
     assert [(fault.line, fault.message[:30]) for fault in at_once.faults] == [
@@ -155,7 +155,7 @@ def test_helpers_are_for_big_folders_and_several_cores(tmp_path: Path, monkeypat
     begun = reading.begin(tmp_path)
     assert begun is not None
     begun.close()
-    monkeypatch.setattr(reading, "helpers_here", lambda: 1)
+    monkeypatch.setattr(reading, "helpers_here", lambda: 0)
     assert reading.begin(tmp_path) is None
 
 
