@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it)
     RESERVED_PREFIX,
@@ -38,18 +38,17 @@ Carried = Literal["requests", "streams", "tls", "datagrams"]
 
 
 # -- matching --
+# Tuples, as the identities of clusters are: by the thousand, they are compared and looked up all the time.
 
 
-@dataclass(frozen=True, slots=True)
-class PathMatch:
+class PathMatch(NamedTuple):
     """`value` of a PathPrefix has no trailing slash, but for the root."""
 
     kind: PathKind
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class ValueMatch:
+class ValueMatch(NamedTuple):
     """A header or query parameter, by exact value or by a regular expression on the whole value."""
 
     name: str
@@ -57,15 +56,18 @@ class ValueMatch:
     regex: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """`call` is there for gRPC alone: how many characters it asks for of the service, and of the method."""
 
     path: PathMatch
     method: str | None = None
     headers: tuple[ValueMatch, ...] = ()
     query: tuple[ValueMatch, ...] = ()
-    call: tuple[int, int] | None = field(default=None, repr=False)  # the path says it, too
+    call: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        """Leaves out `call`: the path says it, too. Rules without a name are named by this (`compile.rules.names`)."""
+        return f"Match(path={self.path}, method={self.method!r}, headers={self.headers}, query={self.query})"
 
 
 # -- actions --
@@ -78,8 +80,10 @@ class HeaderEdit:
     remove: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamPolicy:
+NO_EDIT: Final = HeaderEdit()
+
+
+class UpstreamPolicy(NamedTuple):
     """What routes and policies ask of the way to a backend; clusters that differ in it are apart.
 
     `http2` has HTTP/2 spoken to a backend that says nothing of its protocol, as gRPC needs it; `unchecked_tls` has TLS
@@ -92,14 +96,16 @@ class UpstreamPolicy:
 
     def digest(self) -> str:
         """Returns a short name for what is asked, whatever fields there are beside; `default` where nothing is."""
-        asked = [(each.name, value) for each in fields(self) if (value := getattr(self, each.name)) != each.default]
-        if not asked:
+        if self == _NOTHING_ASKED:
             return "default"
+        asked = [(name, value) for name, value in self._asdict().items() if value != self._field_defaults[name]]
         return hashlib.blake2b(repr(asked).encode(), digest_size=6).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterId:
+_NOTHING_ASKED = UpstreamPolicy()
+
+
+class ClusterId(NamedTuple):
     """Identity of an upstream cluster: one per backend, port and upstream policy.
 
     The cluster of a UDPRoute (port 0) stands for all its backends; a session stays on it whatever their weights become.
@@ -109,7 +115,7 @@ class ClusterId:
     kind: Literal["Service", "Backend", "UDPRoute"]
     name: str
     port: int
-    policy: UpstreamPolicy = UpstreamPolicy()
+    policy: UpstreamPolicy = _NOTHING_ASKED
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.kind}/{self.name}/{self.port}/{self.policy.digest()}"
@@ -121,8 +127,8 @@ class WeightedBackend:
 
     cluster: ClusterId | None
     weight: int
-    request_headers: HeaderEdit = HeaderEdit()
-    response_headers: HeaderEdit = HeaderEdit()
+    request_headers: HeaderEdit = NO_EDIT
+    response_headers: HeaderEdit = NO_EDIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +204,8 @@ class Rule:
     name: str
     matches: tuple[Match, ...]
     action: Action
-    request_headers: HeaderEdit = HeaderEdit()
-    response_headers: HeaderEdit = HeaderEdit()
+    request_headers: HeaderEdit = NO_EDIT
+    response_headers: HeaderEdit = NO_EDIT
     cors: Cors | None = None
 
 

@@ -38,24 +38,35 @@ def compile_route(view: View, route: HTTPRoute) -> CompiledRoute:
     """Compiles all rules of a route; a reference that cannot be resolved answers with 500 and is a fault."""
     faults: list[Condition] = []
     asked = hints(route.metadata.annotations)
-    names = rules.names((rule.name, tuple(_match(match) for match in rule.matches)) for rule in route.spec.rules)
+    matches = [tuple(map(_match, rule.matches)) for rule in route.spec.rules]
+    names = rules.names(zip((rule.name for rule in route.spec.rules), matches, strict=True))
+    key = route.key
     compiled = tuple(
-        _rule(view, route.key, names[index], rule, f"spec.rules[{index}]", faults, asked)
+        _rule(view, key, names[index], matches[index] or (_ROOT,), rule, f"spec.rules[{index}]", faults, asked)
         for index, rule in enumerate(route.spec.rules)
     )
     return CompiledRoute(compiled, weighed(faults, rules=len(compiled)))
 
 
 def _rule(
-    view: View, source: ObjectKey, name: str, rule: HTTPRouteRule, field: str, faults: list[Condition], asked: Hints
+    view: View,
+    source: ObjectKey,
+    name: str,
+    matches: tuple[Match, ...],
+    rule: HTTPRouteRule,
+    field: str,
+    faults: list[Condition],
+    asked: Hints,
 ) -> Rule:
+    if not rule.filters:
+        return Rule(name, matches, _action(view, source, rule, field, faults, asked))
     filters = {each.type: each for each in rule.filters}
     request = filters.get("RequestHeaderModifier")
     response = filters.get("ResponseHeaderModifier")
     cors = filters.get("CORS")
     return Rule(
         name=name,
-        matches=tuple(_match(match) for match in rule.matches) or (_ROOT,),
+        matches=matches,
         action=_action(view, source, rule, field, faults, asked),
         request_headers=rules.header_edit(request.request_header_modifier if request else None),
         response_headers=rules.header_edit(response.response_header_modifier if response else None),
@@ -147,6 +158,8 @@ def _match(match: HTTPRouteMatch) -> Match:
     value = path.value
     if path.type == "PathPrefix" and value != "/":
         value = value.rstrip("/") or "/"
+    if not (match.headers or match.query_params):
+        return Match(PathMatch(path.type, value), match.method)
     return Match(
         path=PathMatch(path.type, value),
         method=match.method,

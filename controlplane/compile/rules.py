@@ -13,7 +13,7 @@ from controlplane.compile.backends import resolve
 from controlplane.compile.hints import NO_HINTS, Hints
 from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
-from controlplane.ir import HeaderEdit, Match, Mirror, ValueMatch, WeightedBackend
+from controlplane.ir import NO_EDIT, HeaderEdit, Match, Mirror, ValueMatch, WeightedBackend
 
 
 def backend(
@@ -30,7 +30,7 @@ def backend(
     resolved = resolve(view, ref, source=source, field=field, http2=grpc or hints.http2, tls=hints.tls)
     if resolved.fault is not None:
         faults.append(resolved.fault)
-    request, response = HeaderEdit(), HeaderEdit()
+    request, response = NO_EDIT, NO_EDIT
     for index, each in enumerate(ref.filters):
         if each.type == "RequestHeaderModifier":
             request = header_edit(each.request_header_modifier)
@@ -84,7 +84,7 @@ def _mirror(
 def header_edit(edit: HTTPHeaderFilter | None) -> HeaderEdit:
     """Returns what a filter does to headers."""
     if edit is None:
-        return HeaderEdit()
+        return NO_EDIT
     return HeaderEdit(
         set=tuple((h.name, h.value) for h in edit.set),
         add=tuple((h.name, h.value) for h in edit.add),

@@ -57,7 +57,7 @@ def passed_on(
 
 
 def _untouched(cluster: ClusterId) -> ClusterId:
-    return replace(cluster, policy=UpstreamPolicy(carries="tls"))
+    return cluster._replace(policy=UpstreamPolicy(carries="tls"))
 
 
 def _chain(listener: GatewayListener, domain: str, backends: tuple[WeightedBackend, ...], origin: str) -> StreamChain:

@@ -21,6 +21,8 @@ from controlplane.pipeline.policies import Place
 
 Judged = tuple[gateway.GatewayListener, ...]
 Age = tuple[float, str, ObjectKey]
+Places = Sequence[tuple[Place, tuple[str, ...]]]
+"""Listeners, and the domains that a route has there."""
 SHARDS: Final = 64
 _NOBODY: Mapping[ObjectKey, ObjectKey] = MappingProxyType({})
 
@@ -84,7 +86,7 @@ class Attachments:
         keys = self._objects.table(GATEWAY_GROUP, "Gateway").all_keys()
         return [key for key in keys if self.judged.get(key)]
 
-    def places(self, route: ObjectKey) -> Sequence[tuple[Place, tuple[str, ...]]]:
+    def places(self, route: ObjectKey) -> Places:
         """Returns the listeners that a route is on, and its domains there; `rejected` says where another has them."""
         return [(Place(p.gateway, p.listener), p.domains) for p in self.attachment.get(route).places]
 
@@ -108,11 +110,12 @@ class Attachments:
         """Returns where a route would be that is not in force."""
         return attachment.attach(self._objects, route, self.of_parent)
 
-    def postings(self, key: ObjectKey) -> Iterable[Posting]:
+    def postings(self, key: ObjectKey, compiled: CompiledRoute) -> Iterable[Posting]:
         """Yields the listeners that a route is on, and the clusters that it uses."""
-        for place in self._accepted_at(key):
+        places = self.places(key)
+        for place in self._accepted_at(key, places, compiled):
             yield self.on_listener, place, key
-        for user, id_ in self._clusters_of_route(key):
+        for user, id_ in self._clusters_of_route(key, places, compiled):
             yield self.used_clusters, user, id_
             if id_.kind == "Service":
                 yield self.gateways_of_service, (id_.namespace, id_.name), user
@@ -175,10 +178,9 @@ class Attachments:
             if key.kind == "GRPCRoute":
                 yield self._calls, place, key
 
-    def _accepted_at(self, key: ObjectKey) -> Iterable[Place]:
+    def _accepted_at(self, key: ObjectKey, places: Places, compiled: CompiledRoute) -> Iterable[Place]:
         """Yields the listeners that count a route as attached (Gateway API: ListenerStatus.attachedRoutes)."""
-        places = self.places(key)
-        if places and all(fault.type != "Accepted" for fault in self.compiled.get(key).faults):
+        if all(fault.type != "Accepted" for fault in compiled.faults):
             yield from (place for place, _ in places if key not in self.rejected.get(place))
 
     def _compute_rejected(self, place: Place) -> Mapping[ObjectKey, ObjectKey]:
@@ -198,18 +200,18 @@ class Attachments:
     def _domains_at(self, key: ObjectKey, place: Place) -> tuple[str, ...]:
         return next((domains for at, domains in self.places(key) if at == place), ())
 
-    def _clusters_of_route(self, key: ObjectKey) -> list[tuple[ObjectKey, ir.ClusterId]]:
-        gateways = {place.gateway for place, _ in self.places(key)}
-        if not gateways:
-            return []
-        compiled = self.compiled.get(key)
+    def _clusters_of_route(
+        self, key: ObjectKey, places: Places, compiled: CompiledRoute
+    ) -> Iterable[tuple[ObjectKey, ir.ClusterId]]:
         if key.kind in STREAM_ROUTES:
-            return list(dict.fromkeys(self._clusters_of_stream(key, compiled)))
+            return dict.fromkeys(self._clusters_of_stream(key, places, compiled))
         used = dict.fromkeys(compiled.clusters())
-        return [(each, cluster) for each in gateways for cluster in used]
+        return [(each, cluster) for each in dict.fromkeys(place.gateway for place, _ in places) for cluster in used]
 
-    def _clusters_of_stream(self, key: ObjectKey, compiled: CompiledRoute) -> Iterable[tuple[ObjectKey, ir.ClusterId]]:
-        for place, _ in self.places(key):
+    def _clusters_of_stream(
+        self, key: ObjectKey, places: Places, compiled: CompiledRoute
+    ) -> Iterable[tuple[ObjectKey, ir.ClusterId]]:
+        for place, _ in places:
             listener = self.listener_of(place)
             for backend in streams.passed_on(listener, key, compiled.backends) if listener is not None else ():
                 if backend.cluster is not None:

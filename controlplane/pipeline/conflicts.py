@@ -23,24 +23,16 @@ class Conflicts:
     Gateway API has no condition for this: nothing is wrong with either route, yet one rule is never reached.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        *,
-        places: Callable[[ObjectKey], Iterable[Attached]],
-        compiled: Callable[[ObjectKey], CompiledRoute],
-        age: Callable[[ObjectKey], Age],
-    ) -> None:
-        self._places = places
-        self._compiled = compiled
+    def __init__(self, graph: Graph, *, age: Callable[[ObjectKey], Age]) -> None:
         self._age = age
         self._claims: Index[_Claim, ObjectKey] = graph.index("claims")
 
-    def of(self, key: ObjectKey, parent: Sequence[Attached]) -> Condition | None:
+    def of(self, key: ObjectKey, compiled: CompiledRoute, parent: Sequence[Attached]) -> Condition | None:
         """Returns what is to be said of a route at some of its places; None where all its rules may be reached."""
         lost: dict[str, tuple[ObjectKey, str]] = {}
+        matches = list(_matches(key, compiled))
         for place in parent:
-            for field, match in self._matches(key):
+            for field, match in matches:
                 for domain in place.domains:
                     members = self._claims.get((place.gateway, place.listener, domain, match))
                     if len(members) > 1:
@@ -57,18 +49,18 @@ class Conflicts:
         message = f"{winner} has {what} and comes first{more}"
         return Condition("Conflicted", "True", "RouteConflict", message, field)
 
-    def postings(self, key: ObjectKey) -> Iterable[Posting]:
-        """Yields what a route asks for."""
-        places = list(self._places(key))
-        for _, match in self._matches(key) if places else ():
+    def postings(self, key: ObjectKey, compiled: CompiledRoute, places: Sequence[Attached]) -> Iterable[Posting]:
+        """Yields what a route asks for at its places."""
+        for _, match in _matches(key, compiled) if places else ():
             for place in places:
                 for domain in place.domains:
                     yield self._claims, (place.gateway, place.listener, domain, match), key
 
-    def _matches(self, key: ObjectKey) -> Iterable[tuple[str, ir.Match | None]]:
-        if key.kind in STREAM_ROUTES:
-            yield "spec.rules[0]", None
-            return
-        for index, rule in enumerate(self._compiled(key).rules):
-            for position, match in enumerate(rule.matches):
-                yield f"spec.rules[{index}].matches[{position}]", match
+
+def _matches(key: ObjectKey, compiled: CompiledRoute) -> Iterable[tuple[str, ir.Match | None]]:
+    if key.kind in STREAM_ROUTES:
+        yield "spec.rules[0]", None
+        return
+    for index, rule in enumerate(compiled.rules):
+        for position, match in enumerate(rule.matches):
+            yield f"spec.rules[{index}].matches[{position}]", match

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import backends, backendtls
 from controlplane.conditions import ObjectStatus
-from controlplane.graph import Derived, Graph, Table
+from controlplane.graph import Derived, Graph, Posting, Table
 from controlplane.pipeline.attachments import Attachments, is_route
 from controlplane.pipeline.conflicts import Conflicts
 from controlplane.pipeline.guards import Guards
@@ -43,18 +42,8 @@ class Pipeline:
         self.objects = Objects(graph, waiting=self._waits_for, remote_backends_only=remote_backends_only)
         self.policies = PolicyIndex(graph, self.objects)
         attachments = self._attachments = Attachments(graph, self.objects)
-        self._conflicts = Conflicts(
-            graph,
-            places=lambda key: attachments.attachment.get(key).places,
-            compiled=attachments.compiled.get,
-            age=attachments.age,
-        )
-        # One post for all that a route says of itself: each is a value to be kept up to date.
-        graph.post(
-            "attached routes",
-            attachments.routes,
-            lambda key: chain(attachments.postings(key), self._conflicts.postings(key)),
-        )
+        self._conflicts = Conflicts(graph, age=attachments.age)
+        graph.post("attached routes", attachments.routes, self._attached)
         reach = Reach(self.objects, self.policies, attachments)
         self.guards = Guards(
             graph,
@@ -142,6 +131,12 @@ class Pipeline:
     def wanted_hosts(self) -> frozenset[str]:
         """Returns the host names that Backends name, in force or about to be."""
         return self._upstreams.wanted_hosts()
+
+    def _attached(self, key: ObjectKey) -> Iterable[Posting]:
+        """Yields all that a route says of itself once it is known where it is."""
+        compiled = self._attachments.compiled.get(key)
+        yield from self._attachments.postings(key, compiled)
+        yield from self._conflicts.postings(key, compiled, self._attachments.attachment.get(key).places)
 
     def _waits_for(self, key: ObjectKey, newest: Any) -> tuple[str, ...]:
         """Returns what keeps the newest version of an object, which has no fault, from being in force."""

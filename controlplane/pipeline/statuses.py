@@ -10,6 +10,7 @@ from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile import trust
 from controlplane.compile.attachment import Attached, AttachedParent
 from controlplane.compile.backendtls import judge
+from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.gateway import CONTROLLER_NAME
 from controlplane.compile.parameters import class_parameters
 from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
@@ -29,7 +30,7 @@ class Statuses:
         attachments: Attachments,
         *,
         policy: Callable[[ObjectKey], ObjectStatus],
-        conflict: Callable[[ObjectKey, Sequence[Attached]], Condition | None],
+        conflict: Callable[[ObjectKey, CompiledRoute, Sequence[Attached]], Condition | None],
     ) -> None:
         self._objects = objects
         self._attachments = attachments
@@ -92,7 +93,8 @@ class Statuses:
 
     def _route(self, key: ObjectKey, refused: tuple[Condition, ...], admitted: Admitted) -> ObjectStatus:
         attachment = self._attachments.attachment.get(key)
-        faults = self._attachments.compiled.get(key).faults
+        compiled = self._attachments.compiled.get(key)
+        faults = compiled.faults
         told = {each.field for each in faults}
         without_effect = (each for each in unsupported(admitted) if each.field not in told)
         resolved = tuple(f for f in faults if f.type == "ResolvedRefs") or (true("ResolvedRefs"),)
@@ -103,7 +105,7 @@ class Statuses:
                 (
                     *self._accepted(key, parent, others),
                     *resolved,
-                    *filter(None, [self._conflict(key, parent.places)]),
+                    *filter(None, [self._conflict(key, compiled, parent.places)]),
                 ),
                 parent.ref,
             )

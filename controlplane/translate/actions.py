@@ -19,6 +19,7 @@ from envoy.type.matcher.v3.regex_pb2 import RegexMatchAndSubstitute, RegexMatche
 from envoy.type.v3.percent_pb2 import FractionalPercent
 
 from controlplane.ir import (
+    NO_EDIT,
     Action,
     Deny,
     Forward,
@@ -72,10 +73,12 @@ def set_denial(route: Route, deny: Deny) -> None:
 
 def edit_headers(request: HeaderEdit, response: HeaderEdit, target: Route | WeightedCluster.ClusterWeight) -> None:
     """Puts header modifications into a route or a weighted cluster (Gateway API: HTTPHeaderFilter)."""
-    target.request_headers_to_add.extend(_values(request))
-    target.request_headers_to_remove.extend(request.remove)
-    target.response_headers_to_add.extend(_values(response))
-    target.response_headers_to_remove.extend(response.remove)
+    if request is not NO_EDIT:
+        target.request_headers_to_add.extend(_values(request))
+        target.request_headers_to_remove.extend(request.remove)
+    if response is not NO_EDIT:
+        target.response_headers_to_add.extend(_values(response))
+        target.response_headers_to_remove.extend(response.remove)
 
 
 def default_retry_policy() -> RetryPolicy:
@@ -99,10 +102,9 @@ def _forward(forward: Forward, path: PathMatch) -> RouteAction:
         if forward.grpc
         else RouteAction.INTERNAL_SERVER_ERROR
     )
-    if len(forward.backends) == 1 and forward.backends[0] == WeightedBackend(
-        forward.backends[0].cluster, forward.backends[0].weight
-    ):
-        action.cluster = str(forward.backends[0].cluster)
+    only = forward.backends[0] if len(forward.backends) == 1 else None
+    if only is not None and only.request_headers == only.response_headers == NO_EDIT:
+        action.cluster = str(only.cluster)
     else:
         action.weighted_clusters.clusters.extend(_weighted(backend) for backend in forward.backends)
     if forward.hostname is not None:
