@@ -54,7 +54,7 @@ class ServiceSpec(Part):
     """DNS name that stands for the Service; with type ExternalName."""
     cluster_ip: str | None = None
     """Address of the Service in the cluster."""
-    selector: dict[str, str] = Field(default={})
+    selector: dict[str, str] = Field(default_factory=dict)
     """Labels of its pods."""
     session_affinity: Literal["None", "ClientIP"] = "None"
     publish_not_ready_addresses: Bool = False
@@ -106,9 +106,9 @@ class Secret(Resource):
     kind: Literal["Secret"] = "Secret"
     type: str = "Opaque"
     """`kubernetes.io/tls` for certificates."""
-    data: Annotated[dict[str, Base64], Field(repr=False)] = Field(default={})
+    data: Annotated[dict[str, Base64], Field(repr=False)] = Field(default_factory=dict)
     """Values by key, base64 in manifests and bytes here; `stringData` is merged into it."""
-    string_data: Annotated[dict[str, str], Field(repr=False, exclude=True)] = Field(default={})
+    string_data: Annotated[dict[str, str], Field(repr=False, exclude=True)] = Field(default_factory=dict)
     """Values by key as plain text; they win over `data`."""
     immutable: Bool | None = None
 
@@ -125,9 +125,9 @@ class ConfigMap(Resource):
     """Settings and certificates of authorities, by key."""
 
     kind: Literal["ConfigMap"] = "ConfigMap"
-    data: dict[str, str] = Field(default={})
+    data: dict[str, str] = Field(default_factory=dict)
     """Texts by key."""
-    binary_data: dict[str, Base64] = Field(default={})
+    binary_data: dict[str, Base64] = Field(default_factory=dict)
     """Bytes by key, base64 in manifests."""
     immutable: Bool | None = None
 

@@ -148,9 +148,9 @@ def _check_addresses(addresses: tuple[GatewaySpecAddress, ...]) -> tuple[Gateway
 class GatewayInfrastructure(Model):
     """What is made for a Gateway, such as its Deployment and Service."""
 
-    labels: Annotated[dict[str, str], Field(max_length=8)] = Field(default={})
+    labels: Annotated[dict[str, str], Field(max_length=8)] = Field(default_factory=dict)
     """Labels for what is made."""
-    annotations: Annotated[dict[str, str], Field(max_length=16)] = Field(default={})
+    annotations: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
     """Annotations for what is made."""
     parameters_ref: LocalObjectReference | None = None
     """A ProxyConfig (or EnvoyProxy) for the Envoys of this Gateway; it stands in place of that of the class."""

@@ -99,8 +99,8 @@ class ObjectMeta(Model):
 
     name: MetaName
     namespace: NamespaceName = "default"
-    labels: dict[str, str] = Field(default={})
-    annotations: Annotated[dict[str, str], AfterValidator(_without_copies)] = Field(default={})
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: Annotated[dict[str, str], AfterValidator(_without_copies)] = Field(default_factory=dict)
     generation: Int = 0
     creation_timestamp: datetime | None = None
 
@@ -267,7 +267,7 @@ class LabelSelectorRequirement(Model):
 class LabelSelector(Model):
     """Objects by their labels; an empty selector selects everything."""
 
-    match_labels: dict[str, str] = Field(default={})
+    match_labels: dict[str, str] = Field(default_factory=dict)
     """Labels that an object must have, with these values."""
     match_expressions: tuple[LabelSelectorRequirement, ...] = ()
     """Further conditions on its labels; all must hold."""
@@ -286,7 +286,7 @@ class PolicyTargetSelector(Model):
     """API group of the targets."""
     kind: Kind
     """Kind of the targets."""
-    match_labels: dict[str, str] = Field(default={})
+    match_labels: dict[str, str] = Field(default_factory=dict)
     """Labels that a target must have, with these values."""
     match_expressions: tuple[LabelSelectorRequirement, ...] = ()
     """Further conditions on its labels; all must hold."""

@@ -20,7 +20,7 @@ Argument: TypeAlias = Annotated[str, Field(min_length=1, max_length=1024)]
 class ProxyLogging(Model):
     """What Envoy writes about itself."""
 
-    level: Annotated[dict[LogComponent, LogLevel], Field(max_length=64)] = Field(default={})
+    level: Annotated[dict[LogComponent, LogLevel], Field(max_length=64)] = Field(default_factory=dict)
     """Level by component of Envoy (`upstream`, `http`, …); `default` is for the others, and `warn` unless set."""
 
 

@@ -41,11 +41,11 @@ class KubernetesPatch(Model):
 class ProxyPod(Model):
     """The pods of the Envoys."""
 
-    annotations: Strings = Field(default={})
+    annotations: Strings = Field(default_factory=dict)
     """Further annotations."""
-    labels: Strings = Field(default={})
+    labels: Strings = Field(default_factory=dict)
     """Further labels."""
-    node_selector: Strings = Field(default={})
+    node_selector: Strings = Field(default_factory=dict)
     """Labels of the nodes to run on."""
     affinity: Part | None = None
     """Which nodes, and which neighbours, to prefer or to require."""
@@ -119,9 +119,9 @@ class ProxyService(Model):
 
     type: Literal["LoadBalancer", "ClusterIP", "NodePort"] = "LoadBalancer"
     """How it is reached from elsewhere."""
-    annotations: Strings = Field(default={})
+    annotations: Strings = Field(default_factory=dict)
     """Further annotations, such as those that a load balancer takes its settings and address pools from."""
-    labels: Strings = Field(default={})
+    labels: Strings = Field(default_factory=dict)
     """Further labels."""
     external_traffic_policy: Literal["Local", "Cluster"] = "Local"
     """Local keeps the address of the client; Cluster also uses Envoys on other nodes."""
