@@ -3,59 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import nsmallest
 from typing import NamedTuple
 
-from controlplane.api.meta import ObjectKey
-from controlplane.explain.match import checks, in_words
-from controlplane.explain.model import Candidate, Check
+from controlplane.explain.match import checks, in_words, path_holds, shortfall
+from controlplane.explain.model import Candidate
 from controlplane.explain.request import Seen
+from controlplane.explain.slices import Steps
 from controlplane.explain.sources import Locate
-from controlplane.pipeline.http import Entry
+from controlplane.pipeline.http import Ranked
+
+_Distance = tuple[int, int, int]
+"""How many conditions fail, the path counting twice; the length of the path in common, negative; the place."""
 
 
 class Judged(NamedTuple):
-    """A route with the verdict on each of its conditions; `rank` counts from 1."""
+    """All routes of a host: which has the request (its place from 0), and how far the others are from matching."""
 
-    rank: int
-    key: ObjectKey
-    entry: Entry
-    checks: tuple[Check, ...]
-
-    @property
-    def matches(self) -> bool:
-        """Says whether all conditions hold."""
-        return all(check.holds for check in self.checks)
+    chosen: int | None
+    distances: Sequence[_Distance]
 
 
-def judge(ranked: Sequence[tuple[ObjectKey, Entry]], request: Seen) -> list[Judged]:
+def judge(ranked: Sequence[Ranked], request: Seen) -> Steps[Judged]:
     """Judges all routes of a virtual host; the first that matches has the request."""
-    return [Judged(rank, key, entry, checks(entry.route.match, request)) for rank, (key, entry) in enumerate(ranked, 1)]
+    chosen: int | None = None
+    distances: list[_Distance] = []
+    for at, (_, _, piece, _) in enumerate(ranked):
+        match = piece.match
+        failed = shortfall(match, request) + (0 if path_holds(match.path, request.path) else 2)
+        if chosen is None and not failed:
+            chosen = at
+        distances.append((failed, -_in_common(match.path.value, request.path), at))
+        if at % 128 == 127:
+            yield
+    return Judged(chosen, distances)
 
 
-def nearest(judged: Sequence[Judged], chosen: Judged | None, locate: Locate, *, most: int) -> tuple[Candidate, ...]:
+def nearest(
+    ranked: Sequence[Ranked], judged: Judged, request: Seen, locate: Locate, *, most: int
+) -> tuple[Candidate, ...]:
     """Returns the chosen route and those that are nearest to match, in order; without a chosen one, nearest first."""
-    kept = sorted((each for each in judged if each is not chosen), key=_distance)[:most]
-    if chosen is not None:
-        kept = sorted([*kept, chosen], key=_rank)
-    return tuple(_candidate(each, locate, chosen=each is chosen) for each in kept)
+    others = (each for each in judged.distances if each[2] != judged.chosen)
+    kept = [at for *_, at in nsmallest(most, others)]
+    if judged.chosen is not None:
+        kept = sorted([*kept, judged.chosen])
+    return tuple(_candidate(at, ranked[at], request, locate, chosen=at == judged.chosen) for at in kept)
 
 
-def _candidate(judged: Judged, locate: Locate, *, chosen: bool) -> Candidate:
-    entry = judged.entry
-    field = f"spec.rules[{entry.rank[3]}].matches[{entry.rank[4]}]"
-    match = in_words(entry.route.match)
-    return Candidate(judged.rank, entry.route.name, match, locate(judged.key, field), judged.checks, chosen)
-
-
-def _rank(judged: Judged) -> int:
-    return judged.rank
-
-
-def _distance(judged: Judged) -> tuple[int, int, int]:
-    """Orders routes by how many of their conditions fail, the path counting twice, then by the path in common."""
-    path, *_ = judged.checks
-    failed = sum(2 if check is path else 1 for check in judged.checks if not check.holds)
-    return failed, -_in_common(judged.entry.route.match.path.value, path.given or ""), judged.rank
+def _candidate(at: int, ranked: Ranked, request: Seen, locate: Locate, *, chosen: bool) -> Candidate:
+    _, rank, piece, key = ranked
+    source = locate(key, f"spec.rules[{rank[3]}].matches[{rank[4]}]")
+    return Candidate(at + 1, piece.title, in_words(piece.match), source, checks(piece.match, request), chosen)
 
 
 def _in_common(one: str, other: str) -> int:

@@ -16,9 +16,10 @@ from controlplane.explain.misses import misses
 from controlplane.explain.model import Explanation, Host, Listener, Outcome
 from controlplane.explain.outcome import outcome
 from controlplane.explain.request import Request, Seen, seen
+from controlplane.explain.slices import Steps, finish
 from controlplane.explain.sources import Locate, unlocated
 from controlplane.pipeline import Pipeline
-from controlplane.pipeline.http import Entry
+from controlplane.pipeline.http import Entry, Ranked
 from controlplane.pipeline.policies import Place
 
 
@@ -35,6 +36,19 @@ def explain(
 
     `gateway` is NAMESPACE/NAME, `listener` the name of one of its listeners; the URL tells them if nobody does.
     """
+    return finish(explaining(pipeline, request, locate=locate, gateway=gateway, listener=listener, most=most))
+
+
+def explaining(
+    pipeline: Pipeline,
+    request: Request,
+    *,
+    locate: Locate = unlocated,
+    gateway: str | None = None,
+    listener: str | None = None,
+    most: int = 20,
+) -> Steps[Explanation]:
+    """Does the same, and may be interrupted: for a pipeline that serves."""
     shown = f"{request.method} {request.url}"
     found, known = listening.ports(pipeline, request, gateway=gateway, listener=listener)
     if not found:
@@ -46,12 +60,12 @@ def explain(
         names = ", ".join(f"{each.gateway.namespace}/{each.gateway.name}" for each in found)
         words = f"several Gateways may be meant ({names}): say which by --gateway"
         return Explanation(shown, Outcome("ambiguous", words))
-    return _on_port(pipeline, request, found[0], shown, locate, most)
+    return (yield from _on_port(pipeline, request, found[0], shown, locate, most))
 
 
 def _on_port(
     pipeline: Pipeline, request: Request, port: listening.Port, shown: str, locate: Locate, most: int
-) -> Explanation:
+) -> Steps[Explanation]:
     chain = listening.chain(port.listener, request)
     tls = port.listener.tls
     if tls != (request.scheme == "https"):
@@ -65,7 +79,7 @@ def _on_port(
         to = ", ".join(str(each.cluster or "no backend") for each in chain.backends) or "nobody"
         outcome_ = Outcome("passed on", f"the connection is passed on as it is, to {to}, by {chain.origin or 'none'}")
     else:
-        return _on_chain(pipeline, request, port, chain, shown, locate, most)
+        return (yield from _on_chain(pipeline, request, port, chain, shown, locate, most))
     return Explanation(shown, outcome_, _bare_listener(port, locate))
 
 
@@ -82,7 +96,7 @@ def _on_chain(
     shown: str,
     locate: Locate,
     most: int,
-) -> Explanation:
+) -> Steps[Explanation]:
     sees = seen(request)
     at = listening.virtual_host(pipeline, port.gateway, chain.route_config, sees.host)
     host = Host(chain.route_config, at.domain, at.why)
@@ -95,8 +109,8 @@ def _on_chain(
     if at.domain is not None and at.place is None:
         words = f"answered with 421: {sees.host} belongs on another connection (its TLS name is another listener's)"
         return replace(base, outcome=Outcome("refused", words, 421))
-    ranked = pipeline.parts.http.routes(at.place, at.domain) if at.place and at.domain else []
-    return _among(pipeline, sees, base, at.place, ranked, locate, most)
+    ranked = pipeline.parts.http.ranked(at.place, at.domain) if at.place and at.domain else []
+    return (yield from _among(pipeline, sees, base, at.place, ranked, locate, most))
 
 
 _NOTHING = Outcome("no route", "answered with 404: no route matches", 404)
@@ -118,23 +132,21 @@ def _among(
     request: Seen,
     base: Explanation,
     place: Place | None,
-    ranked: Sequence[tuple[ObjectKey, Entry]],
+    ranked: Sequence[Ranked],
     locate: Locate,
     most: int,
-) -> Explanation:
-    judged = judge(ranked, request)
-    chosen = next((each for each in judged if each.matches), None)
-    candidates = nearest(judged, chosen, locate, most=most)
-    tried = {key for key, _ in ranked}
-    base = replace(
-        base,
-        candidates=candidates,
-        omitted=len(judged) - len(candidates),
-        misses=misses(pipeline, request, locate, tried=tried, matched=chosen is not None),
-    )
-    if chosen is None or place is None:
+) -> Steps[Explanation]:
+    yield
+    judged = yield from judge(ranked, request)
+    candidates = nearest(ranked, judged, request, locate, most=most)
+    yield
+    tried = {key for *_, key in ranked}
+    missed = yield from misses(pipeline, request, locate, tried=tried, matched=judged.chosen is not None)
+    base = replace(base, candidates=candidates, omitted=len(ranked) - len(candidates), misses=missed)
+    if judged.chosen is None or place is None:
         return base
-    return _with_effects(pipeline, base, place, chosen.key, chosen.entry, locate)
+    chosen = ranked[judged.chosen]
+    return _with_effects(pipeline, base, place, chosen[3], pipeline.parts.http.entry(place, chosen), locate)
 
 
 def _with_effects(

@@ -8,9 +8,10 @@ from itertools import islice
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import hosts
 from controlplane.compile.protocols import HTTP_ROUTES
-from controlplane.explain.match import checks, in_words
+from controlplane.explain.match import in_words, path_holds, shortfall
 from controlplane.explain.model import Miss
 from controlplane.explain.request import Seen
+from controlplane.explain.slices import Steps
 from controlplane.explain.sources import Locate
 from controlplane.pipeline import Pipeline
 
@@ -19,13 +20,16 @@ _MOST = 5
 
 def misses(
     pipeline: Pipeline, request: Seen, locate: Locate, *, tried: Collection[ObjectKey], matched: bool
-) -> tuple[Miss, ...]:
+) -> Steps[tuple[Miss, ...]]:
     """Returns the routes that are not among those `tried` here, but have a match that holds for the request.
 
     Where something `matched`, only those that are not served for a fault: the others are not meant for this host.
     """
     found: list[Miss] = []
-    for key in sorted(key for key, _ in pipeline.parts.attachments.routes.items() if key.kind in HTTP_ROUTES):
+    routes = sorted(key for key, _ in pipeline.parts.attachments.routes.items() if key.kind in HTTP_ROUTES)
+    for number, key in enumerate(routes, 1):
+        if number % 128 == 0:
+            yield
         if key not in tried:
             found += islice(_of_route(pipeline, request, locate, key, matched), 1)
         if len(found) >= _MOST:
@@ -40,7 +44,7 @@ def _of_route(pipeline: Pipeline, request: Seen, locate: Locate, key: ObjectKey,
         return
     for index, rule in enumerate(attachments.compiled.get(key).rules):
         for position, match in enumerate(rule.matches):
-            if all(check.holds for check in checks(match, request)):
+            if path_holds(match.path, request.path) and not shortfall(match, request):
                 why = _why(pipeline, request, key, route.spec.hostnames, matched)
                 if why is not None:
                     yield Miss(in_words(match), locate(key, f"spec.rules[{index}].matches[{position}]"), why)

@@ -97,10 +97,16 @@ class HttpRoutes:
 
     def routes(self, place: Place, domain: str) -> list[tuple[ObjectKey, Entry]]:
         """Returns the routes of a virtual host in the order in which they are tried, each with its object."""
-        return [
-            (key, Entry(rank, piece.route(self._policies.merged(place, key).of(piece.rule.name).policies)))
-            for _, rank, piece, key in self._ranked((place, domain))
-        ]
+        return [(each[3], self.entry(place, each)) for each in self._ranked((place, domain))]
+
+    def ranked(self, place: Place, domain: str) -> list[Ranked]:
+        """Returns the same, of each what is known without asking for its policies."""
+        return self._ranked((place, domain))
+
+    def entry(self, place: Place, ranked: Ranked) -> Entry:
+        """Returns one of `ranked` with the policies that are in force on it."""
+        _, rank, piece, key = ranked
+        return Entry(rank, piece.route(self._policies.merged(place, key).of(piece.rule.name).policies))
 
     def targets(self, key: ObjectKey) -> Iterable[tuple[str, list[ir.Route]]]:
         """Yields the exact domains of a Gateway, each with its routes in the order of precedence."""
