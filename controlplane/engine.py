@@ -23,9 +23,10 @@ from controlplane.pipeline.objects import Verdict
 from controlplane.pipeline.policies import is_policy
 from controlplane.provision.binding import Bindings, Clash
 from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
+from controlplane.translate.filters import jwt
 from controlplane.translate.services import ServiceTls
 from controlplane.xds.identity import GRPC_SUFFIX
-from controlplane.xds.resources import Snapshot
+from controlplane.xds.resources import EXTENSION_CONFIG, Snapshot
 
 Ports = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
 """`NAMESPACE/GATEWAY` → the addresses that it asks for, the ports of its listeners; the oldest Gateway first."""
@@ -79,6 +80,7 @@ class Engine:
     _unsettled: set[ObjectKey] = field(default_factory=set[ObjectKey])
     _required: dict[ObjectKey, frozenset[Jwt]] = field(default_factory=dict[ObjectKey, "frozenset[Jwt]"])
     _lingering: dict[Lingering, float] = field(default_factory=dict[Lingering, float])
+    _carried_until: float = 0.0
 
     def __post_init__(self) -> None:
         self.ingresses.accepted = self._last_accepted
@@ -125,6 +127,14 @@ class Engine:
             self.pipeline.guards.tls.set(service, known_by)
         return self._step([], start)
 
+    def carry_over(self, before: Mapping[str, Snapshot]) -> None:
+        """Takes in what Envoys were sent before a restart, by owner: requirements that they may still name linger."""
+        for owner, snapshot in before.items():
+            extension = snapshot.of_type(EXTENSION_CONFIG).get(jwt.NAME)
+            if extension is not None:
+                self.pipeline.guards.carried.set(_gateway(owner), extension.body)
+        self._carried_until = self.clock() + LINGER_S
+
     def reconsider(self, keys: Iterable[ObjectKey]) -> Step:
         """Asks anew what is to stand in for refused objects."""
         start = time.perf_counter()
@@ -152,8 +162,7 @@ class Engine:
     def project_for_grpc(self, owner: str, *, wanted: bool) -> Step:
         """Starts or ends the projection of a Gateway (`NAMESPACE/NAME`) for gRPC's own xDS clients."""
         start = time.perf_counter()
-        namespace, _, name = owner.partition("/")
-        key = ObjectKey(GATEWAY_GROUP, "Gateway", namespace, name)
+        key = _gateway(owner)
         if wanted:
             self.pipeline.grpc.wanted.set(key, None)
         else:
@@ -232,8 +241,14 @@ class Engine:
         for each in over:
             del self._lingering[each]
         gone = [each for each, _ in lingering.items() if each not in self._lingering]
+        carried = self.pipeline.guards.carried
+        let_go = [key for key, _ in carried.items()] if self._carried_until <= now else []
         return any(
-            [*[lingering.delete(each) for each in gone], *[lingering.set(each, None) for each in self._lingering]]
+            [
+                *[carried.delete(key) for key in let_go],
+                *[lingering.delete(each) for each in gone],
+                *[lingering.set(each, None) for each in self._lingering],
+            ]
         )
 
     def _rebind(self) -> bool:
@@ -284,6 +299,11 @@ class Engine:
                     superseded[key] = before
                 accepted.append(key)
         return tuple(accepted), superseded
+
+
+def _gateway(owner: str) -> ObjectKey:
+    namespace, _, name = owner.partition("/")
+    return ObjectKey(GATEWAY_GROUP, "Gateway", namespace, name)
 
 
 def _digest(document: Mapping[str, object]) -> str:

@@ -149,6 +149,7 @@ class ControlPlane:
         if self._front is not None:
             self.ads = self._front.ads
             self._keeper = self._front.keeper()
+            self.engine.carry_over(self._front.kept.snapshots)
         else:
             self.ads = await serve_ads(
                 self.cache,

@@ -36,7 +36,7 @@ class Backoff:
     """How long to wait before connecting again: doubling from `first_s` to `longest_s`, less a random part."""
 
     first_s: float = 0.1
-    longest_s: float = 5.0
+    longest_s: float = 2.0
 
     def delay_s(self, failures: int) -> float:
         """Returns the seconds to wait after so many failures in a row (at least 1)."""

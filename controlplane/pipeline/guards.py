@@ -32,11 +32,12 @@ class Lingering(NamedTuple):
 
 
 class Guards:
-    """Derived collections about the policies in force; `endpoints`, `tls` and `lingering` are set from outside.
+    """Derived collections about the policies in force; `endpoints`, `tls`, `lingering`, `carried` are set from outside.
 
     `endpoints` has the addresses of each service (`dragoman-authz`, `dragoman-ratelimit`): `unix:PATH` or `HOST:PORT`;
     `tls` has by what a service is known that is spoken to in TLS.
-    `lingering` holds requirements past their last reference, for as long as whoever sets it keeps them.
+    `lingering` holds requirements past their last reference, for as long as whoever sets it keeps them; `carried` has
+    the JWT extension as Envoys of a Gateway had it before a restart.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Guards:
         self.endpoints: Table[str, tuple[str, ...]] = graph.table("service endpoints")
         self.tls: Table[str, services.ServiceTls] = graph.table("service TLS")
         self.lingering: Table[Lingering, None] = graph.table("lingering requirements")
+        self.carried: Table[ObjectKey, bytes] = graph.table("carried requirements")
         self._uses: Index[ObjectKey | str, Used] = graph.group("uses", policies, self._used)
         self._left: Index[ObjectKey, ir.Jwt] = graph.group(
             "left requirements", self.lingering, lambda key: [(key.gateway, key.requirement)]
@@ -101,6 +103,9 @@ class Guards:
     def _compute_jwt(self, gateway: ObjectKey) -> Resource:
         wanted = sorted({*self._required.get(gateway), *self._left.get(gateway)}, key=lambda each: each.id)
         body = jwt.extension_config(wanted, key_set=self._key_set)
+        carried = self.carried.get(gateway)
+        if carried is not None:
+            body = jwt.carried_over(body, carried)
         return Resource.of(xds.EXTENSION_CONFIG, jwt.NAME, body, (str(gateway),))
 
     def _key_set(self, source: ir.Jwks) -> str | None:

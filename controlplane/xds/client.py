@@ -12,10 +12,10 @@ from typing import Any, Final, cast
 from controlplane.xds.census import Standing
 from controlplane.xds.diff import Diff
 from controlplane.xds.events import Ack, ClientSummary, Nack, Protocol, TypeSummary
-from controlplane.xds.order import IMMEDIATE, RANK, REMOVAL_ORDER, UNRANKED, Timing
+from controlplane.xds.order import IMMEDIATE, RANK, REMOVAL_ORDER, SERVICE_POLICIES, UNRANKED, Timing
 from controlplane.xds.overlay import Have
 from controlplane.xds.requests import Request
-from controlplane.xds.resources import CLUSTER, ENDPOINT, LISTENER, ROUTE, Snapshot
+from controlplane.xds.resources import CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, Snapshot
 from controlplane.xds.sotw import SotwSubscription
 from controlplane.xds.subscription import DeltaSubscription, InFlight, Outgoing, Subscription
 
@@ -165,8 +165,11 @@ class Client:
         self._subscriptions[request.type_url] = subscription
         self._by_rank = sorted(self._subscriptions.values(), key=lambda each: each.rank)
         if request.initial_versions or request.version:
-            # A client with a past may refer to anything until it has said all that it has.
-            self._no_removal_before = now + self.timing.subscribe_grace_s
+            # A client with a past may refer to anything until it has said all that it has; and routes that are out
+            # there to a policy of a service.
+            service = request.type_url in SERVICE_POLICIES
+            grace_s = self.timing.linger_s if service else self.timing.subscribe_grace_s
+            self._no_removal_before = max(self._no_removal_before, now + grace_s)
             for other in self._by_rank:
                 other.unmark()
         return subscription
@@ -284,6 +287,8 @@ class Client:
     def _may_send(self, subscription: Subscription, blocked: bool, now: float) -> bool:
         if subscription.in_flight is not None and self._unanswered(subscription, subscription.in_flight, now):
             return False
+        if subscription.type_url == EXTENSION_CONFIG and self._before(self.workers_due(), now):
+            return False  # What routes of before name is gone from it, perhaps: together with those of now, then.
         if subscription.rank == UNRANKED or (subscription.type_url in IMMEDIATE and not subscription.wildcard):
             return True
         return not blocked and not (subscription.type_url == ROUTE and self._awaits_policies(now))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from envoy.config.core.v3.base_pb2 import DataSource
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.extensions.filters.http.jwt_authn.v3.config_pb2 import (
     JwtAuthentication,
     JwtCacheConfig,
@@ -56,6 +57,21 @@ def extension_config(requirements: Iterable[ir.Jwt], *, key_set: Callable[[ir.Jw
             names = [provider.id for provider, _ in known]
             config.requirement_map[requirement.id].CopyFrom(_requirement(names, optional=requirement.optional))
     return extension(NAME, config)
+
+
+def carried_over(encoded: bytes, before: bytes) -> bytes:
+    """Returns an encoded extension with the requirements and providers, too, that only an earlier one has."""
+    now, earlier = _opened(encoded), _opened(before)
+    for mine, theirs in ((now.providers, earlier.providers), (now.requirement_map, earlier.requirement_map)):
+        for name in theirs.keys() - mine.keys():
+            mine[name].CopyFrom(theirs[name])
+    return extension(NAME, now)
+
+
+def _opened(encoded: bytes) -> JwtAuthentication:
+    config = JwtAuthentication()
+    TypedExtensionConfig.FromString(encoded).typed_config.Unpack(config)
+    return config
 
 
 def _requirement(names: list[str], *, optional: bool) -> JwtRequirement:

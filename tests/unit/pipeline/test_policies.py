@@ -135,6 +135,21 @@ def test_a_requirement_outlives_the_last_route_that_names_it_for_a_minute() -> N
     assert requirements(engine) == set()
 
 
+def test_a_requirement_that_was_sent_before_a_restart_outlives_it_for_a_minute() -> None:
+    route = [*BASE, m.route("r1", [m.rule("/", "one")])]
+    before = told(Engine(bind=bind, now=lambda: datetime.now(UTC)), *route, security("r1", jwt=inline(KEYS[0])))
+    clock = Clock()
+    engine = Engine(bind=bind, now=lambda: datetime.now(UTC), clock=clock)
+    engine.carry_over({owner: each for owner, each in before.snapshots.items() if each is not None})
+    told(engine, *route, security("r1", jwt=inline(KEYS[1])))
+    assert len(requirements(engine)) == 2
+    clock.now += LINGER_S - 1
+    assert not engine.age().snapshots
+    clock.now += 2
+    assert engine.age().snapshots
+    assert len(requirements(engine)) == 1
+
+
 def test_policies_of_the_services_are_named_by_their_content() -> None:
     pipeline = routed(2)
     put(pipeline, limits("p1", per_day(1), target("HTTPRoute", "r0"), api=ENVOY_GATEWAY))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 
@@ -11,7 +11,7 @@ from controlplane.xds.events import Nack
 from controlplane.xds.identity import AUTHZ_OWNER
 from controlplane.xds.order import Timing
 from controlplane.xds.requests import Request
-from controlplane.xds.resources import AUTHZ_POLICY, CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource
+from controlplane.xds.resources import AUTHZ_POLICY, CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, Resource
 from controlplane.xds.subscription import Outgoing
 from tests.unit.xds.made import plain, snapshot
 from tests.unit.xds.model import Clock
@@ -30,8 +30,9 @@ class Peer:
     def _wake(self) -> None:
         self.woken += 1
 
-    def ask(self, type_url: str, *names: str) -> None:
-        assert self.cache.handle(self.session, Request(type_url, subscribe=names)) is None
+    def ask(self, type_url: str, *names: str, has: Mapping[str, str] | None = None) -> None:
+        request = Request(type_url, subscribe=names, initial_versions=has or {})
+        assert self.cache.handle(self.session, request) is None
 
     def take(self) -> Outgoing | None:
         return self.cache.next_response(self.session)
@@ -296,6 +297,29 @@ class TestPolicies:
         assert envoy.take() is None
         late.ack(policy)
         assert envoy.take_all() == [("RouteConfiguration", ["r"], [])]
+
+    def test_what_a_worker_has_from_before_a_restart_outlives_it_for_a_while(
+        self, cache: SnapshotCache, clock: Clock
+    ) -> None:
+        publish(cache, policies=["q"])
+        late = Peer(cache, AUTHZ_OWNER)
+        late.ask(AUTHZ_POLICY, "*", has={"p": "1"})
+        assert late.take_all() == [("Policy", ["q"], [])]
+        clock.advance(59)
+        assert late.take_all() == [], "routes that are in force may name it"
+        clock.advance(1)
+        assert late.take_all() == [("Policy", [], ["p"])]
+
+    def test_extensions_wait_with_the_routes_for_the_first_worker(
+        self, cache: SnapshotCache, envoy: Peer, clock: Clock
+    ) -> None:
+        cache.await_workers([AUTHZ_OWNER])
+        envoy.ask(EXTENSION_CONFIG, "e")
+        envoy.take_all()
+        publish(cache, *a_with_route("p"), plain(EXTENSION_CONFIG, "e"), policies=["p"])
+        assert envoy.take() is None, "routes of before may name what is gone from it"
+        clock.advance(5)
+        assert [each[0] for each in envoy.take_all()] == ["TypedExtensionConfig", "RouteConfiguration"]
 
     def test_a_worker_that_never_comes_is_waited_for_once_and_not_for_ever(
         self, cache: SnapshotCache, envoy: Peer, clock: Clock

@@ -106,7 +106,7 @@ async def test_after_a_restart_of_the_control_plane_nothing_is_sent_again(tmp_pa
     address = f"unix:{tmp_path}/xds.sock"
     listen = {address: Principal("service", "authz")}
     service = Policies()
-    first, second = SnapshotCache(), SnapshotCache()
+    first, second = SnapshotCache(), SnapshotCache(timing=Timing(linger_s=0.2))
     first.publish(policies(a="1", gone="1"))
     second.publish(policies(a="1", b="1"))
     server = await serve_ads(first, listen=listen)
