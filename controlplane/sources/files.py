@@ -85,8 +85,9 @@ class FileSource:
         async with contextlib.aclosing(due) as found:
             async for hint in found:
                 seen_at = self._seen_at(hint)
-                files = self._suspects(hint)
-                # So many take long enough for others to notice; nobody else uses this source meanwhile.
+                # What takes long enough for others to notice is done elsewhere; nobody else uses this source meanwhile.
+                many = hint.scope is not Scope.PATHS and len(self._manifests) >= _MANY_FILES
+                files = await asyncio.to_thread(self._suspects, hint) if many else self._suspects(hint)
                 many = len(files) >= _MANY_FILES
                 changes = await asyncio.to_thread(self._look, files) if many else self._look(files)
                 if changes is not None:

@@ -46,11 +46,18 @@ def sign(path: str) -> Signature | None:
 def list_folder(folder: str) -> Listing:
     """All manifests below a folder. Links are followed, each directory is visited once, hidden ones never."""
     listing = Listing()
-    _visit(folder, listing, set())
+    _visit(folder, listing, set(), with_files=True)
     return listing
 
 
-def _visit(path: str, listing: Listing, seen: set[tuple[int, int]]) -> None:
+def list_directories(folder: str) -> Listing:
+    """The same without looking at every file: those that are no links are left out."""
+    listing = Listing()
+    _visit(folder, listing, set(), with_files=False)
+    return listing
+
+
+def _visit(path: str, listing: Listing, seen: set[tuple[int, int]], *, with_files: bool) -> None:
     try:
         status = os.stat(path)
         if (status.st_dev, status.st_ino) in seen:
@@ -64,8 +71,10 @@ def _visit(path: str, listing: Listing, seen: set[tuple[int, int]]) -> None:
     listing.directories.append(path)
     for entry in _visible(entries):
         if _is_directory(entry):
-            _visit(entry.path, listing, seen)
-        elif is_manifest(entry.name) and (signature := sign(entry.path)) is not None:
+            _visit(entry.path, listing, seen, with_files=with_files)
+        elif not is_manifest(entry.name) or not (with_files or entry.is_symlink()):
+            continue
+        elif (signature := sign(entry.path)) is not None:
             listing.files[entry.path] = signature
             if entry.is_symlink():
                 listing.linked.append(os.path.dirname(os.path.realpath(entry.path)))

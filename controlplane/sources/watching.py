@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
 
-from controlplane.sources.folder import is_manifest, list_folder
+from controlplane.sources.folder import is_manifest, list_directories
 from controlplane.sources.inotify import Event, Inotify
 
 _log = logging.getLogger(__name__)
@@ -98,7 +98,8 @@ async def _by_inotify(
         hint = EVERYTHING
         while not stop.is_set():
             if hint.scope is not Scope.PATHS:
-                listing = list_folder(folder)
+                # Elsewhere, because at the start Envoys wait for what is to be sent.
+                listing = await asyncio.to_thread(list_directories, folder)
                 notify.watch(listing.directories, listing.linked)
             loop.add_reader(notify.fd, notice)
             if hint.scope is not Scope.PATHS or hint.paths or due_s() == 0:
