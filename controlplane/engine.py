@@ -77,6 +77,7 @@ class Engine:
     refused: dict[ObjectKey, str] = field(default_factory=dict[ObjectKey, str])
     """The objects whose newest version cannot be in force for what it says, with the digest of that version."""
     ingresses: Expander = field(default_factory=Expander)
+    steps: int = 0
     _unsettled: set[ObjectKey] = field(default_factory=set[ObjectKey])
     _required: dict[ObjectKey, frozenset[Jwt]] = field(default_factory=dict[ObjectKey, "frozenset[Jwt]"])
     _lingering: dict[Lingering, float] = field(default_factory=dict[Lingering, float])
@@ -215,6 +216,7 @@ class Engine:
     def _step(self, changed: list[ObjectKey], start: float) -> Step:
         pipeline = self.pipeline
         load_s = time.perf_counter() - start
+        self.steps += 1
         pipeline.graph.stabilise()
         if self._stand_in(changed):
             pipeline.graph.stabilise()

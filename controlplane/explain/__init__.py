@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from controlplane.explain.explain import explain
+from controlplane.explain.explain import explain, explaining
 from controlplane.explain.model import Explanation
 from controlplane.explain.request import Request
+from controlplane.explain.slices import in_slices
 from controlplane.explain.sources import Locate, locator
 
-__all__ = ["Explanation", "Locate", "Request", "explain", "locator"]
+__all__ = ["Explanation", "Locate", "Request", "explain", "explaining", "in_slices", "locator"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Generator
-from typing import Final, TypeVar
+from collections.abc import Callable, Generator, Mapping
+from typing import Final, TypeVar, cast
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
@@ -22,6 +23,17 @@ def finish(steps: Steps[T]) -> T:
             next(steps)
         except StopIteration as done:
             return done.value
+
+
+def encoding(value: object, *, depth: int = 3) -> Steps[str]:
+    """Encodes data as JSON; mappings are gone through item by item down to a depth."""
+    if depth and isinstance(value, Mapping):
+        pieces: list[str] = []
+        for name, each in cast("Mapping[str, object]", value).items():
+            pieces.append(f"{json.dumps(name)}: {(yield from encoding(each, depth=depth - 1))}")
+            yield
+        return "{" + ", ".join(pieces) + "}"
+    return json.dumps(value)
 
 
 async def in_slices(work: Callable[[], Steps[T]], *, state: Callable[[], object], slice_s: float = SLICE_S) -> T:

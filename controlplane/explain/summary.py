@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import backends
+from controlplane.conditions import ObjectStatus
 from controlplane.engine import Engine
 from controlplane.explain import values
 from controlplane.explain.match import in_words
 from controlplane.explain.outcome import effect
+from controlplane.explain.slices import Steps, finish
 from controlplane.pipeline import Pipeline
 from controlplane.pipeline.guards import SERVICES
 from controlplane.pipeline.http import Entry
-from controlplane.status.report import findings, statuses_of
+from controlplane.status.report import Finding, findings, statuses_of
 from controlplane.translate.filters import jwt
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Resource
 
+_EVERY = 64
 Words = Mapping[str, str]
 """What there is to say about a route, by aspect: `object`, `to`, and each field of the policies in force."""
 
@@ -35,7 +38,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON has it."""
-        return asdict(self)
+        return {"resources": self.resources, "routes": self.routes, "faults": self.faults}
 
 
 def summary(engine: Engine) -> Summary:
@@ -43,19 +46,39 @@ def summary(engine: Engine) -> Summary:
 
     What depends on where it runs is left out: the services' addresses, those of host names, fetched key sets.
     """
+    return finish(summing(engine))
+
+
+def summing(engine: Engine) -> Steps[Summary]:
+    """Does the same, and may be interrupted: for an engine that serves."""
     pipeline = engine.pipeline
-    found = {
-        f"{key.namespace}/{key.name}": {
-            type_url.rpartition(".")[2]: {name: each.version for name, each in typed.items()}
-            for type_url in snapshot.resources
-            if (typed := dict(_compared(pipeline, key, type_url, snapshot.of_type(type_url))))
-        }
-        for key, snapshot in sorted(pipeline.snapshots.current().items())
-    }
-    routes = {name: words for key in sorted(pipeline.snapshots.current()) for name, words in _routes(pipeline, key)}
-    wrong = findings(engine, dict(statuses_of(engine)))
+    found: dict[str, Any] = {}
+    for key, snapshot in sorted(pipeline.snapshots.current().items()):
+        of_gateway = found[f"{key.namespace}/{key.name}"] = {}
+        for type_url in snapshot.resources:
+            typed = dict(_compared(pipeline, key, type_url, snapshot.of_type(type_url)))
+            if typed:
+                of_gateway[type_url.rpartition(".")[2]] = {name: each.version for name, each in typed.items()}
+            yield
+    routes: dict[str, Words] = {}
+    for key in sorted(pipeline.snapshots.current()):
+        for number, (name, words) in enumerate(_routes(pipeline, key), 1):
+            routes[name] = words
+            if number % _EVERY == 0:
+                yield
+    wrong = yield from _wrong(engine)
     faults = [": ".join(filter(None, [f"{each.object} {each.field}".strip(), each.message])) for each in wrong]
     return Summary(found, routes, tuple(sorted(dict.fromkeys(faults))))
+
+
+def _wrong(engine: Engine) -> Steps[list[Finding]]:
+    faulty: dict[ObjectKey, ObjectStatus] = {}
+    for number, (key, status) in enumerate(statuses_of(engine), 1):
+        if status.faults():
+            faulty[key] = status
+        if number % _EVERY == 0:
+            yield
+    return findings(engine, faulty)
 
 
 def _compared(
@@ -94,13 +117,14 @@ def _requests(
     scheme = "https" if port.tls else "http"
     for domain, place in pipeline.parts.http.domains(gateway, configuration):
         taken = set[str]()
-        for key, entry in pipeline.parts.http.routes(place, domain) if place is not None else ():
+        for ranked in pipeline.parts.http.ranked(place, domain) if place is not None else ():
+            key = ranked[3]
             # Those of wider hostnames stand here, too: they are told once, under their own.
             own = any(at == place and domain in domains for at, domains in pipeline.parts.attachments.places(key))
-            name = f"{port.gateway} {scheme}://{domain}:{port.port} {in_words(entry.route.match)}"
-            if own and name not in taken:
+            name = f"{port.gateway} {scheme}://{domain}:{port.port} {in_words(ranked[2].match)}"
+            if own and name not in taken and place is not None:
                 taken.add(name)
-                yield name, _words(key, entry)
+                yield name, _words(key, pipeline.parts.http.entry(place, ranked))
 
 
 def _words(key: ObjectKey, entry: Entry) -> Words:

@@ -25,7 +25,7 @@ def inspection_routes(find: Callable[[], Engine | None]) -> list[Route]:
 
     async def explain(request: Request) -> Response:
         from controlplane.explain import Request as Asked
-        from controlplane.explain import explain, locator
+        from controlplane.explain import explaining, in_slices, locator
 
         engine = find()
         if engine is None:
@@ -37,20 +37,29 @@ def inspection_routes(find: Callable[[], Engine | None]) -> list[Route]:
             )
         except ValueError as error:
             return json_response({"error": str(error)}, 400)
-        found = explain(
-            engine.pipeline,
-            described,
-            locate=locator(engine),
-            gateway=asked.get("gateway"),
-            listener=asked.get("listener"),
+        found = await in_slices(
+            lambda: explaining(
+                engine.pipeline,
+                described,
+                locate=locator(engine),
+                gateway=asked.get("gateway"),
+                listener=asked.get("listener"),
+            ),
+            state=lambda: engine.steps,
         )
         return json_response(found.to_json())
 
     async def summary(request: Request) -> Response:
-        from controlplane.explain.summary import summary
+        from controlplane.explain import in_slices
+        from controlplane.explain.slices import encoding
+        from controlplane.explain.summary import summing
 
         engine = find()
-        return starting() if engine is None else json_response(summary(engine).to_json())
+        if engine is None:
+            return starting()
+        found = await in_slices(lambda: summing(engine), state=lambda: engine.steps)
+        text = await in_slices(lambda: encoding(found.to_json()), state=lambda: None)
+        return Response(text + "\n", media_type="application/json")
 
     return [Route("/explain", _by_loopback(explain)), Route("/summary", _by_loopback(summary))]
 
