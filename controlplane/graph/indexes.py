@@ -97,8 +97,9 @@ class Postings(Generic[K]):
                 after = self._current(key)
                 if after is before or after == before:
                     continue
-                self._count(before, -1, touched)
-                self._count(after, +1, touched)
+                for (index, group, member), by in _difference(before, after):
+                    index.count(group, member, by)
+                    touched[index] = None
                 if after:
                     self._emitted[key] = after
                 else:
@@ -126,7 +127,14 @@ class Postings(Generic[K]):
         node.readers[self._reader] = 0
         return value
 
-    def _count(self, postings: Iterable[Posting], by: int, touched: dict[Index[Any, Any], None]) -> None:
-        for index, key, member in postings:
-            index.count(key, member, by)
-            touched[index] = None
+
+def _difference(before: tuple[Posting, ...], after: tuple[Posting, ...]) -> Iterable[tuple[Posting, int]]:
+    """Returns how much more, or less, there is of each; most of what a row says stays when it changes."""
+    if not before:
+        return [(each, 1) for each in after]
+    counts = dict.fromkeys(before, 0)
+    for each in before:
+        counts[each] -= 1
+    for each in after:
+        counts[each] = counts.get(each, 0) + 1
+    return [(each, by) for each, by in counts.items() if by]

@@ -244,7 +244,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _encode(resource: Resource) -> bytes:
-    head = [resource.type_url, resource.name, resource.version, resource.warm_s, resource.origins]
+    head = [resource.type_url, resource.name, resource.version, resource.warm_s, list(resource.origins)]
     return json.dumps(head, separators=(",", ":")).encode() + b"\n" + resource.body
 
 

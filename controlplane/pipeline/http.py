@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from operator import itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from controlplane.pipeline.shards import SHARDS, Configuration, Domains, Shard
 from controlplane.translate import overlays, routes, tree
 from controlplane.translate.overlays import Overlay
 from controlplane.xds import resources as xds
-from controlplane.xds.resources import Resource
+from controlplane.xds.resources import Origins, Resource
 
 # From here on a virtual host's routes stand in a matcher tree: below, a list is as fast, and Envoy builds it sooner.
 TREE_FROM = 100
@@ -45,7 +44,7 @@ class Part(NamedTuple):
 
     digest: bytes
     body: bytes
-    origins: tuple[str, ...]
+    origins: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +169,20 @@ class HttpRoutes:
             self._misdirected.get(domain) if place is None else self._host.get((place, domain))
             for domain, place in self._domains.get(key)
         ]
-        return _joined(found)
+        return _joined(b"", found)
 
     def _compute_route_config(self, key: Configuration) -> Resource:
         """Joins what is there already; the version comes from the digests of the parts, which name the same content."""
         shards = range(SHARDS) if self._domains.sharded(key) else (None,)
-        found = _joined([self._shard.get(Shard(key, number)) for number in shards])
-        body = routes.route_configuration(key[1], [found.body])
-        return Resource(xds.ROUTE, key[1], body, found.digest[:8].hex(), found.origins)
+        found = _joined(routes.head(key[1]), [self._shard.get(Shard(key, number)) for number in shards])
+        return Resource(xds.ROUTE, key[1], found.body, found.digest[:8].hex(), found.origins)
 
 
 def _part(body: bytes, origins: tuple[str, ...]) -> Part:
     return Part(hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest(), body, origins)
 
 
-def _joined(parts: list[Part]) -> Part:
-    digest = hashlib.blake2b(b"".join(part.digest for part in parts), digest_size=_DIGEST_BYTES).digest()
-    # With the origins of every part: to drop what is there twice takes longer, and only a rejection asks for them.
-    origins = tuple(chain.from_iterable(part.origins for part in parts))
-    return Part(digest, b"".join(part.body for part in parts), origins)
+def _joined(head: bytes, parts: list[Part]) -> Part:
+    """Puts parts together behind a head."""
+    digest = hashlib.blake2b(b"".join([head, *[part.digest for part in parts]]), digest_size=_DIGEST_BYTES).digest()
+    return Part(digest, b"".join([head, *[part.body for part in parts]]), Origins(part.origins for part in parts))

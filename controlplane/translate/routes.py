@@ -64,9 +64,13 @@ def part(virtual_host: bytes) -> bytes:
 
 
 def route_configuration(name: str, parts: Iterable[bytes]) -> bytes:
-    """Encodes a RouteConfiguration out of its virtual hosts, each as `part` returns it, or several in one."""
-    head = RouteConfiguration(name=name, ignore_port_in_host_matching=True)
-    return b"".join((encode(head), *parts))
+    """Encodes a RouteConfiguration out of its virtual hosts, each as `part` returns it."""
+    return b"".join((head(name), *parts))
+
+
+def head(name: str) -> bytes:
+    """Encodes what a RouteConfiguration begins with; its virtual hosts follow, each as `part` returns it."""
+    return encode(RouteConfiguration(name=name, ignore_port_in_host_matching=True))
 
 
 def _head(domain: str) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast, overload
 
 from controlplane.xds import wire
 
@@ -25,6 +26,37 @@ RATE_LIMIT_CONFIG: Final = "type.googleapis.com/ratelimit.config.ratelimit.v3.Ra
 ORDER: Final = (AUTHZ_POLICY, RATE_LIMIT_CONFIG, SECRET, CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE)
 
 
+class Origins(Sequence[str]):
+    """The origins of many parts one after the other, with repeats; strung together only when they are asked for."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Iterable[Sequence[str]]) -> None:
+        self._parts = tuple(parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(self._parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return tuple(self)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origins | tuple) and tuple(self) == tuple(cast("Iterable[str]", other))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One xDS resource, serialised once; the same bytes go to every client.
@@ -37,7 +69,7 @@ class Resource:
     name: str
     body: bytes
     version: str
-    origins: tuple[str, ...] = ()
+    origins: Sequence[str] = ()
     warm_s: float = 0.0
     _delta_head: bytes = field(default=b"", init=False, repr=False, compare=False)
     _sotw_head: bytes = field(default=b"", init=False, repr=False, compare=False)
