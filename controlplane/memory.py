@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from controlplane.api.meta import ObjectKey
 from controlplane.engine import Engine, Step
+from controlplane.quarantine.entry import Entry
+from controlplane.quarantine.quarantine import Quarantine
 from controlplane.sources.changes import Changes, Origin, RawObject
-from controlplane.state import Fact, FactKind, Kept, State
+from controlplane.state import Fact, FactKind, Kept, Rejected, State
 
 _WRITE_AFTER_S = 1.0
 
@@ -17,12 +19,16 @@ _WRITE_AFTER_S = 1.0
 class Memory:
     """Used on the event loop; writes happen on a thread, one at a time and some time after the change."""
 
-    def __init__(self, state: State, engine: Engine, *, write_after_s: float = _WRITE_AFTER_S) -> None:
+    def __init__(
+        self, state: State, engine: Engine, quarantine: Quarantine, *, write_after_s: float = _WRITE_AFTER_S
+    ) -> None:
         self._state = state
         self._engine = engine
+        self._quarantine = quarantine
         self._write_after_s = write_after_s
         self._dirty: dict[ObjectKey, None] = {}
         self._facts: dict[tuple[FactKind, str], str] = {}
+        self._rejections: set[ObjectKey] = set()  # of which there is something in the file
         self._filled_in: dict[ObjectKey, str] | None = None
         self._read_whole = False
         self._due: asyncio.TimerHandle | None = None
@@ -39,6 +45,10 @@ class Memory:
             objects.key_sets.set(uri, text)
             self._facts["key set", uri] = text
         self._engine.recall = self._state.recall
+        entries = {each.key: Entry(each.version, each.message) for each in self._state.rejected() if each.version}
+        self._rejections = set(entries)
+        self._quarantine.remember(entries, self._state.confirmed)
+        self._quarantine.on_change.append(self._moved)
         return addresses
 
     def fill_in(self, changes: Changes) -> Changes:
@@ -79,6 +89,11 @@ class Memory:
         await asyncio.to_thread(self._state.save, *self._take())
         self._state.close()
 
+    def _moved(self, keys: Collection[ObjectKey]) -> None:
+        """What is confirmed, or what Envoys reject, has changed."""
+        self._dirty |= dict.fromkeys(keys)
+        self._schedule()
+
     def _schedule(self) -> None:
         if self._due is None and self._writing is None:
             self._due = asyncio.get_running_loop().call_later(self._write_after_s, self._write)
@@ -93,14 +108,29 @@ class Memory:
         if self._dirty:
             self._schedule()
 
-    def _take(self) -> tuple[list[Kept], list[Fact]]:
+    def _take(self) -> tuple[list[Kept], list[Fact], list[Rejected]]:
         """Takes what is to be written; what is shared with the thread is frozen."""
-        accepted, origins = self._engine.pipeline.objects.accepted, self._engine.origins
-        kept = [Kept(key, accepted.peek(key), origins[key].file if key in origins else "") for key in self._dirty]
+        kept = [self._kept(key) for key in self._dirty]
+        rejected = [self._rejected(key) for key in self._dirty]
         self._dirty = {}
         before, self._facts = self._facts, self._known_facts()
         changed = [Fact(*key, text) for key, text in self._facts.items() if before.get(key) != text]
-        return kept, [*changed, *(Fact(*key, None) for key in before if key not in self._facts)]
+        facts = [*changed, *(Fact(*key, None) for key in before if key not in self._facts)]
+        rejected = [each for each in rejected if each.key in self._rejections or each.version is not None]
+        self._rejections = {each.key for each in rejected if each.version is not None} | (
+            self._rejections - {each.key for each in rejected}
+        )
+        return kept, facts, rejected
+
+    def _kept(self, key: ObjectKey) -> Kept:
+        origin = self._engine.origins.get(key)
+        accepted = self._engine.pipeline.objects.accepted.peek(key)
+        return Kept(key, accepted, origin.file if origin is not None else "", self._quarantine.is_confirmed(key))
+
+    def _rejected(self, key: ObjectKey) -> Rejected:
+        entry = self._quarantine.entries.get(key)
+        lasting = entry is not None and entry.until is None
+        return Rejected(key, entry.version, entry.message) if entry is not None and lasting else Rejected(key, None)
 
     def _known_facts(self) -> dict[tuple[FactKind, str], str]:
         pipeline = self._engine.pipeline

@@ -22,6 +22,7 @@ from controlplane.pace import Pace
 from controlplane.pipeline import Pipeline
 from controlplane.pipeline.guards import SERVICES
 from controlplane.pipeline.policies import is_policy, key_sets_of
+from controlplane.quarantine.quarantine import Quarantine
 from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
 from controlplane.state import State
@@ -115,6 +116,7 @@ class ControlPlane:
         self._built = False
         self._patient = True
         self._pace = Pace()
+        self.quarantine = Quarantine(self.engine, self.cache, publish=self._publish_of_quarantine, later=self._later)
 
     @property
     def ready(self) -> bool:
@@ -144,7 +146,12 @@ class ControlPlane:
         return self
 
     async def _start(self) -> None:
-        observers = Observers(on_nack=self._nacked, on_stream=self._stream_changed, on_settled=self._settled)
+        observers = Observers(
+            on_ack=self.quarantine.acked,
+            on_nack=self._nacked,
+            on_stream=self._stream_changed,
+            on_settled=self._settled,
+        )
         self.cache.adopt(observers, self.tracer, self._policies_settled_elsewhere)
         if self._front is not None:
             self.ads = self._front.ads
@@ -165,7 +172,7 @@ class ControlPlane:
         self.engine.serve_at(self._services)
         self.cache.await_workers(SERVICES[cluster] for cluster, addresses in self._services.items() if addresses)
         if self._state is not None:
-            self._memory = Memory(State(self._state), self.engine)
+            self._memory = Memory(State(self._state), self.engine, self.quarantine)
             self._stack.push_async_callback(self._memory.close)
         await self._turns.apart(self._begin, self._taken)
         for name, work in (("source", self._watch()), ("ageing", self._age())):
@@ -227,6 +234,7 @@ class ControlPlane:
         step = self.engine.age()
         if step.snapshots or step.statuses:
             self._publish(step)
+        self.quarantine.age()
 
     async def _fetch_keys_first(self, changes: Changes) -> None:
         """Fetches the key sets that changes name for the first time, so that policies find their keys.
@@ -254,10 +262,13 @@ class ControlPlane:
 
     def _taken(self, done: tuple[Changes, Step]) -> None:
         changes, step = done
-        self._dns.watch(self.engine.pipeline.wanted_hosts())
-        self.key_sets.want(self.engine.pipeline.wanted_key_sets())
+        self._want()
         self._read_whole = self._read_whole or changes.complete
         self._publish(step, seen_at=changes.seen_at)
+
+    def _want(self) -> None:
+        self._dns.watch(self.engine.pipeline.wanted_hosts())
+        self.key_sets.want(self.engine.pipeline.wanted_key_sets())
 
     def _resolved(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
         self._turns.take(lambda: self._publish(self.engine.resolve(addresses)))
@@ -283,7 +294,15 @@ class ControlPlane:
                 len(step.snapshots),
                 step.duration_s * 1000,
             )
+        self.quarantine.stepped(step, published=self._built)
         self._on_step(step)
+
+    def _publish_of_quarantine(self, step: Step) -> None:
+        self._want()
+        self._publish(step)
+
+    def _later(self, delay_s: float, work: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(delay_s, self._turns.take, work)
 
     def _hand_over(self, step: Step) -> None:
         self._held.update(step.snapshots)
@@ -331,6 +350,7 @@ class ControlPlane:
         if event.owner.endswith(GRPC_SUFFIX):
             # Not from within the stream's own call: what it leads to is sent to that stream too.
             asyncio.get_running_loop().call_soon(self._turns.take, partial(self._project, event.owner))
+        self.quarantine.came_or_went(event)
         self._on_stream(event)
 
     def _project(self, owner: str) -> None:
@@ -340,6 +360,7 @@ class ControlPlane:
             self.cache.remove(owner)  # It was kept, but there is no such Gateway any more.
 
     def _settled(self, owner: str) -> None:
+        self.quarantine.settled(owner)
         self._on_settled(owner)
 
     def _nacked(self, nack: Nack) -> None:
@@ -348,9 +369,10 @@ class ControlPlane:
             "Envoy %s of %s rejected %s: %s",
             nack.node_id,
             nack.owner,
-            ", ".join(nack.origins) or ", ".join(nack.names),
+            nack.made_from or ", ".join(nack.names),
             nack.message,
         )
+        self.quarantine.nacked(nack)
         self._on_nack(nack)
 
 

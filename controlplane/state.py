@@ -1,4 +1,4 @@
-"""What outlives the process: the last accepted version of each object, last known addresses and key sets, in a file.
+"""What outlives the process: the last accepted version of each object, what Envoys reject, addresses, key sets.
 
 It is a help, not a source: an object that the source does not have any more is not brought back by it, and a file that
 cannot be read is put aside. Secrets are never written.
@@ -24,7 +24,7 @@ from controlplane.api.meta import ObjectKey, Resource
 _log = logging.getLogger(__name__)
 
 _APPLICATION_ID: Final = 0x44524147
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
 _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 _WAIT_S: Final = 2.0
 
@@ -33,11 +33,24 @@ FactKind = Literal["addresses", "key set"]
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An accepted object and the file that it was written in, if any; None in place of the object: forget it."""
+    """An accepted object and the file that it was written in, if any; None in place of the object: forget it.
+
+    Until it is `confirmed` by Envoys, the version before it is kept too.
+    """
 
     key: ObjectKey
     object: Resource | None
     file: str = ""
+    confirmed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A version of an object that Envoys reject, and what they say; None in place of the version: forget it."""
+
+    key: ObjectKey
+    version: str | None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +123,42 @@ class State:
             return dict(db.execute("SELECT name, text FROM facts WHERE kind = ?", (kind,)).fetchall())
         return {}
 
-    def save(self, objects: Iterable[Kept], facts: Iterable[Fact] = ()) -> None:
-        """Takes all of this over at once, or none of it."""
-        rows = [(_encode(each.key), each.file, _document(each)) for each in objects]
-        learned = [(each.kind, each.name, each.text) for each in facts]
+    def confirmed(self, current: Mapping[ObjectKey, Resource]) -> dict[ObjectKey, Resource]:
+        """Returns the versions that Envoys had confirmed of objects: where it is the current one, that itself."""
+        found: dict[ObjectKey, Resource] = {}
         with self._transaction() as db:
+            texts = {
+                key: db.execute(_GET_CONFIRMED, (name, name)).fetchone() for key in current if (name := _encode(key))
+            }
+            for key, row in texts.items():
+                if row is None or row[0] is None:
+                    continue
+                same = row[0] == _document(Kept(key, current[key]))
+                object_ = current[key] if same else load(json.loads(row[0])).object
+                if object_ is not None:
+                    found[key] = object_
+        return found
+
+    def rejected(self) -> list[Rejected]:
+        """Returns the versions that Envoys reject."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT key, version, message FROM rejected").fetchall()
+            return [Rejected(_decode(key), version, message) for key, version, message in rows]
+        return []
+
+    def save(self, objects: Iterable[Kept], facts: Iterable[Fact] = (), rejected: Iterable[Rejected] = ()) -> None:
+        """Takes all of this over at once, or none of it."""
+        kept = [(each.confirmed, (_encode(each.key), each.file, _document(each))) for each in objects]
+        rows = [row for _, row in kept]
+        new = [(row[0], row[2]) for confirmed, row in kept if not confirmed and row[2] is not None]
+        settled = [(row[0],) for confirmed, row in kept if confirmed or row[2] is None]
+        learned = [(each.kind, each.name, each.text) for each in facts]
+        refused = [(_encode(each.key), each.version, each.message) for each in rejected if each.key.kind != "Secret"]
+        with self._transaction() as db:
+            db.executemany(_KEEP_BEFORE, [(key, key, key, text) for key, text in new])
+            db.executemany("DELETE FROM before WHERE key = ?", settled)
+            db.executemany("DELETE FROM rejected WHERE key = ?", [(key,) for key, _, _ in refused])
+            db.executemany("INSERT INTO rejected VALUES (?, ?, ?)", [row for row in refused if row[1] is not None])
             db.executemany("DELETE FROM accepted WHERE key = ?", [(key,) for key, _, text in rows if text is None])
             db.executemany(_PUT_OBJECT, [row for row in rows if row[2] is not None])
             db.executemany("DELETE FROM facts WHERE kind = ? AND name = ?", [f[:2] for f in learned if f[2] is None])
@@ -138,12 +182,29 @@ _PUT_FACT: Final = """
 INSERT INTO facts (kind, name, text) VALUES (?, ?, ?)
 ON CONFLICT (kind, name) DO UPDATE SET text = excluded.text WHERE text IS NOT excluded.text
 """
+# What was confirmed before a version that is not: nothing where there was nothing. Not noted where it is that very
+# version, nor where it is noted already.
+_KEEP_BEFORE: Final = """
+INSERT OR IGNORE INTO before (key, document)
+SELECT ?, (SELECT document FROM accepted WHERE key = ?)
+WHERE NOT EXISTS (SELECT 1 FROM accepted WHERE key = ? AND document IS ?)
+"""
+_GET_CONFIRMED: Final = """
+SELECT document FROM (
+    SELECT 0 AS place, document FROM before WHERE key = ? UNION ALL SELECT 1, document FROM accepted WHERE key = ?
+) ORDER BY place LIMIT 1
+"""
+_ADD: Final = """
+CREATE TABLE IF NOT EXISTS before (key TEXT PRIMARY KEY, document TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rejected (key TEXT PRIMARY KEY, version TEXT NOT NULL, message TEXT NOT NULL) WITHOUT ROWID;
+"""
 _CREATE: Final = f"""
 DROP TABLE IF EXISTS accepted;
 DROP TABLE IF EXISTS facts;
 CREATE TABLE accepted (key TEXT PRIMARY KEY, file TEXT NOT NULL, document TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX accepted_by_file ON accepted (file);
 CREATE TABLE facts (kind TEXT, name TEXT, text TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+{_ADD}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_SCHEMA};
 """
@@ -158,8 +219,10 @@ def _open(path: Path) -> sqlite3.Connection:
         application, schema = (
             db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )
-        if (application, schema) == (0, 0) or (application == _APPLICATION_ID and schema < _SCHEMA):
+        if (application, schema) == (0, 0):
             db.executescript(_CREATE)
+        elif application == _APPLICATION_ID and schema < _SCHEMA:
+            db.executescript(f"{_ADD} PRAGMA user_version = {_SCHEMA};")
         elif (application, schema) != (_APPLICATION_ID, _SCHEMA):
             raise sqlite3.DatabaseError("written by something else, or by a later version")
     except BaseException:

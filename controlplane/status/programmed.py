@@ -61,7 +61,7 @@ def unaccepted(key: ObjectKey, said: Iterable[Condition]) -> Condition | None:
 def _verdict(mine: Census, nacks: list[Nack], hindrance: Condition | None, patience_s: float) -> Condition:
     refused = next((nack for nack in nacks if nack.type_url in mine.rejected), None)
     if refused is not None:
-        made_from = f" (made from {', '.join(refused.origins)})" if refused.origins else ""
+        made_from = f" (made from {refused.made_from})" if refused.origins else ""
         message = f"Envoy rejected {', '.join(refused.names)}{made_from}: {refused.message}"
         return false("Programmed", "Invalid", message)
     if hindrance is not None:

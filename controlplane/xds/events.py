@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from controlplane.xds.diff import Diff
 from controlplane.xds.resources import Snapshot
 
 Protocol = Literal["delta", "sotw"]
+
+_MANY: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,12 @@ class Nack:
     message: str
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     had: bool = True  # whether the client had something before its stream began
+
+    @property
+    def made_from(self) -> str:
+        """The objects that the culprits were made from, in words: not all of them, where they are many."""
+        more = len(self.origins) - _MANY
+        return ", ".join(self.origins[:_MANY]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

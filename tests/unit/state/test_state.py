@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from controlplane.api.load import load
 from controlplane.api.meta import ObjectKey
-from controlplane.state import Fact, Kept, State
+from controlplane.state import Fact, Kept, Rejected, State
 from tests.support import manifests as m
 from tests.support.certificates import Authority
 
@@ -146,4 +147,67 @@ def test_a_write_that_fails_harms_nobody(path: Path, caplog: pytest.LogCaptureFi
     other.close()
     state.save([kept(ROUTE)])
     assert state.keys() == {kept(ROUTE).key}
+    state.close()
+
+
+def edited(document: dict[str, Any], path: str) -> dict[str, Any]:
+    return {**document, "spec": {**document["spec"], "rules": [m.rule(path, "one")]}}
+
+
+def test_what_envoys_had_confirmed_is_known_until_they_confirm_another_version(path: Path) -> None:
+    state = State(path)
+    first, second, third = (kept(edited(ROUTE, each)) for each in ("/1", "/2", "/3"))
+    assert first.object is not None
+    state.save([first])
+    for each in (second, third):
+        state.save([replace(each, confirmed=False)])
+        state.close()
+        state = State(path)
+        assert each.object is not None
+        assert state.confirmed({each.key: each.object}) == {each.key: first.object}
+        assert state.recall([each.key]) == {each.key: each.object}
+    state.save([third])
+    assert state.confirmed({first.key: first.object}) == {third.key: third.object}
+    state.close()
+
+
+def test_what_is_new_and_not_confirmed_has_nothing_before_it(path: Path) -> None:
+    state = State(path)
+    first, second = (kept(edited(ROUTE, each)) for each in ("/1", "/2"))
+    assert second.object is not None
+    state.save([replace(first, confirmed=False)])
+    state.save([replace(second, confirmed=False)])
+    assert state.confirmed({second.key: second.object}) == {}
+    state.save([Kept(first.key, None)])
+    state.save([second])
+    assert state.confirmed({second.key: second.object})[second.key] is second.object
+    state.close()
+
+
+def test_what_envoys_reject_is_remembered_until_it_is_forgotten_but_of_secrets(
+    path: Path, authority: Authority
+) -> None:
+    state = State(path)
+    route, secret = kept(ROUTE), kept(authority.leaf("a.example.com").secret("demo", "tls"))
+    state.save([], rejected=[Rejected(route.key, "abc", "no"), Rejected(secret.key, "def", "neither")])
+    state.save([], rejected=[Rejected(route.key, "abd", "no more")])
+    state.close()
+    state = State(path)
+    assert state.rejected() == [Rejected(route.key, "abd", "no more")]
+    state.save([], rejected=[Rejected(route.key, None)])
+    assert state.rejected() == []
+    state.close()
+
+
+def test_a_file_of_the_version_before_keeps_what_it_has(path: Path) -> None:
+    state = State(path)
+    route = kept(ROUTE)
+    state.save([route])
+    state.close()
+    db = sqlite3.connect(path)
+    db.executescript("DROP TABLE before; DROP TABLE rejected; PRAGMA user_version = 1;")
+    db.close()
+    state = State(path)
+    assert state.recall([route.key]) == {route.key: route.object}
+    assert state.rejected() == []
     state.close()

@@ -1,0 +1,101 @@
+"""One search as it goes on at Envoys: which versions are suspected, what was before them, what is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from controlplane.api.meta import ObjectKey, Resource
+from controlplane.engine import Step
+from controlplane.pipeline.objects import Verdict
+from controlplane.quarantine.evidence import Evidence
+from controlplane.quarantine.search import Search
+from controlplane.quarantine.suspicion import exposed, is_guard, is_route, may_wait
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A version that is in force, and what was confirmed before it (None: nothing)."""
+
+    object: Resource
+    before: Resource | None
+
+
+@dataclass(slots=True)
+class Hunt:
+    """`in_force` are the suspects that the engine has in force; the others stand back, as does what comes meanwhile."""
+
+    suspects: dict[ObjectKey, Suspect]
+    search: Search[ObjectKey]
+    evidence: Evidence
+    started_at: float
+    in_force: frozenset[ObjectKey]
+    newcomers: dict[ObjectKey, None] = field(default_factory=dict[ObjectKey, None])
+    rounds: int = 0
+    unconfirmed_routes: Callable[[], Iterable[ObjectKey]] = tuple
+    _routes: frozenset[ObjectKey] | None = None
+
+    def judge(self, key: ObjectKey, object_: Resource, accepted: Resource | None) -> Verdict | None:
+        """Returns whether a version of an object may be in force at the moment."""
+        suspect = self.suspects.get(key)
+        if suspect is not None and suspect.object == object_:
+            if key in self.in_force:
+                return None
+            message = self.search.convicted.get(key)
+            return Verdict(message) if message is not None else self._held(key, object_, accepted)
+        if object_ == accepted or not may_wait(key):
+            return None
+        self.newcomers[key] = None
+        return self._held(key, object_, accepted)
+
+    def next_trial(self) -> tuple[set[ObjectKey], dict[ObjectKey, Resource | None]]:
+        """Moves to the trial that the search asks for; returns whom that concerns, and what stands in for whom."""
+        wanted = self.search.trial
+        moved = set(wanted ^ self.in_force)
+        standing = {key: self.suspects[key].before for key in self.in_force - wanted if key in self.suspects}
+        self.in_force = wanted
+        self._routes = None
+        # Whether a guard that stands back leaves something open depends on what is in force without it.
+        held = (key for key in (*self.suspects, *self.newcomers) if is_guard(key) and key not in wanted)
+        return moved | set(held), standing
+
+    def leave(self, key: ObjectKey) -> bool:
+        """Takes in that a suspected version is not the newest any more; returns whether a trial changes by that."""
+        if self.suspects.pop(key, None) is None:
+            return False
+        self.search.leave(key)
+        return True
+
+    def join(self, suspects: Mapping[ObjectKey, Suspect], message: str) -> None:
+        """Takes in more suspects, that have been in force in every trial."""
+        more = {key: each for key, each in suspects.items() if key not in self.suspects}
+        self.suspects |= more
+        self.in_force |= more.keys()
+        self.search.join(more, message)
+
+    def _held(self, key: ObjectKey, object_: Resource, accepted: Resource | None) -> Verdict:
+        if not is_guard(key) or accepted is not None:
+            return Verdict()
+        return Verdict(absent=not exposed(object_, self._open_routes()))
+
+    def _open_routes(self) -> frozenset[ObjectKey]:
+        """Returns the routes in force that are new, or changed, and so may count on a guard that came with them."""
+        if self._routes is None:
+            found = (key for key in self.unconfirmed_routes() if key not in self.suspects or key in self.in_force)
+            self._routes = frozenset(key for key in (*found, *self.in_force) if is_route(key))
+        return self._routes
+
+
+def joined(first: Step | None, second: Step) -> Step:
+    """Returns two steps as one, to be published at once."""
+    if first is None:
+        return second
+    return replace(
+        second,
+        snapshots={**first.snapshots, **second.snapshots},
+        statuses={**first.statuses, **second.statuses},
+        changed=tuple(dict.fromkeys((*first.changed, *second.changed))),
+        duration_s=first.duration_s + second.duration_s,
+        accepted=tuple(dict.fromkeys((*first.accepted, *second.accepted))),
+        superseded={**second.superseded, **first.superseded},
+    )

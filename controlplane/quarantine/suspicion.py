@@ -1,0 +1,135 @@
+"""Who is to be suspected, and how much: what can be kept out of force, what is risky, whom a message speaks of."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
+
+from controlplane.api.meta import DISCOVERY_GROUP, GATEWAY_GROUP, ObjectKey, Resource
+from controlplane.compile.targets import of_spec
+
+Look = Callable[[ObjectKey], Resource | None]
+"""Returns the newest version of an object."""
+
+_GUARDS: Final = "SecurityPolicy"
+_ROUTES: Final = frozenset({"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"})
+_POLICIES: Final = frozenset(
+    {
+        "BackendTLSPolicy",
+        "BackendTrafficPolicy",
+        "ClientTrafficPolicy",
+        "EnvoyExtensionPolicy",
+        "EnvoyPatchPolicy",
+        "ExtensionPolicy",
+        "PatchPolicy",
+        _GUARDS,
+    }
+)
+_PATCHES: Final = frozenset({"EnvoyExtensionPolicy", "EnvoyPatchPolicy", "ExtensionPolicy", "PatchPolicy"})
+_DETACHED: Final = frozenset({*_ROUTES, *_POLICIES, "Backend", "HTTPRouteFilter"})
+# Without these, Envoys would be stopped, or be told to drop everything; with an older version they go on.
+_ROOTS: Final = frozenset({"ConfigMap", "Gateway", "ListenerSet", "ProxyConfig", "EnvoyProxy", "Secret", "Service"})
+
+_QUOTED: Final = re.compile(r"'([^']{1,512})'|\"([^\"]{1,512})\"")
+_WORD: Final = re.compile(r"[^\s'\",;()]{3,512}")
+_HOLDERS: Final = 3
+_TOKENS: Final = 64
+
+
+def may_be_held(key: ObjectKey, *, has_before: bool) -> bool:
+    """Says whether an object can be kept out of force; of some kinds only where an older version stands in."""
+    if key.kind in _DETACHED or (key.group == DISCOVERY_GROUP and has_before):
+        return True
+    return key.kind in _ROOTS and has_before
+
+
+def may_wait(key: ObjectKey) -> bool:
+    """Says whether a change may wait until others are judged: revocations and endpoints may not."""
+    return key.kind in _DETACHED
+
+
+def is_guard(key: ObjectKey) -> bool:
+    """Says whether requests must not be let through for want of this object."""
+    return key.kind == _GUARDS
+
+
+def is_route(key: ObjectKey) -> bool:
+    """Says whether an object is a route."""
+    return key.group == GATEWAY_GROUP and key.kind in _ROUTES
+
+
+def is_risky(key: ObjectKey, object_: Resource | None) -> bool:
+    """Says whether an object holds what Envoy is more likely to refuse than other things: see `in_order`."""
+    if key.kind in _POLICIES or key.kind in ("ClientTrafficPolicy", "HTTPRouteFilter"):
+        return True
+    return object_ is not None and "RegularExpression" in _text(object_)
+
+
+def in_order(keys: Iterable[ObjectKey], look: Look) -> list[ObjectKey]:
+    """Returns suspects, the most trustworthy first; guards go before routes of equal risk, which they may guard."""
+    return sorted(keys, key=lambda key: (_risk(key, look(key)), not is_guard(key), key))
+
+
+def _risk(key: ObjectKey, object_: Resource | None) -> int:
+    if key.kind in _PATCHES:
+        return 2
+    return int(is_risky(key, object_) and not is_guard(key))
+
+
+class Texts:
+    """What objects say, as JSON; each is written down once."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self._known: dict[ObjectKey, str] = {}
+
+    def of(self, key: ObjectKey) -> str:
+        """Returns what an object says."""
+        found = self._known.get(key)
+        if found is None:
+            object_ = self._look(key)
+            found = self._known[key] = _text(object_) if object_ is not None else ""
+        return found
+
+
+def named(keys: Collection[ObjectKey], message: str, text: Callable[[ObjectKey], str]) -> Collection[ObjectKey]:
+    """Returns those of the objects that a message of Envoy's speaks of: who alone, or nearly, has what it quotes."""
+    best: list[ObjectKey] = []
+    for token in _tokens(message):
+        holders = [key for key in keys if token in text(key)]
+        if 0 < len(holders) <= _HOLDERS and (not best or len(holders) < len(best)):
+            best = holders
+        if len(best) == 1:
+            break
+    return best
+
+
+def exposed(guard: Resource | None, in_force: Collection[ObjectKey]) -> bool:
+    """Says whether something of what is in force might be guarded by a policy alone that is not."""
+    spec = getattr(guard, "spec", None)
+    if guard is None or spec is None:
+        return True
+    targets = of_spec(spec, guard.metadata.namespace)
+    if targets.selectors or any(not is_route(each.key) for each in targets.named):
+        return bool(in_force)
+    return any(each.key in in_force for each in targets.named)
+
+
+def _tokens(message: str) -> Sequence[str]:
+    """Returns what a message quotes, as JSON would have it, the longest first; then its words."""
+    quoted = [one or other for one, other in _QUOTED.findall(message)]
+    words = [word.strip(".:") for word in _WORD.findall(message)]
+    found = [*sorted(quoted, key=len, reverse=True), *sorted(words, key=len, reverse=True)]
+    telling = dict.fromkeys(each for each in found if len(each) > 2)
+    return [json.dumps(each, ensure_ascii=False)[1:-1] for each in list(telling)[:_TOKENS]]
+
+
+def _text(object_: Resource) -> str:
+    if object_.kind == "Secret":
+        return object_.metadata.name
+    try:
+        return object_.model_dump_json(by_alias=True, exclude_unset=True)
+    except ValueError:
+        return object_.metadata.name  # Bytes that are no text.

@@ -1,0 +1,240 @@
+"""What Envoy rejects is kept out, everything else is delivered, whatever comes in whichever order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.xds.resources import ROUTE
+from tests.unit.quarantine.world import BASE, Mark, World, document, marks
+
+ROUTES = range(6)
+KINDS = ["good", "good", "bad"]
+
+
+def key(number: int) -> ObjectKey:
+    return ObjectKey(GATEWAY_GROUP, "HTTPRoute", "demo", f"r{number}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    """Rejections are a part of these tests, by the thousand."""
+    logger = logging.getLogger("controlplane")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
+
+
+def world(*first: Mark, **options: object) -> World:
+    made = World(**options)  # type: ignore[arg-type]
+    made.apply([*BASE, *map(document, first)])
+    made.connect()
+    made.settle()
+    return made
+
+
+Batch = tuple[list[tuple[int, str]], int]
+BATCHES = st.lists(
+    st.tuples(
+        st.lists(
+            st.tuples(st.sampled_from(ROUTES), st.sampled_from([*KINDS, "gone"])), max_size=6, unique_by=lambda e: e[0]
+        ),
+        st.integers(0, 60),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    first=st.lists(st.sampled_from(KINDS), min_size=1, max_size=6),
+    batches=BATCHES,
+    telling=st.booleans(),
+    envoys=st.integers(1, 2),
+    waits=st.booleans(),
+)
+def test_exactly_what_is_bad_is_kept_out_and_everybody_converges(
+    first: list[str], batches: list[Batch], telling: bool, envoys: int, waits: bool
+) -> None:
+    newest: dict[int, Mark] = {number: (number, 0, kind) for number, kind in enumerate(first)}
+    lives: dict[int, set[Mark]] = {number: {mark} for number, mark in newest.items()}
+    scene = World(telling=telling, envoys=envoys)
+    scene.apply([*BASE, *map(document, newest.values())])
+    scene.connect()
+    if waits:
+        scene.settle()
+    for version, (edits, moves) in enumerate(batches, 1):
+        gone = [number for number, kind in edits if kind == "gone"]
+        changed = {number: (number, version, kind) for number, kind in edits if kind != "gone"}
+        for number in gone:
+            newest.pop(number, None)
+            lives.pop(number, None)
+        newest |= changed
+        for number, mark in changed.items():
+            lives.setdefault(number, set()).add(mark)
+        scene.apply([document(mark) for mark in changed.values()], [key(number) for number in gone])
+        scene.move(moves)
+    scene.settle()
+    assert scene.quarantined == {f"r{number}" for number, mark in newest.items() if mark[2] == "bad"}
+    for envoy in scene.clients:
+        in_force = envoy.in_force
+        assert {mark for mark in newest.values() if mark[2] == "good"} <= in_force
+        for mark in in_force:
+            assert mark[2] == "good"
+            assert mark in lives[mark[0]], "what was deleted came back"
+        served = scene.served().of_type(ROUTE)
+        assert {n: r.version for n, r in envoy.held[ROUTE].items()} == {n: r.version for n, r in served.items()}
+    assert scene.quarantine.settled_all
+
+
+@settings(max_examples=100, deadline=None)
+@given(bad=st.sets(st.sampled_from(range(20)), max_size=4), telling=st.booleans())
+def test_what_was_good_is_in_force_all_the_while(bad: set[int], telling: bool) -> None:
+    scene = world(*((number, 0, "good") for number in range(20)), telling=telling)
+    envoy = scene.clients[0]
+    envoy.history.clear()
+    scene.apply([document((number, 1, "bad" if number in bad else "good")) for number in range(20)])
+    scene.settle()
+    for state in envoy.history:
+        assert {number for number, _, _ in state} == set(range(20))
+        assert all(kind == "good" for _, _, kind in state)
+    assert envoy.in_force == {(number, int(number not in bad), "good") for number in range(20)}
+
+
+def test_of_many_that_are_new_the_good_ones_are_served() -> None:
+    scene = world((0, 0, "good"), (1, 0, "good"))
+    scene.apply([document((number, 0, "bad" if number == 7 else "good")) for number in range(2, 12)])
+    scene.settle()
+    assert scene.quarantined == {"r7"}
+    assert {number for number, _, _ in scene.clients[0].in_force} == set(range(12)) - {7}
+    assert "rejected by Envoy: something is wrong; nothing is in force in its place" in scene.said("r7")
+
+
+def test_one_that_is_named_is_found_at_once() -> None:
+    scene = world((0, 0, "good"), telling=True)
+    scene.apply([document((number, 0, "bad" if number == 7 else "good")) for number in range(1, 12)])
+    scene.settle()
+    assert scene.quarantined == {"r7"}
+    assert scene.clients[0].rejections == 1
+
+
+def test_the_last_good_version_stands_in_until_the_route_is_mended() -> None:
+    scene = world((0, 0, "good"), (1, 0, "good"))
+    scene.apply([document((1, 1, "bad"))])
+    scene.settle()
+    assert scene.clients[0].in_force == {(0, 0, "good"), (1, 0, "good")}
+    assert "rejected by Envoy: something is wrong; the last good version stays in force" in scene.said("r1")
+    scene.apply([document((1, 2, "good"))])
+    scene.settle()
+    assert scene.clients[0].in_force == {(0, 0, "good"), (1, 2, "good")}
+    assert scene.quarantined == set()
+    assert "rejected" not in scene.said("r1")
+
+
+def test_a_bad_version_after_another_leaves_the_last_good_one_in_force() -> None:
+    scene = world((0, 0, "good"), (1, 0, "good"))
+    for version in range(1, 4):
+        scene.apply([document((1, version, "bad"))])
+        scene.settle()
+        assert scene.clients[0].in_force == {(0, 0, "good"), (1, 0, "good")}
+    assert scene.quarantined == {"r1"}
+
+
+def test_a_route_that_is_deleted_leaves_quarantine() -> None:
+    scene = world((0, 0, "good"), (1, 0, "bad"))
+    assert scene.quarantined == {"r1"}
+    scene.apply([], [key(1)])
+    scene.settle()
+    assert scene.quarantined == set()
+
+
+def test_touching_an_object_has_it_tried_again() -> None:
+    scene = world((0, 0, "good"), (1, 0, "bad"))
+    before = scene.clients[0].rejections
+    again = document((1, 0, "bad"))
+    scene.apply([again])
+    scene.settle()
+    assert scene.clients[0].rejections == before
+    scene.apply([{**again, "metadata": {**again["metadata"], "annotations": {"try": "again"}}}])
+    scene.settle()
+    assert scene.clients[0].rejections > before
+    assert scene.quarantined == {"r1"}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_of_two_that_are_bad_only_together_one_is_kept_out(together: bool) -> None:
+    scene = world((0, 0, "good"))
+    if together:
+        scene.apply([document((1, 0, "one")), document((2, 0, "other")), document((3, 0, "good"))])
+    else:
+        scene.apply([document((1, 0, "one")), document((3, 0, "good"))])
+        scene.settle()
+        scene.apply([document((2, 0, "other"))])
+    scene.settle()
+    assert scene.quarantined == {"r2"}
+    assert {number for number, _, _ in scene.clients[0].in_force} == {0, 1, 3}
+
+
+def test_a_cold_start_leaves_out_what_is_bad() -> None:
+    scene = World()
+    scene.connect()
+    scene.apply([*BASE, *(document((number, 0, "bad" if number in (3, 11) else "good")) for number in range(30))])
+    scene.settle()
+    assert scene.quarantined == {"r3", "r11"}
+    assert {number for number, _, _ in scene.clients[0].in_force} == set(range(30)) - {3, 11}
+
+
+@pytest.mark.parametrize("telling", [True, False])
+def test_envoys_that_outlived_a_control_plane_without_memory_lose_nothing_to_a_search(telling: bool) -> None:
+    scene = world(*((number, 0, "good") for number in range(30)), telling=telling)
+    envoy = scene.clients[0]
+    scene.start()
+    envoy.history.clear()
+    scene.connect()
+    scene.apply([*BASE, *(document((number, 1, "bad" if number == 3 else "good")) for number in range(30))])
+    scene.settle()
+    for state in envoy.history:
+        assert {number for number, _, _ in state} >= set(range(30)) - {3}
+    # Who is at fault is not known by itself: then they keep what they have.
+    assert scene.quarantined == ({"r3"} if telling else set())
+    assert {version for number, version, _ in envoy.in_force if number != 3} == {1 if telling else 0}
+
+
+def test_an_envoy_that_answers_no_more_ends_the_search() -> None:
+    scene = world((0, 0, "good"))
+    scene.apply([document((number, 0, "bad" if number == 3 else "good")) for number in range(1, 6)])
+    for _ in range(500):
+        if scene.quarantine.searching:
+            break
+        scene.move(1)
+    scene.clients[0].deaf = True
+    scene.settle()
+    assert not scene.quarantine.searching
+    assert scene.quarantined
+    scene.clients[0].deaf = False
+    scene.settle()
+    scene.clock.now += 100.0
+    scene.quarantine.age()
+    scene.settle()
+    assert scene.quarantined == {"r3"}
+    assert {number for number, _, _ in scene.clients[0].in_force} == {0, 1, 2, 4, 5}
+
+
+def test_what_no_object_explains_is_left_as_it_is() -> None:
+    scene = world((0, 0, "one"))
+    resource = scene.served().of_type(ROUTE)["demo/edge/80"]
+    assert marks(resource) == {(0, 0, "one")}
+    scene.clients.append(type(scene.clients[0])("picky", scene.cache))
+    picky = scene.clients[-1]
+    picky.cache = scene.cache
+    picky.connect()
+    scene.settle()
+    scene.apply([document((1, 0, "good"))])
+    scene.settle()
+    assert scene.quarantined == set()
