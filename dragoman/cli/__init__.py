@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -15,9 +16,14 @@ from dragoman.cli.early import begin_reading
 
 __all__ = ["main"]
 
+# What they build lives until they end, or until they are ready and say otherwise (serve, up).
+_WITHOUT_COLLECTOR = ("up", "serve", "validate", "translate", "explain", "diff")
+
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
+    if sys.argv[1:] and sys.argv[1] in _WITHOUT_COLLECTOR:
+        gc.disable()
     begun = begin_reading(sys.argv[1:], os.environ)
     from dragoman.cli.app import run
 
