@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support import manifests as m
 from tests.support.ports import free_port
-from tests.support.storm.judge import BROKEN, Ask, Target
+from tests.support.storm.judge import BROKEN, REFUSED, Ask, Target
 from tests.support.storm.world import Manifest, World, rule
 
 
@@ -43,7 +43,7 @@ class GatewayEditor:
         names = ("vip", "tls")
         self.listeners = [
             _listening(
-                "port", {"port": port, "protocol": "HTTP"}, Ask("/port", "port.storm.example", port=port), BROKEN
+                "port", {"port": port, "protocol": "HTTP"}, Ask("/port", "port.storm.example", port=port), REFUSED
             ),
             _listening("vip", {"port": world.http, "protocol": "HTTP", "hostname": "vip.storm.example"}, None, "404"),
             _listening(
@@ -101,7 +101,8 @@ class GatewayEditor:
 def _listening(name: str, spec: Mapping[str, Any], ask: Ask | None, absent: str) -> Listening:
     ask = ask or Ask(f"/{name}", f"{name}.storm.example")
     door = "https" if spec["protocol"] == "HTTPS" else "http"
-    # Of a listener with a name in TLS the chain goes first, then what the other says of its host: not here (421).
-    between = frozenset({"421"}) if door == "https" else frozenset[str]()
+    # A connection that nobody has accepted yet goes with the listener; of one with a name in TLS the chain goes first,
+    # then what the other says of its host: not here (421).
+    between = {REFUSED: frozenset({BROKEN})}.get(absent, frozenset({"421"}) if door == "https" else frozenset[str]())
     target = Target(ask, frozenset({absent}), doors=(door,), between=between)
     return Listening(name, {"name": name, **spec}, target, "200 b1", absent)

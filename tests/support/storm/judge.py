@@ -13,7 +13,9 @@ Door = Literal["http", "https"]
 """By which listener a request comes in."""
 
 BROKEN: Final = "broken"
-"""The answer of a connection that was cut, refused, or silent for too long."""
+"""The answer of a connection that was cut, or silent for too long."""
+REFUSED: Final = "refused"
+"""The answer where nobody listens."""
 _REMEMBERED: Final = 16
 
 

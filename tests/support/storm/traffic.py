@@ -14,7 +14,7 @@ from typing import Final
 from tests.support.storm.doors import Doors, Protocol, answer_of
 from tests.support.storm.envoys import Envoys
 from tests.support.storm.events import Ring
-from tests.support.storm.judge import BROKEN, Ask, Door, Heard, Target
+from tests.support.storm.judge import BROKEN, REFUSED, Ask, Door, Heard, Target
 from tests.support.storm.lines import Line
 
 # Door, protocol, over a new connection; in turns. A handshake of TLS costs as much as many requests.
@@ -184,8 +184,8 @@ class Traffic:
         while missing:
             heard = await self._ask(target, target.doors[0], "HTTP/1.1", None)
             if heard.answer in target.proof:
-                if heard.answer == BROKEN:
-                    return  # Nobody listens there any more.
+                if heard.answer == REFUSED:
+                    return
                 missing.discard(heard.envoy)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{target.name} of {missing} still says {heard}, not {set(target.proof)}")
@@ -281,6 +281,8 @@ class Traffic:
             answer = answer_of(ask, reply)
             if reply.status != 200:
                 detail = reply.body[:160].decode("utf-8", "replace")
+        except ConnectionRefusedError:
+            answer = REFUSED
         except (OSError, TimeoutError, ValueError) as fault:
             answer, detail = BROKEN, f"{type(fault).__name__}: {fault}"
         came_at = time.monotonic()
