@@ -37,6 +37,9 @@ _log = logging.getLogger(__name__)
 
 # While modules are loaded on a thread, the event loop is to get the interpreter as soon as it has something to do.
 _SWITCH_INTERVAL_S = 0.0005
+_COME_WITHIN_S = 0.05
+_ASK_MORE_WITHIN_S = 0.01
+_WAITING_WITHIN_S = 0.3
 
 
 def run(settings: ServeSettings, begun: Reading | None) -> None:
@@ -78,6 +81,7 @@ async def _serve(settings: ServeSettings, begun: Reading | None) -> None:
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         serving.front = await _front(settings, serving.registry, stack)
+        await _serve_those_who_wait(serving)
         health = await _say(serving, stack)
         await _load(serving, stack, begun)
         if not await _begun(serving, stack):
@@ -114,6 +118,18 @@ async def _front(settings: ServeSettings, registry: CollectorRegistry, stack: As
     if not front.kept.snapshots and not settings.config.is_dir():
         raise CommandError(f"{settings.config} is not a folder, and nothing was kept of it")
     return front
+
+
+async def _serve_those_who_wait(serving: _Serving) -> None:
+    """Leaves clients that come at once the interpreter to themselves, for a moment: what loads would slow them down."""
+    if serving.front is None or not serving.serves_kept:
+        return
+    cache, loop = serving.front.cache, asyncio.get_running_loop()
+    latest = loop.time() + _WAITING_WITHIN_S
+    await asyncio.sleep(_COME_WITHIN_S)
+    while loop.time() < latest and not cache.settled():
+        await cache.wait_settled(timeout_s=latest - loop.time())
+        await asyncio.sleep(_ASK_MORE_WITHIN_S)
 
 
 def _key(settings: ServeSettings) -> bytes | None:
