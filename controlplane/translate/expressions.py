@@ -12,43 +12,61 @@ import re
 from functools import lru_cache
 from itertools import groupby
 from string import digits, hexdigits
+from typing import Any, NamedTuple
 
 import re2
 
 # Matches nothing: what is left of a character that may not be there.
-_NOTHING = r"[^\x00-\x{10FFFF}]"
+_NOTHING = r"[^\x00-\xFF]"
 _ANCHORS = {"^": "head", r"\A": "head", "$": "tail", r"\z": "tail"}
 _FLAGS = re.compile(r"\(\?[a-zA-Z-]*\)")
 _NEWLINE = r"\n"
-_BEYOND_ASCII = r"\x{80}-\x{10FFFF}"
+_BEYOND_ASCII = r"\x80-\xFF"
+
+
+class Framed(NamedTuple):
+    """An expression in its frame: what may come before the part that it is for, and after it."""
+
+    before: str
+    core: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.before}(?:{self.core}){self.after}"
+
+
+_AFTER_PATH = r"(?:\?\C*)?"
+_AFTER_PARAMETER = r"(?:&\C*)?"
 
 
 @lru_cache(maxsize=65536)
-def on_path(pattern: str) -> str | None:
+def on_path(pattern: str) -> Framed | None:
     """Returns an expression that holds for a path, with a query or without, where `pattern` holds for the path alone;
     None where that cannot be said."""
     held = without(pattern, "?")
-    return None if held is None else rf"(?:{held})(?:\?\C*)?"
+    return None if held is None else Framed("", held, _AFTER_PATH)
 
 
 @lru_cache(maxsize=65536)
-def on_query(name: str, value: str, *, regex: bool) -> str | None:
+def on_query(name: str, value: str, *, regex: bool) -> Framed | None:
     """Returns an expression that holds for a `:path` whose first query parameter of this name has this value, as
     Envoy reads it (raw, nothing decoded); None where that cannot be said."""
-    if "&" in name or "=" in name:
-        return _NOTHING
-    held = without(value, "&") if regex else _NOTHING if "&" in value else re2.escape(value)
+    before = rf"[^?]*\?(?:{_other_than(name)}&)*{re2.escape(name)}"
+    if "&" in name or "=" in name or (not regex and "&" in value):
+        return Framed("", _NOTHING, "")
+    held = without(value, "&") if regex else re2.escape(value)
     if held is None:
         return None
-    empty = re2.fullmatch(f"(?:{held})", "") is not None
-    wanted = re2.escape(name) + (f"(?:=(?:{held}))?" if empty else f"=(?:{held})")
-    return rf"[^?]*\?(?:{_other_than(name)}&)*{wanted}(?:&\C*)?"
+    # A parameter without a sign of equality has an empty value.
+    or_none = "|" if _takes(f"(?:{held})", "") else ""
+    return Framed(before, f"=(?:{held}){or_none}", _AFTER_PARAMETER)
 
 
 @lru_cache(maxsize=65536)
 def literal_prefix(pattern: str) -> str:
     """Returns what every text that the expression matches as a whole begins with; ASCII alone."""
     try:
+        # Of characters, not of bytes as elsewhere: the upper bound then says more, and what is ASCII is the same.
         least, most = re2.compile(pattern).possiblematchrange(64)
     except re2.error:
         return ""
@@ -63,7 +81,7 @@ def literal_prefix(pattern: str) -> str:
 @lru_cache(maxsize=65536)
 def size(pattern: str) -> int:
     """Returns the number of instructions that RE2 makes of an expression."""
-    return re2.compile(pattern).programsize
+    return _compiled(pattern).programsize
 
 
 @lru_cache(maxsize=65536)
@@ -76,7 +94,7 @@ def without(pattern: str, banned: str) -> str | None:
         found = parser.alternatives(head=True, tail=True)
         if parser.at != len(pattern):
             return None
-        re2.compile(found)
+        _compiled(found)
     except (_NotUnderstoodError, IndexError, ValueError, re2.error):
         return None
     return found
@@ -338,15 +356,21 @@ def _in_class(character: str) -> str:
     return rf"\x{{{ord(character):X}}}" if character in "\\]^-[&~|?" or not character.isprintable() else character
 
 
-def _takes(pattern: str, character: str) -> bool:
-    return re2.fullmatch(pattern, character) is not None
+def _takes(pattern: str, text: str) -> bool:
+    return _compiled(pattern).fullmatch(text.encode()) is not None
 
 
 def _compiles(pattern: str) -> bool:
-    options = re2.Options()
-    options.log_errors = False
     try:
-        re2.compile(pattern, options)
+        _compiled(pattern)
     except re2.error:
         return False
     return True
+
+
+def _compiled(pattern: str) -> Any:
+    """Compiles an expression as Envoy does, which sees bytes."""
+    options = re2.Options()
+    options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1
+    return re2.compile(pattern.encode(), options)

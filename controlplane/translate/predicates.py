@@ -18,6 +18,7 @@ from xds.type.matcher.v3.string_pb2 import StringMatcher
 
 from controlplane.ir import Match, PathMatch, ValueMatch
 from controlplane.translate import expressions
+from controlplane.translate.expressions import Framed
 from controlplane.translate.wire import embed, encode, field_numbers, packed
 
 _Predicate = Matcher.MatcherList.Predicate
@@ -50,22 +51,23 @@ def path_condition(path: PathMatch) -> bytes:
     return _predicate([on_path(path)])
 
 
-def like(source: str, pattern: str) -> bytes:
+def like(source: str, pattern: Framed) -> bytes:
     """Encodes that the whole value of a header, or `:path` with its query string, is like an expression."""
-    return _predicate([_header(source, _regex(pattern))])
+    return _predicate([_header(source, _regex(str(pattern)))])
 
 
-def patterns(match: Match) -> Iterator[tuple[str, str]]:
-    """Yields what has to be like what for a match to hold, as headers and expressions; `:path` first."""
+def need(match: Match) -> tuple[str, Framed] | None:
+    """Returns a header, or `:path`, and what it has to be like for a match to hold: the first that there is."""
     if match.path.kind == "RegularExpression":
-        yield PATH, _held(expressions.on_path(match.path.value))
+        return PATH, _held(expressions.on_path(match.path.value))
     for each in match.query:
-        yield PATH, _held(_of_query(each))
+        return PATH, _held(_of_query(each))
     for each in match.headers:
         # No value of a header has a line break: this makes nothing of the expression but one that others may join.
         pattern = expressions.without(each.value, "\n") if each.regex else None
         if pattern is not None:
-            yield each.name, pattern
+            return each.name, Framed("", pattern, "")
+    return None
 
 
 def exact_values(match: Match) -> dict[str, str]:
@@ -79,7 +81,7 @@ def exact_values(match: Match) -> dict[str, str]:
 def on_path(path: PathMatch) -> Message:
     """Returns the predicate that holds for a path, whatever its query."""
     if path.kind == "RegularExpression":
-        return _header(PATH, _regex(_held(expressions.on_path(path.value))))
+        return _header(PATH, _regex(str(_held(expressions.on_path(path.value)))))
     ends = [StringMatcher(exact=path.value), StringMatcher(prefix=f"{path.value}?")]
     if path.kind == "PathPrefix":
         if path.value == "/":
@@ -101,14 +103,14 @@ def _on_values(match: Match, met: Collection[str]) -> Iterator[Message]:
         if each.regex or each.name not in met:
             yield _header(each.name, _regex(each.value) if each.regex else StringMatcher(exact=each.value))
     for each in match.query:
-        yield _header(PATH, _regex(_held(_of_query(each))))
+        yield _header(PATH, _regex(str(_held(_of_query(each)))))
 
 
-def _of_query(each: ValueMatch) -> str | None:
+def _of_query(each: ValueMatch) -> Framed | None:
     return expressions.on_query(each.name, each.value, regex=each.regex)
 
 
-def _held(pattern: str | None) -> str:
+def _held(pattern: Framed | None) -> Framed:
     if pattern is None:
         raise ValueError("an expression that no predicate can hold")
     return pattern

@@ -76,6 +76,8 @@ def path_map(entries: Iterable[bytes]) -> bytes:
 
 def entry(branches: Sequence[Branch]) -> bytes:
     """Encodes where one path leads to: its routes, of one kind of path match, in the order of precedence."""
+    if len(branches) == 1:
+        return branches[0].alone
     return variants.map_entry(branches[0].match.path.value, variants.then(variants.at_one_path(branches)))
 
 

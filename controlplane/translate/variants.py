@@ -15,6 +15,7 @@ from xds.type.matcher.v3.matcher_pb2 import Matcher
 
 from controlplane.ir import Match
 from controlplane.translate import expressions, predicates
+from controlplane.translate.expressions import Framed
 from controlplane.translate.wire import embed, field_numbers
 
 _MATCHER = field_numbers(Matcher)
@@ -29,27 +30,37 @@ assert _THEN == _VALUE, "what a predicate leads to has to be what a key leads to
 # From here on a map is faster than a list, and asking for several expressions at once than for each.
 _MAP_FROM = 6
 _AT_ONCE = 16
-# What all expressions that are asked for at once may come to: RE2 then needs little memory whatever the request.
-_MOST_INSTRUCTIONS = 8192
+# What expressions that are asked for at once may come to. More would cost some requests, made for it, more than asking
+# for each: those that bring RE2's automaton into a new state with every character.
+_MOST_INSTRUCTIONS = 2048
 # How many groups a route may overtake to join those that ask for the same headers: a bound on the time it takes.
 _OVERTAKEN = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Branch:
-    """A route as it may stand in a tree, under the conditions of its match."""
+    """A route as it may stand in a tree, under the conditions of its match; as what its path leads to, if it is the
+    only one there, it is encoded once."""
 
     match: Match
     conditions: bytes
     then: bytes
+    _alone: bytes | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def alone(self) -> bytes:
+        """The entry of a map that leads to this route alone."""
+        if self._alone is None:
+            self._alone = map_entry(self.match.path.value, then(matcher_list([self.conditions + self.then])))
+        return self._alone
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An encoded entry of a list of matchers; `needs` says by header what that has to be like for it to be of use."""
+    """An encoded entry of a list of matchers; `need` is a header and what that has to be like for it to be of use."""
 
     body: bytes
-    needs: Mapping[str, str]
+    need: tuple[str, Framed] | None = None
 
 
 def at_one_path(branches: Sequence[Branch]) -> bytes:
@@ -62,13 +73,13 @@ def at_one_path(branches: Sequence[Branch]) -> bytes:
 
 def entries(branches: Iterable[Branch]) -> list[Entry]:
     """Returns branches as entries of a list, each under all of its conditions."""
-    return [Entry(each.conditions + each.then, dict(_first_needs(each.match))) for each in branches]
+    return [Entry(each.conditions + each.then, predicates.need(each.match)) for each in branches]
 
 
 def list_of(found: Sequence[Entry]) -> bytes:
     """Encodes a list of matchers in which many expressions are asked for at once before each is."""
     for _ in range(2):
-        found = [entry for run in _runs(found) for entry in _asked_at_once(*run)]
+        found = [each for frame, run in groupby(found, _frame) for each in _asked_at_once(frame, list(run))]
     return matcher_list(each.body for each in found)
 
 
@@ -79,15 +90,13 @@ def matcher_list(bodies: Iterable[bytes]) -> bytes:
 
 def matcher_map(header: str, kind: str, entries: Iterable[bytes]) -> bytes:
     """Encodes a matcher that looks a header up; `kind` is the map's: `prefix_match_map` or `exact_match_map`."""
-    encoded = b"".join(embed(_MAP_ENTRIES, each) for each in entries)
-    return embed(
-        _MATCHER["matcher_tree"], embed(_TREE["input"], predicates.source(header)) + embed(_TREE[kind], encoded)
-    )
+    looked_up = embed(_TREE["input"], predicates.source(header)) + embed(_TREE[kind], b"".join(entries))
+    return embed(_MATCHER["matcher_tree"], looked_up)
 
 
 def map_entry(key: str, then: bytes) -> bytes:
     """Encodes an entry of a map."""
-    return embed(_KEY, key.encode()) + then
+    return embed(_MAP_ENTRIES, embed(_KEY, key.encode()) + then)
 
 
 def then(matcher: bytes) -> bytes:
@@ -128,7 +137,7 @@ def _by_values(branches: Sequence[Branch]) -> bytes:
     for group in _groups(branches):
         distinct = {tuple(values[name] for name in group.names) for values, _ in group.members}
         if group.names and len(distinct) >= _MAP_FROM:
-            found.append(Entry(predicates.ALWAYS + _mapped(group.members, group.names), {}))
+            found.append(Entry(predicates.ALWAYS + _mapped(group.members, group.names)))
         else:
             found += [_entry(branch, met=()) for _, branch in group.members]
     return list_of(found)
@@ -177,34 +186,43 @@ def _found(members: Sequence[tuple[dict[str, str], Branch]], met: tuple[str, ...
 
 def _entry(branch: Branch, *, met: tuple[str, ...]) -> Entry:
     conditions = predicates.further_conditions(branch.match, met=met)
-    return Entry(conditions + branch.then, dict(_first_needs(branch.match)))
+    return Entry(conditions + branch.then, predicates.need(branch.match))
 
 
 # -- by expressions --
 
 
-def _first_needs(match: Match) -> Iterator[tuple[str, str]]:
-    for header, pattern in predicates.patterns(match):
-        yield header, pattern
-        return
+_Frame = tuple[str, str, str]
 
 
-def _runs(found: Sequence[Entry]) -> Iterator[tuple[str | None, list[Entry]]]:
-    """Yields what stands one after the other and is asked of the same header; None: nothing is asked for."""
-    for header, run in groupby(found, lambda each: next(iter(each.needs), None)):
-        yield header, list(run)
+def _frame(entry: Entry) -> _Frame | None:
+    """What entries have to have in common so that one expression asks for any of them."""
+    return None if entry.need is None else (entry.need[0], entry.need[1].before, entry.need[1].after)
 
 
-def _asked_at_once(header: str | None, run: list[Entry]) -> Iterator[Entry]:
-    if header is None or len(run) < _AT_ONCE:
+def _asked_at_once(frame: _Frame | None, run: Sequence[Entry]) -> Iterator[Entry]:
+    """Yields a run as it is or, if it is long, as fewer entries, each with several behind one expression."""
+    if frame is None or len(run) < _AT_ONCE:
         yield from run
         return
-    for start in range(0, len(run), _AT_ONCE):
-        some = run[start : start + _AT_ONCE]
-        wanted = list(dict.fromkeys(each.needs[header] for each in some))
-        if len(some) == 1 or sum(map(expressions.size, wanted)) > _MOST_INSTRUCTIONS:
+    header, before, after = frame
+    for some in _within_bounds(run):
+        if len(some) == 1:
             yield from some
             continue
-        either = "|".join(f"(?:{each})" for each in wanted)
-        body = predicates.like(header, either) + then(matcher_list(each.body for each in some))
-        yield Entry(body, {header: either})
+        wanted = dict.fromkeys(each.need[1].core for each in some if each.need is not None)
+        either = Framed(before, "|".join(f"(?:{each})" for each in wanted), after)
+        yield Entry(predicates.like(header, either) + then(matcher_list(each.body for each in some)), (header, either))
+
+
+def _within_bounds(run: Sequence[Entry]) -> Iterator[list[Entry]]:
+    some: list[Entry] = []
+    instructions = 0
+    for each in run:
+        more = expressions.size(each.need[1].core) if each.need is not None else 0
+        if some and (len(some) == _AT_ONCE or instructions + more > _MOST_INSTRUCTIONS):
+            yield some
+            some, instructions = [], 0
+        some.append(each)
+        instructions += more
+    yield some

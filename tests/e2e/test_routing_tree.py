@@ -3,87 +3,34 @@
 from __future__ import annotations
 
 import random
-import re
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from controlplane import ir
 from controlplane.compile.precedence import match_rank
-from controlplane.translate import routes
+from controlplane.translate import routes, tree
 from controlplane.translate.dump import to_dict
 from controlplane.xds import resources as xds
 from tests.support.envoy import Envoy
 from tests.support.http import Connection
 from tests.support.ports import free_port
+from tests.support.route_sets import Request, any_path, exact_or_prefix, like, one_path, request, stage, winner
 
-SEED = 20261121
-_SETS, _ROUTES, _REQUESTS = 12, 30, 120
-_SEGMENTS = ["a", "ab", "b", "c.d"]
-_METHODS = [None, None, None, "GET", "POST"]
-_VALUES = ["1", "2"]
+_SETS, _ROUTES, _REQUESTS = 6, 25, 100
 
 
-def _path(random_: random.Random, most: int = 3) -> str:
-    return "/" + "/".join(random_.choice(_SEGMENTS) for _ in range(random_.randint(0, most)))
+def _routes(stages: list[list[ir.Match]]) -> list[list[ir.Route]]:
+    """Returns a route for each match, which answers with its place."""
+    return [
+        [_route(match, f"{number}-{index}") for index, match in enumerate(stage)] for number, stage in enumerate(stages)
+    ]
 
 
-def _match(random_: random.Random, kinds: list[str]) -> ir.Match:
-    kind: Any = random_.choice(kinds)
-    value = _path(random_)
-    if kind == "Exact" and random_.random() < 0.2:
-        value = value.rstrip("/") + "/"
-    if kind == "RegularExpression":
-        value = random_.choice(["/a.*", "/[ab]/.*", "[a-z/]*c[.]d", "/ab?/[a-z.]+"])
-    return ir.Match(
-        path=ir.PathMatch(kind, value),
-        method=random_.choice(_METHODS),
-        headers=_values(random_, ["x-one", "x-two"]),
-        query=() if kind == "RegularExpression" else _values(random_, ["p", "q"]),
-    )
-
-
-def _values(random_: random.Random, names: list[str]) -> tuple[ir.ValueMatch, ...]:
-    chosen = [name for name in names if random_.random() < 0.2]
-    values = [("1", False), ("2", False), ("[12]", True)]
-    return tuple(ir.ValueMatch(name, *random_.choice(values)) for name in chosen)
-
-
-def _routes(random_: random.Random, kinds: list[str]) -> list[ir.Route]:
-    found = []
-    for index in range(_ROUTES):
-        match = _match(random_, kinds)
-        rule = ir.Rule(f"rule-{index}", (match,), ir.Respond(200, f"rule-{index}"))
-        found.append(ir.Route(rule.name, match, rule, ir.Policies(), ""))
-    return sorted(found, key=lambda route: match_rank(route.match))
-
-
-def _expected(candidates: list[ir.Route], method: str, target: str, headers: dict[str, str]) -> str | None:
-    """The rules of Gateway API, spelled out for one request."""
-    url = urlsplit(target)
-    query = dict(parse_qsl(url.query, keep_blank_values=True))
-    for route in candidates:
-        path, value = route.match.path, route.match.path.value
-        fits = {
-            "Exact": url.path == value,
-            "PathPrefix": value == "/" or url.path == value or url.path.startswith(f"{value}/"),
-            "RegularExpression": path.kind == "RegularExpression" and re.fullmatch(value, url.path) is not None,
-        }[path.kind]
-        if (
-            fits
-            and route.match.method in (None, method)
-            and all(_holds(each, headers.get(each.name)) for each in route.match.headers)
-            and all(_holds(each, query.get(each.name)) for each in route.match.query)
-        ):
-            return route.name
-    return None
-
-
-def _holds(want: ir.ValueMatch, value: str | None) -> bool:
-    if value is None:
-        return False
-    return re.fullmatch(want.value, value) is not None if want.regex else want.value == value
+def _route(match: ir.Match, name: str) -> ir.Route:
+    rule = ir.Rule(name, (match,), ir.Respond(200, name))
+    return ir.Route(name, match, rule, ir.Policies(), "")
 
 
 def _bootstrap(port: int, hosts: list[bytes]) -> dict[str, Any]:
@@ -108,32 +55,59 @@ def _bootstrap(port: int, hosts: list[bytes]) -> dict[str, Any]:
     return {"staticResources": {"listeners": [listener]}}
 
 
-@pytest.mark.parametrize(
-    "kinds", [["Exact", "PathPrefix", "PathPrefix"], ["Exact", "PathPrefix", "PathPrefix", "RegularExpression"]]
-)
-async def test_tree_and_list_route_every_request_alike(kinds: list[str]) -> None:
-    random_ = random.Random(SEED)
-    sets = [(_routes(random_, kinds), _routes(random_, kinds)) for _ in range(_SETS)]
-    hosts: list[bytes] = []
-    for index, (near, far) in enumerate(sets):
-        listed = [routes.route(each, port=80, https=False) for each in [*near, *far]]
-        hosts.append(routes.virtual_host(f"list-{index}.example.com", listed))
-        stages = [[routes.branch(each, port=80, https=False) for each in stage] for stage in (near, far)]
-        hosts.append(routes.virtual_host_of_tree(f"tree-{index}.example.com", stages))
+def _hosts(name: str, stages: list[list[ir.Route]]) -> list[bytes]:
+    """Encodes the same routes for two hosts, as a list and as a tree."""
+    listed = [routes.route(each, port=80, https=False) for stage in stages for each in stage]
+    branches = [[routes.branch(each, port=80, https=False) for each in stage] for stage in stages]
+    return [
+        routes.virtual_host(f"list-{name}.example.com", listed),
+        routes.virtual_host_of_tree(f"tree-{name}.example.com", branches),
+    ]
+
+
+@pytest.mark.parametrize("paths", [exact_or_prefix, any_path, like, one_path])
+async def test_tree_and_list_route_every_request_alike(paths: Callable[[random.Random], ir.PathMatch]) -> None:
+    random_ = random.Random(f"{paths.__name__} in Envoy")
+    sets = [[stage(random_, _ROUTES, paths, tree.suits) for _ in range(2)] for _ in range(_SETS)]
+    hosts = [host for index, stages in enumerate(sets) for host in _hosts(str(index), _routes(stages))]
     port = free_port()
     answered = 0
     async with Envoy(_bootstrap(port, hosts)), await Connection.to(port) as client:
-        for index, (near, far) in enumerate(sets):
-            for _ in range(_REQUESTS):
-                method = random_.choice(["GET", "POST"])
-                target = _path(random_, 4) + random_.choice(["", "", "/", "?", "?p=1", "?q=2&p=1", "?x=/a/b", "x"])
-                headers = {name: random_.choice(_VALUES) for name in ("x-one", "x-two") if random_.random() < 0.4}
-                answers = []
-                for shape in ("list", "tree"):
-                    host = f"{shape}-{index}.example.com"
-                    answer = await client.request(target, method=method, host=host, headers=headers)
-                    answers.append(answer.body.decode() if answer.status == 200 else None)
-                expected = _expected(near, method, target, headers) or _expected(far, method, target, headers)
-                assert answers == [expected, expected], (index, method, target, headers)
+        for index, stages in enumerate(sets):
+            for asked in [request(random_) for _ in range(_REQUESTS)]:
+                answers = [await _answer(client, f"{shape}-{index}.example.com", asked) for shape in ("list", "tree")]
+                expected = winner(stages, asked)
+                assert answers == [expected, expected], (index, asked)
                 answered += expected is not None
     assert answered > _SETS * _REQUESTS / 4
+
+
+async def test_a_tree_holds_thousands_of_routes_of_each_kind() -> None:
+    tenants = [ir.ValueMatch("x-tenant", f"tenant-{index}") for index in range(1_000)]
+    root = ir.PathMatch("PathPrefix", "/")
+    by_header = [ir.Match(root, headers=(tenant,)) for tenant in tenants]
+    by_method = [ir.Match(root, "GET", (tenant,)) for tenant in tenants]
+    by_query = [ir.Match(root, query=(ir.ValueMatch("p", tenant.value),)) for tenant in tenants]
+    by_prefix = [ir.Match(ir.PathMatch("PathPrefix", f"/service-{index}")) for index in range(9_000)]
+    like = [ir.Match(ir.PathMatch("RegularExpression", f"/[a-z]+/[^/]+/items-{index}")) for index in range(1_000)]
+    stage = sorted([*by_header, *by_method, *by_query, *by_prefix, *like, ir.Match(root)], key=match_rank)
+    names = {match: f"0-{index}" for index, match in enumerate(stage)}
+    port = free_port()
+    hosts = _hosts("0", _routes([stage]))
+    # Nothing is written for each pair of a query parameter and a prefix: bytes grow with the routes.
+    assert len(hosts[1]) < 450 * len(stage)
+    async with Envoy(_bootstrap(port, hosts)), await Connection.to(port) as client:
+        for asked, match in (
+            (Request("/x", headers={"x-tenant": "tenant-999"}), by_method[999]),
+            (Request("/x", "POST", {"x-tenant": "tenant-999"}), by_header[999]),
+            (Request("/x?a=b&p=tenant-999"), by_query[999]),
+            (Request("/service-8999?p=tenant-9"), by_prefix[8999]),
+            (Request("/a/b/items-999?p=tenant-9"), like[999]),
+            (Request("/a/b/items-1000?p=tenant"), stage[-1]),
+        ):
+            assert await _answer(client, "tree-0.example.com", asked) == names[match]
+
+
+async def _answer(client: Connection, host: str, asked: Request) -> str | None:
+    answer = await client.request(asked.target, method=asked.method, host=host, headers=dict(asked.headers))
+    return answer.body.decode() if answer.status == 200 else None
