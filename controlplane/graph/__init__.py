@@ -6,11 +6,11 @@ learns of a change only what is new. `Graph.stabilise` brings everything that a 
 changed; between two calls nothing is computed.
 """
 
-from controlplane.graph.folds import Fold
+from controlplane.graph.folds import Change, Fold
 from controlplane.graph.graph import Graph
 from controlplane.graph.indexes import Index, Posting
 from controlplane.graph.nodes import CycleError
 from controlplane.graph.roots import Root
 from controlplane.graph.tables import Derived, Table
 
-__all__ = ["CycleError", "Derived", "Fold", "Graph", "Index", "Posting", "Root", "Table"]
+__all__ = ["Change", "CycleError", "Derived", "Fold", "Graph", "Index", "Posting", "Root", "Table"]

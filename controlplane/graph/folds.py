@@ -28,14 +28,14 @@ class Fold(Generic[K, M, V, A]):
         self,
         nodes: Nodes,
         name: str,
-        members: Callable[[K], Iterable[M]],
-        values: Derived[M, V],
+        members: Callable[[K], frozenset[M]],
+        value: Callable[[K, M], Node],
         update: Callable[[K, A | None, Mapping[M, Change[V]]], A],
     ) -> None:
         self.name = name
-        self.values = values
+        self.value = value
         self.update = update
-        self.members: Derived[K, frozenset[M]] = Derived(nodes, f"{name}.members", lambda key: frozenset(members(key)))
+        self.members: Derived[K, frozenset[M]] = Derived(nodes, f"{name}.members", members)
         self._graph = nodes
         self._nodes: dict[K, _FoldNode] = {}
 
@@ -57,15 +57,16 @@ class Fold(Generic[K, M, V, A]):
 
 
 class _FoldNode(Node):
-    """`known` has what the value was made from; `linked` the nodes that are read."""
+    """`known` has what the value was made from; `linked` the nodes that are read, each with its member."""
 
-    __slots__ = ("fold", "known", "linked")
+    __slots__ = ("fold", "known", "linked", "wanted")
 
     def __init__(self, fold: Fold[Any, Any, Any, Any], key: Any) -> None:
         super().__init__(fold, key, UNSET, DIRTY)
         self.fold = fold
+        self.wanted: frozenset[Any] = frozenset()
         self.known: dict[Any, Any] = {}
-        self.linked: dict[Node, None] = {}
+        self.linked: dict[Node, Any] = {}
 
     def recompute(self, nodes: Nodes) -> None:
         fold, stale = self.fold, self.pending or {}
@@ -89,35 +90,37 @@ class _FoldNode(Node):
         wanted: frozenset[Any] = nodes.read(members)
         changes: dict[Any, Change[Any]] = {}
         if members in stale or members not in self.linked:
-            self._link(members)
-            for gone in self.known.keys() - wanted:
-                node = fold.values.node(gone)
+            self._link(members, None)
+            for gone in self.wanted - wanted:
+                node = fold.value(self.key, gone)
                 self.linked.pop(node, None)
                 nodes.unlink(node, self)
                 changes[gone] = Change(self.known.pop(gone), None)
-            for new in wanted - self.known.keys():
-                changes[new] = Change(None, self._take_in(nodes, fold.values.node(new)))
+            for new in wanted - self.wanted:
+                changes[new] = Change(None, self._take_in(nodes, fold.value(self.key, new), new))
+            self.wanted = wanted
         for node in stale:
-            if node.owner is fold.values and node.key in wanted and node.key not in changes:
-                before = self.known[node.key]
-                after = self._take_in(nodes, node)
+            member = self.linked.get(node)
+            if member is not None and member not in changes:
+                before = self.known[member]
+                after = self._take_in(nodes, node, member)
                 if after is not before and after != before:
-                    changes[node.key] = Change(before, after)
+                    changes[member] = Change(before, after)
         return changes
 
-    def _take_in(self, nodes: Nodes, node: Node) -> Any:
-        value = self.known[node.key] = nodes.read(node)
-        self._link(node)
+    def _take_in(self, nodes: Nodes, node: Node, member: Any) -> Any:
+        value = self.known[member] = nodes.read(node)
+        self._link(node, member)
         return value
 
-    def _link(self, node: Node) -> None:
+    def _link(self, node: Node, member: Any) -> None:
         node.readers[self] = self.turn
-        self.linked[node] = None
+        self.linked[node] = member
         self.deps = self.linked
 
     def _start_over(self, nodes: Nodes) -> None:
         """Forgets what the value was made from: it is made anew, the next time."""
         for node in self.linked:
             nodes.unlink(node, self)
-        self.known, self.linked, self.deps = {}, {}, ()
+        self.known, self.linked, self.deps, self.wanted = {}, {}, (), frozenset()
         self.value, self.state = UNSET, DIRTY

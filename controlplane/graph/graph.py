@@ -43,16 +43,17 @@ class Graph:
     def fold(
         self,
         name: str,
-        members: Callable[[K], Iterable[M]],
-        values: Derived[M, V],
+        members: Callable[[K], frozenset[M]],
+        values: Derived[G, V],
+        key: Callable[[K, M], G],
         update: Callable[[K, A | None, Mapping[M, Change[V]]], A],
     ) -> Fold[K, M, V, A]:
-        """Makes a collection of values that are made from the `values` of many members.
+        """Makes a collection of values that are made from the `values` of many members, each under its `key`.
 
         `update` takes the value before (None: there is none yet, and all members are new) and what is new. It must
         return another object, and an equal one whichever way the members came to be what they are.
         """
-        return Fold(self._nodes, name, members, values, update)
+        return Fold(self._nodes, name, members, lambda fold, member: values.node(key(fold, member)), update)
 
     def index(self, name: str) -> Index[Any, Any]:
         """Makes an index, empty unless rows are posted to it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from itertools import combinations
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,12 +13,14 @@ from controlplane import ir
 from controlplane.api.meta import ObjectKey
 from controlplane.compile import hosts, precedence
 from controlplane.compile.protocols import PROTOCOLS
-from controlplane.graph import Derived, Graph
+from controlplane.graph import Derived, Fold, Graph
+from controlplane.pipeline import trees
 from controlplane.pipeline.attachments import Attachments
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.pieces import Piece, Pieces, Surface
 from controlplane.pipeline.policies import Place, PolicyIndex
 from controlplane.pipeline.shards import SHARDS, Configuration, Domains, Shard
+from controlplane.pipeline.trees import Placed, Stage, StageOrigins, Tree
 from controlplane.translate import overlays, routes, tree
 from controlplane.translate.overlays import Overlay
 from controlplane.xds import resources as xds
@@ -53,6 +55,7 @@ class OwnOverlays:
 
     default: Overlay
     rules: Mapping[str, Overlay]
+    origins: tuple[str, ...]
 
     def of(self, rule: str) -> Overlay:
         """Returns what lies over a rule."""
@@ -77,6 +80,17 @@ class HttpRoutes:
         self._own_overlays: Derived[tuple[Place, ObjectKey], OwnOverlays] = graph.derive(
             "own overlays", self._compute_own_overlays
         )
+        self._laid: Derived[tuple[Place, ObjectKey], tuple[Placed, ...]] = graph.derive("laid", self._compute_laid)
+        self._stage: Fold[tuple[Place, str], ObjectKey, tuple[Placed, ...], Stage] = graph.fold(
+            "stage of a tree",
+            members=attachments.hosted.get,
+            values=self._laid,
+            key=lambda stage, route: (stage[0], route),
+            update=lambda _, before, changes: trees.updated(before, changes.values()),
+        )
+        self._tree: Derived[tuple[Place, str], Tree] = graph.derive(
+            "tree", lambda key: trees.encoded(self._stage.get(key))
+        )
         self._host: Derived[tuple[Place, str], Part] = graph.derive("virtual host", self._compute_host)
         self._misdirected: Derived[str, Part] = graph.derive(
             "misdirected", lambda domain: _part(routes.part(routes.misdirected(domain)), ())
@@ -96,11 +110,11 @@ class HttpRoutes:
 
     def routes(self, place: Place, domain: str) -> list[tuple[ObjectKey, Entry]]:
         """Returns the routes of a virtual host in the order in which they are tried, each with its object."""
-        return [(each[3], self.entry(place, each)) for each in self._ranked((place, domain))]
+        return [(each[3], self.entry(place, each)) for each in self.ranked(place, domain)]
 
     def ranked(self, place: Place, domain: str) -> list[Ranked]:
         """Returns the same, of each what is known without asking for its policies."""
-        return self._ranked((place, domain))
+        return [(at, piece.rank, piece, key) for at, (piece, _, _), key in self._ranked((place, domain))]
 
     def entry(self, place: Place, ranked: Ranked) -> Entry:
         """Returns one of `ranked` with the policies that are in force on it."""
@@ -119,35 +133,65 @@ class HttpRoutes:
     def _compute_own_overlays(self, key: tuple[Place, ObjectKey]) -> OwnOverlays:
         merged = self._policies.merged(*key)
         rules = {name: overlays.overlay(each.policies) for name, each in (merged.rules or {}).items()}
-        return OwnOverlays(overlays.overlay(merged.default.policies), MappingProxyType(rules))
+        origins = dict.fromkeys(origin for each in merged.all() for origin in each.policies.origins)
+        return OwnOverlays(overlays.overlay(merged.default.policies), MappingProxyType(rules), tuple(origins))
 
     def _compute_host(self, key: tuple[Place, str]) -> Part:
         """Assembles a virtual host; routes of less specific hostnames come after those of more specific ones."""
         place, domain = key
-        ranked = self._ranked(key)
-        over = self._overlays(place, {route for *_, route in ranked})
-        inherited = self._policies.inherited.get(place).default.policies
-        origins = dict.fromkeys(piece.origin for _, _, piece, _ in ranked)
-        for route in over:
-            origins |= dict.fromkeys(
-                o for each in self._policies.merged(place, route).all() for o in each.policies.origins
-            )
-        made_from = (*origins, *(origin for origin in inherited.origins if origin not in origins)) if ranked else ()
-        shared = self._overlay.get(place)
-        laid = [(d, piece, over[at].of(piece.rule.name) if at in over else shared) for d, _, piece, at in ranked]
-        if len(laid) < TREE_FROM or not tree.suits(piece.match for _, piece, _ in laid):
-            listed = [piece.listed(overlay) for _, piece, overlay in laid]
-            return _part(routes.part(routes.virtual_host_of_list(domain, listed)), made_from)
-        stages: dict[int, list[tree.Branch]] = {}
-        for distance, piece, overlay in laid:
-            stages.setdefault(distance, []).append(piece.branch(overlay))
-        return _part(routes.part(routes.virtual_host_of_tree(domain, list(stages.values()))), made_from)
+        inherited = self._policies.inherited.get(place).default.policies.origins
+        stages = self._stages(place, domain)
+        if stages:
+            trees = [self._tree.get((place, pattern)) for pattern in stages]
+            origins = Origins([Origins(StageOrigins(stage)) for stage in stages.values()])
+            body = routes.virtual_host_of_parts(domain, [part for each in trees for part in each.parts])
+            # What is around the content is a part of it: another build may put it there in another way.
+            around = routes.virtual_host_of_parts(domain, [tree.path_map(()), tree.path_map(())])
+            return Part(_digest(around, *(each.digest for each in trees)), body, Origins([origins, inherited]))
+        placed = [each for _, each, _ in self._ranked(key)]
+        origins = tuple(dict.fromkeys(origin for each in placed for origin in (*each.origins, *inherited)))
+        if len(placed) < TREE_FROM or not tree.suits(each.piece.match for each in placed):
+            body = routes.virtual_host_of_list(domain, [each.piece.listed(each.overlay) for each in placed])
+            return _part(routes.part(body), origins)
+        by_distance: dict[int, list[tree.Branch]] = {}
+        for distance, each, _ in self._ranked(key):
+            by_distance.setdefault(distance, []).append(each.piece.branch(each.overlay))
+        return _part(routes.part(routes.virtual_host_of_tree(domain, list(by_distance.values()))), origins)
 
-    def _overlays(self, place: Place, members: Iterable[ObjectKey]) -> dict[ObjectKey, OwnOverlays]:
-        """Returns what lies over the routes that have policies of their own."""
-        return {each: self._own_overlays.get((place, each)) for each in members if self._policies.has_own(each)}
+    def _stages(self, place: Place, domain: str) -> Mapping[str, Stage]:
+        """Returns the hostnames that cover a domain, each with its routes; none where they are no tree.
 
-    def _ranked(self, key: tuple[Place, str]) -> list[Ranked]:
+        Each is a tree of its own, which all domains that it covers share. A route under several of them counts for the
+        most specific alone: then the host is put together by itself.
+        """
+        found = {each: self._attachments.hosted.get((place, each)) for each in hosts.candidates(domain)}
+        members = [each for each in found.values() if each]
+        if sum(map(len, members)) < TREE_FROM or not all(a.isdisjoint(b) for a, b in combinations(members, 2)):
+            return {}
+        stages = {pattern: self._stage.get((place, pattern)) for pattern, each in found.items() if each}
+        fits = sum(each.count for each in stages.values()) >= TREE_FROM and not any(s.unfit for s in stages.values())
+        return stages if fits else {}
+
+    def _compute_laid(self, key: tuple[Place, ObjectKey]) -> tuple[Placed, ...]:
+        """Returns the routes of an object at a place, with what policies lay over them there."""
+        place, route = key
+        listener = self._attachments.listener_of(place)
+        if listener is None or route in self._attachments.rejected.get(place):
+            return ()
+        own = self._own(place, route)
+        return self._placed(place, route, Surface(listener.port, listener.protocol == "HTTPS"), own)
+
+    def _placed(self, place: Place, route: ObjectKey, surface: Surface, own: OwnOverlays | None) -> tuple[Placed, ...]:
+        pieces = self._pieces.get(route, surface)
+        if own is None:
+            shared = self._overlay.get(place)
+            return tuple(Placed(piece, shared, (piece.origin,)) for piece in pieces)
+        return tuple(Placed(piece, own.of(piece.rule.name), (piece.origin, *own.origins)) for piece in pieces)
+
+    def _own(self, place: Place, route: ObjectKey) -> OwnOverlays | None:
+        return self._own_overlays.get((place, route)) if self._policies.has_own(route) else None
+
+    def _ranked(self, key: tuple[Place, str]) -> list[tuple[int, Placed, ObjectKey]]:
         """Returns the routes of a host in the order of precedence."""
         place, domain = key
         listener = self._attachments.listener_of(place)
@@ -155,13 +199,14 @@ class HttpRoutes:
             return []
         surface = Surface(listener.port, listener.protocol == "HTTPS")
         seen: set[ObjectKey] = set(self._attachments.rejected.get(place))
-        ranked: list[Ranked] = []
+        ranked: list[tuple[int, Placed, ObjectKey]] = []
         for distance, pattern in enumerate(hosts.candidates(domain)):
             members = self._attachments.hosted.get((place, pattern)) - seen
             seen |= members
             for route in members:
-                ranked += [(distance, piece.rank, piece, route) for piece in self._pieces.get(route, surface)]
-        ranked.sort(key=itemgetter(0, 1))
+                placed = self._placed(place, route, surface, self._own(place, route))
+                ranked += [(distance, each, route) for each in placed]
+        ranked.sort(key=lambda each: (each[0], each[1].piece.rank))
         return ranked
 
     def _compute_shard(self, key: Shard) -> Part:
@@ -179,10 +224,14 @@ class HttpRoutes:
 
 
 def _part(body: bytes, origins: tuple[str, ...]) -> Part:
-    return Part(hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest(), body, origins)
+    return Part(_digest(body), body, origins)
 
 
 def _joined(head: bytes, parts: list[Part]) -> Part:
     """Puts parts together behind a head."""
-    digest = hashlib.blake2b(b"".join([head, *[part.digest for part in parts]]), digest_size=_DIGEST_BYTES).digest()
-    return Part(digest, b"".join([head, *[part.body for part in parts]]), Origins(part.origins for part in parts))
+    digest = _digest(head, *[part.digest for part in parts])
+    return Part(digest, b"".join([head, *[part.body for part in parts]]), Origins([part.origins for part in parts]))
+
+
+def _digest(*parts: bytes) -> bytes:
+    return hashlib.blake2b(b"".join(parts), digest_size=_DIGEST_BYTES).digest()

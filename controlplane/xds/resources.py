@@ -27,12 +27,15 @@ ORDER: Final = (AUTHZ_POLICY, RATE_LIMIT_CONFIG, SECRET, CLUSTER, ENDPOINT, EXTE
 
 
 class Origins(Sequence[str]):
-    """The origins of many parts one after the other, with repeats; strung together only when they are asked for."""
+    """The origins of many parts one after the other, with repeats; strung together only when they are asked for.
+
+    `parts` is iterated over each time.
+    """
 
     __slots__ = ("_parts",)
 
     def __init__(self, parts: Iterable[Sequence[str]]) -> None:
-        self._parts = tuple(parts)
+        self._parts = parts
 
     def __iter__(self) -> Iterator[str]:
         return chain.from_iterable(self._parts)
