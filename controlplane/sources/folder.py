@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -82,26 +82,30 @@ def _visit(path: str, listing: Listing, seen: set[tuple[int, int]], *, with_file
 
 def is_big(folder: str, *, files: int, size: int) -> bool:
     """Whether there are so many manifests below a folder, or so many bytes in them; soon told of any folder."""
-    folders = [folder]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as found:
-                for entry in found:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        folders.append(entry.path)
-                    elif is_manifest(entry.name):
-                        files -= 1
-                        size -= entry.stat().st_size
-                        if files <= 0 or size <= 0:
-                            return True
-        except OSError:
-            continue
+    for path in _files_below(folder):
+        signature = sign(path)
+        if signature is not None:
+            files -= 1
+            size -= signature[2]
+        if files <= 0 or size <= 0:
+            return True
     return False
 
 
-def _visible(entries: list[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+def _files_below(folder: str) -> Iterator[str]:
+    """Manifests, without those in linked directories."""
+    try:
+        with os.scandir(folder) as found:
+            for entry in _visible(found):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _files_below(entry.path)
+                elif is_manifest(entry.name):
+                    yield entry.path
+    except OSError:
+        return
+
+
+def _visible(entries: Iterable[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
     return (entry for entry in entries if not entry.name.startswith("."))
 
 

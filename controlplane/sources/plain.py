@@ -21,12 +21,17 @@ _OCTAL: Final = re.compile(r"([-+]?)0([0-7]+)")
 _MAX_DIGITS: Final = 40
 
 
-@lru_cache(maxsize=16_384)
 def resolve_plain(text: str) -> object:
-    """The value of an unquoted scalar. Cached: manifests repeat themselves, and equal texts then share one string."""
+    """The value of an unquoted scalar."""
+    return text if len(text) > _MAX_DIGITS else _resolve(text)
+
+
+@lru_cache(maxsize=16_384)
+def _resolve(text: str) -> object:
+    # Cached: manifests repeat themselves, and equal texts then share one string.
     if text in _WORDS:
         return _WORDS[text]
-    if text[0] in "0123456789+-." and len(text) <= _MAX_DIGITS:
+    if text[0] in "0123456789+-.":
         if _INT.fullmatch(text) and text[-1] != "_":
             return _int(text.replace("_", ""))
         if _FLOAT.fullmatch(text):

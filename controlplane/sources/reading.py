@@ -134,16 +134,17 @@ class Reading:
             self._receive_from(self._helpers[descriptor])
 
     def _receive_from(self, helper: _Helper) -> None:
-        data = os.read(helper.descriptor, _READ_BYTES)
-        helper.received += data
+        data = b""
         try:
+            data = os.read(helper.descriptor, _READ_BYTES)
+            helper.received += data
             while (frame := _next_frame(helper.received)) is not None:
                 if not frame:
                     self._end(helper)
                     return
                 for part in unpack_parts(frame):
                     self._found.setdefault(part.path, []).append(part)
-        except (ValueError, TypeError, EOFError):
+        except (OSError, ValueError, TypeError, EOFError):
             data = b""
         if not data:
             code = self._end(helper)

@@ -149,6 +149,9 @@ def test_data_too_deep_to_be_handed_over_is_read_by_who_asks(tmp_path: Path) -> 
 def test_helpers_are_for_big_folders_and_several_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "helpers_here", lambda: 2)
     many(tmp_path, 10)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "000-nowhere.yaml").symlink_to(tmp_path / "none")
+    monkeypatch.setattr(reading, "BIG_FILES", 11)
     assert reading.begin(tmp_path) is None
     assert reading.begin(tmp_path / "none") is None
     monkeypatch.setattr(reading, "BIG_FILES", 10)
