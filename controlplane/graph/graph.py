@@ -72,8 +72,8 @@ class Graph:
         self.post(name, source, lambda row: [(index, key, member) for key, member in emit(row)])
         return index
 
-    def root(self, keys: Callable[[], Iterable[K]], values: Derived[K, V]) -> Root[K, V]:
-        """Asks for `values` of all `keys` to be kept up to date by `stabilise`."""
+    def root(self, keys: Callable[[], Iterable[K]] | Table[K, Any], values: Derived[K, V]) -> Root[K, V]:
+        """Asks for `values` of all `keys`, or of all rows of a table, to be kept up to date by `stabilise`."""
         made = Root(self._nodes, keys, values)
         self._roots.append(made)
         return made

@@ -81,7 +81,7 @@ class Pipeline:
         statuses = Statuses(self.objects, attachments, policy=policies.compute, conflict=self._conflicts.of)
         self._status: Derived[ObjectKey, ObjectStatus] = graph.derive("status", statuses.compute)
         self._every_key: Table[ObjectKey, None] = graph.table("every key")
-        self.statuses = graph.root(self._every_key.all_keys, self._status)
+        self.statuses = graph.root(self._every_key, self._status)
 
     def set_object(self, key: ObjectKey, admitted: Admitted) -> bool:
         """Sets the newest version of an object; returns whether it differs from what was there."""
