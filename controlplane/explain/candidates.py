@@ -13,8 +13,9 @@ from controlplane.explain.slices import Steps
 from controlplane.explain.sources import Locate
 from controlplane.pipeline.http import Ranked
 
-_Distance = tuple[int, int, int]
-"""How many conditions fail, the path counting twice; the length of the path in common, negative; the place."""
+_MOST_OF_OTHER_PATHS = 5
+_Distance = tuple[bool, int, int, int]
+"""Whether the path is another; how many other conditions fail; how much of the path agrees, negative; the place."""
 
 
 class Judged(NamedTuple):
@@ -30,10 +31,10 @@ def judge(ranked: Sequence[Ranked], request: Seen) -> Steps[Judged]:
     distances: list[_Distance] = []
     for at, (_, _, piece, _) in enumerate(ranked):
         match = piece.match
-        failed = shortfall(match, request) + (0 if path_holds(match.path, request.path) else 2)
-        if chosen is None and not failed:
+        elsewhere, failed = not path_holds(match.path, request.path), shortfall(match, request)
+        if chosen is None and not elsewhere and not failed:
             chosen = at
-        distances.append((failed, -_in_common(match.path.value, request.path), at))
+        distances.append((elsewhere, failed, -_in_common(match.path.value, request.path), at))
         if at % 128 == 127:
             yield
     return Judged(chosen, distances)
@@ -42,9 +43,19 @@ def judge(ranked: Sequence[Ranked], request: Seen) -> Steps[Judged]:
 def nearest(
     ranked: Sequence[Ranked], judged: Judged, request: Seen, locate: Locate, *, most: int
 ) -> tuple[Candidate, ...]:
-    """Returns the chosen route and those that are nearest to match, in order; without a chosen one, nearest first."""
-    others = (each for each in judged.distances if each[2] != judged.chosen)
-    kept = [at for *_, at in nsmallest(most, others)]
+    """Returns the chosen route and those that are nearest to match, in order; without a chosen one, nearest first.
+
+    Where there are more than so many, those of the same path say more than those of another: of these, a few.
+    """
+    found = nsmallest(most, (each for each in judged.distances if each[3] != judged.chosen))
+    if len(judged.distances) > most + 1:
+        here = [each for each in found if not each[0]]
+        near = [each for each in found if each[0] and each[2] < -1]  # More than the first slash is the same.
+        if here or near or judged.chosen is not None:
+            found = [*here, *near[:_MOST_OF_OTHER_PATHS]]
+        else:
+            found = found[:_MOST_OF_OTHER_PATHS]
+    kept = [at for *_, at in found]
     if judged.chosen is not None:
         kept = sorted([*kept, judged.chosen])
     return tuple(_candidate(at, ranked[at], request, locate, chosen=at == judged.chosen) for at in kept)

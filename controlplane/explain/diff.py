@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +13,7 @@ Sign = Literal["+", "-", "~"]
 _V = TypeVar("_V")
 _STYLES: Mapping[Sign, Style] = {"+": "good", "-": "bad", "~": "plain"}
 _MOST = 200
+_ALIKE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,31 @@ def diff(old: Summary, new: Summary) -> Diff:
 
 
 def lines(found: Diff) -> Iterator[Line]:
-    """Yields what changes, as text; of very many, the first are shown and the rest is counted."""
+    """Yields what changes, as text; what changes alike is told once; of very many, the first are shown."""
     if not found:
         yield Line(0, "plain", "nothing changes")
     for title, changes in (("Routes", found.routes), ("Faults", found.faults), ("Resources", found.resources)):
         if changes:
             counts = ((sign, sum(1 for each in changes if each.sign == sign)) for sign in ("+", "-", "~"))
             yield Line(0, "title", f"{title} ({', '.join(f'{sign}{count}' for sign, count in counts if count)})")
-        for each in changes[:_MOST]:
-            style = _faulty(each.sign) if title == "Faults" else _STYLES[each.sign]
-            yield Line(1, style, f"{each.sign} {each.subject}")
-            yield from (Line(3, "plain", detail) for detail in each.details)
-        if len(changes) > _MOST:
-            yield Line(1, "dim", f"and {len(changes) - _MOST} more")
+        groups = _alike(changes)
+        for group in groups[:_MOST]:
+            for each in group if len(group) <= _ALIKE else group[: _ALIKE - 1]:
+                style = _faulty(each.sign) if title == "Faults" else _STYLES[each.sign]
+                yield Line(1, style, f"{each.sign} {each.subject}")
+            if len(group) > _ALIKE:
+                yield Line(1, "plain", f"{group[0].sign} and {len(group) - _ALIKE + 1} more alike")
+            yield from (Line(3, "plain", detail) for detail in group[0].details)
+        if len(groups) > _MOST:
+            yield Line(1, "dim", f"and {sum(map(len, groups[_MOST:]))} more")
+
+
+def _alike(changes: Sequence[Change]) -> list[list[Change]]:
+    """Puts together what changes in the same way, such as all routes of a Gateway whose policy is another."""
+    groups: dict[tuple[Sign, tuple[str, ...] | str], list[Change]] = {}
+    for each in changes:
+        groups.setdefault((each.sign, each.details or each.subject), []).append(each)
+    return list(groups.values())
 
 
 def _faulty(sign: Sign) -> Style:

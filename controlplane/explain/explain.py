@@ -73,7 +73,7 @@ def _on_port(
         outcome_ = Outcome("unreachable", f"port {port.listener.port} speaks {speaks}, and the URL is {request.scheme}")
     elif chain is None:
         name = request.server_name or "no name (the URL has an address)"
-        words = f"the connection is closed: no listener of the port is for {name}"
+        words = f"the connection is closed: no listener of the port is for {name}; {listening.names(port.listener)}"
         outcome_ = Outcome("unreachable", words)
     elif isinstance(chain, ir.StreamChain):
         to = ", ".join(str(each.cluster or "no backend") for each in chain.backends) or "nobody"
@@ -146,18 +146,20 @@ def _among(
     if judged.chosen is None or place is None:
         return base
     chosen = ranked[judged.chosen]
-    return _with_effects(pipeline, base, place, chosen[3], pipeline.parts.http.entry(place, chosen), locate)
+    entry = pipeline.parts.http.entry(place, chosen)
+    return _with_effects(pipeline, request, base, place, chosen[3], entry, locate)
 
 
 def _with_effects(
-    pipeline: Pipeline, base: Explanation, place: Place, key: ObjectKey, entry: Entry, locate: Locate
+    pipeline: Pipeline, request: Seen, base: Explanation, place: Place, key: ObjectKey, entry: Entry, locate: Locate
 ) -> Explanation:
     parts, route = pipeline.parts, entry.route
     rule = f"spec.rules[{entry.rank[3]}]"
+    faults = parts.attachments.compiled.get(key).faults
     merged = parts.policies.merged(place, key).of(route.rule.name)
     return replace(
         base,
-        outcome=outcome(parts.objects, route, parts.attachments.compiled.get(key).faults, rule=rule),
+        outcome=outcome(parts.objects, route, faults, rule=rule, path=request.path),
         filters=tuple(filters(route, merged, locate, key=key, field=rule)),
         policies=settings(merged, locate),
         notes=(*base.notes, *_notes(pipeline, key, merged)),

@@ -105,6 +105,8 @@ def _backends(outcome: Outcome) -> Iterator[Line]:
             yield Line(2, "plain", f"cluster {each.cluster}: {', '.join(each.endpoints) or 'no endpoint'}")
         if each.note:
             yield Line(2, "dim", each.note)
+    if outcome.details:
+        yield Line(0, "title", "On the way")
     yield from (Line(1, "plain", detail) for detail in outcome.details)
 
 

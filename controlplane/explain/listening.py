@@ -12,6 +12,8 @@ from controlplane.explain.request import Request, address_of
 from controlplane.pipeline import Pipeline
 from controlplane.pipeline.policies import Place
 
+_MOST_NAMES = 8
+
 
 class Port(NamedTuple):
     """A port of a Gateway, and how the request's port is it."""
@@ -73,8 +75,14 @@ def virtual_host(pipeline: Pipeline, gateway: ObjectKey, configuration: str, hos
     for pattern in hosts.candidates(host):
         if pattern in domains:
             return At(pattern, domains[pattern], _why(pattern, host))
-    known = ", ".join(list(domains)[:8]) or "none"
+    known = ", ".join(list(domains)[:_MOST_NAMES]) or "none"
     return At(None, None, f"no hostname here is {host}; there are: {known}")
+
+
+def names(port: ir.PortListener) -> str:
+    """Names the host names that a port has listeners for."""
+    found = dict.fromkeys(name for each in port.chains for name in _names(each))
+    return f"there are: {', '.join(list(found)[:_MOST_NAMES]) or 'none'}" + (" …" if len(found) > _MOST_NAMES else "")
 
 
 def listener_field(pipeline: Pipeline, place: Place) -> str:

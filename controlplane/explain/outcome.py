@@ -13,17 +13,18 @@ from controlplane.explain.model import Backend, Outcome
 _MOST_ENDPOINTS = 8
 
 
-def outcome(view: View, route: ir.Route, faults: Sequence[Condition], *, rule: str) -> Outcome:
-    """Returns what happens; `faults` are those of the whole route, `rule` is the path of the rule in it."""
+def outcome(view: View, route: ir.Route, faults: Sequence[Condition], *, rule: str, path: str) -> Outcome:
+    """Returns what happens with a path; `faults` are those of the whole route, `rule` is the path of the rule in it."""
     deny, action = route.policies.deny, route.rule.action
     if deny is not None:
         return Outcome("deny", f"answered with {deny.status}: {deny.reason}", deny.status)
     if isinstance(action, ir.Redirect):
-        return Outcome("redirect", f"redirected ({action.status}): {_target(action)}", action.status)
+        words = f"redirected ({action.status}): {_target(action)}"
+        return Outcome("redirect", words, action.status, details=tuple(_becomes(action.path, route.match, path)))
     if isinstance(action, ir.Respond):
         why = "; ".join(f"{each.field}: {each.message}" for each in faults if each.field.startswith(f"{rule}."))
         return Outcome("respond", f"answered with {action.status}" + (f": {why}" if why else ""), action.status)
-    return _forward(view, action, faults, route, rule)
+    return _forward(view, action, faults, route, rule, path)
 
 
 def effect(route: ir.Route) -> str:
@@ -56,13 +57,15 @@ def _header_edits(rule: ir.Rule) -> list[str]:
     return [*_edits(rule.request_headers, "request"), *_edits(rule.response_headers, "response")]
 
 
-def _forward(view: View, forward: ir.Forward, faults: Sequence[Condition], route: ir.Route, rule: str) -> Outcome:
+def _forward(
+    view: View, forward: ir.Forward, faults: Sequence[Condition], route: ir.Route, rule: str, path: str
+) -> Outcome:
     invalid = 503 if forward.grpc else 500
     found = tuple(_backends(view, forward, faults, rule, invalid))
-    details = tuple(_details(forward, route.rule))
+    details = (*_details(forward, route.rule), *_becomes(forward.path, route.match, path))
     why = next((each.note for each in found if each.cluster is None), "")
     if all(each.cluster is None for each in found):
-        return Outcome("respond", f"answered with {invalid}: {why}", invalid, found, details)
+        return Outcome("respond", why, invalid, found, details)
     names = " or ".join(dict.fromkeys(each.object for each in found))
     words = f"sent to {names}"
     if not any(each.endpoints for each in found):
@@ -142,6 +145,14 @@ def _rewrite(rewrite: ir.PathRewrite) -> str:
     if rewrite.kind == "ReplacePrefixMatch":
         return f"the prefix that matched becomes {rewrite.value}"
     return f"what is like {rewrite.pattern} in the path becomes {rewrite.value}"
+
+
+def _becomes(rewrite: ir.PathRewrite | None, match: ir.Match, path: str) -> Iterator[str]:
+    """Says what a path is after a rewrite of its prefix (Gateway API: HTTPPathModifier.replacePrefixMatch)."""
+    if rewrite is not None and rewrite.kind == "ReplacePrefixMatch":
+        rest = path[len(match.path.value.rstrip("/")) :]
+        changed = rewrite.value.rstrip("/") + rest if rest else rewrite.value
+        yield f"here {path} becomes {changed or '/'}"
 
 
 def _target(redirect: ir.Redirect) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,8 +68,13 @@ def summing(engine: Engine) -> Steps[Summary]:
             if number % _EVERY == 0:
                 yield
     wrong = yield from _wrong(engine)
-    faults = [": ".join(filter(None, [f"{each.object} {each.field}".strip(), each.message])) for each in wrong]
+    faults = [": ".join(filter(None, [_subject(each), each.message])) for each in wrong]
     return Summary(found, routes, tuple(sorted(dict.fromkeys(faults))))
+
+
+def _subject(finding: Finding) -> str:
+    # Of what could not be read the file's name alone: folders that are compared are in two places.
+    return f"{finding.object} {finding.field}".strip() or os.path.basename(finding.file)
 
 
 def _wrong(engine: Engine) -> Steps[list[Finding]]:

@@ -81,3 +81,20 @@ def test_a_summary_survives_json() -> None:
     made = of(m.route("r", [m.rule("/a", "one")]))
     assert TypeAdapter(Summary).validate_json(json.dumps(made.to_json())) == made
     assert diff(made, Summary()) != Diff()
+
+
+def test_what_changes_alike_is_told_once() -> None:
+    route = m.route("r", [m.rule(f"/{at}", "one") for at in range(16)])
+    cors = {"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}]}
+    policy = m.manifest(OURS, "SecurityPolicy", "p", {**cors, "cors": {"allowOrigins": ["https://a.example"]}})
+    found = diff(of(route), of(route, policy))
+    assert len(found.routes) == 16
+    told = [line.text for line in lines(found)]
+    assert told[:6] == [
+        "Routes (~16)",
+        "~ demo/edge http://*:80 /0",
+        "~ demo/edge http://*:80 /1",
+        "~ demo/edge http://*:80 /10",
+        "~ and 13 more alike",
+        "cors: none → browsers of https://a.example may call",
+    ]

@@ -238,3 +238,57 @@ def test_every_filter_and_every_field_of_policies_has_words() -> None:
     assert {module.NAME for module in FILTERS} == set(FIELDS_OF)
     assert set(FIELDS) == set(Policies.__slots__) - {"limit_scope", "origins"}
     assert {field for fields in FIELDS_OF.values() for field in fields} == set(FIELDS) - {"deny"}
+
+
+def test_of_many_routes_those_of_the_same_path_are_shown_and_few_of_others() -> None:
+    canary = m.rule("/cart", "one")
+    canary["matches"][0]["headers"] = [{"name": "x-canary", "value": "yes"}]
+    others = [m.route(f"o{at}", [m.rule(f"/other/{at}/{of}", "one") for of in range(16)]) for at in range(8)]
+    alike = m.route("alike", [m.rule("/carts", "one"), m.rule("/card", "one")])
+    pipeline = pipeline_of(*WORLD, *others, alike, m.route("r", [canary, m.rule("/cart", "one")]))
+    found = explained(pipeline, "http://example.com/cart")
+    assert [each.match for each in found.candidates] == [
+        "/carts",
+        "/cart header x-canary=yes",
+        "/card",
+        "/cart",
+    ]
+    assert found.omitted == 128
+    lost = explained(pipeline, "http://example.com/nothing")
+    assert (lost.outcome.status, len(lost.candidates)) == (404, 5)
+
+
+def test_what_is_for_the_host_comes_first_among_what_is_not_served_however_much_there_is_elsewhere() -> None:
+    lost = m.route("z-lost", [m.rule("/", "one")])
+    lost["spec"]["parentRefs"][0]["sectionName"] = "nowhere"
+    elsewhere = [m.route(f"r{at}", [m.rule("/", "one")], hostnames=[f"h{at}.test"]) for at in range(300)]
+    same_path = m.route("y-path", [m.rule("/shop", "one")], hostnames=["b.test"])
+    alike = m.route("x-alike", [m.rule("/", "one")], hostnames=["exmaple.com"])
+    pipeline = pipeline_of(*WORLD, lost, same_path, alike, *elsewhere)
+    found = explained(pipeline, "http://example.com/shop")
+    assert [miss.source.object for miss in found.misses[:3]] == [
+        "HTTPRoute demo/z-lost",
+        "HTTPRoute demo/y-path",
+        "HTTPRoute demo/x-alike",
+    ]
+    assert len(found.misses) == 5
+
+
+@pytest.mark.parametrize(
+    ("prefix", "value", "path", "becomes"),
+    [
+        ("/old", "/new", "/old/a", "/new/a"),
+        ("/old", "/new", "/old", "/new"),
+        ("/old", "/new/", "/old", "/new/"),
+        ("/old", "/new/", "/old/a", "/new/a"),
+        ("/old", "/", "/old/a", "/a"),
+        ("/old", "/", "/old", "/"),
+        ("/", "/new", "/a", "/new/a"),
+    ],
+)
+def test_what_a_path_becomes_is_told_for_this_request(prefix: str, value: str, path: str, becomes: str) -> None:
+    rule = m.rule(prefix, "one")
+    rewrite = {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": value}}
+    rule["filters"] = [{"type": "URLRewrite", "urlRewrite": rewrite}]
+    found = explained(pipeline_of(*WORLD, m.route("r", [rule])), f"http://example.com{path}?x=1")
+    assert f"here {path} becomes {becomes}" in found.outcome.details
