@@ -1,117 +1,95 @@
-"""Runs the measurements, prints them as a table and writes `benchmarks/latest.json`."""
+"""Runs the measurements, prints them as tables and writes `benchmarks/latest.json`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from functools import partial
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import uvloop
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks import cluster, control_plane, engine, guarded, services, swarm
+from benchmarks.parts import KINDS, Part, Wanted, console, parts
 from benchmarks.peers import Peers
-from benchmarks.request_cost import cpu_us_per_request
-from benchmarks.rows import Row, print_table, write_json, write_markdown
-from benchmarks.scene import scene
+from benchmarks.rows import Row, print_sizes, print_table, read_json, write_json, write_markdown
 from tests.support.cluster_rig import why_no_rig
 
-PARTS = ("engine", "control-plane", "swarm", "envoy", "services", "guarded", "cluster")
-FEW_ROUTES = 10
+_ROUTES = (100, 1_000, 5_000, 10_000, 50_000)
+_QUICK_ROUTES = (1_000, 10_000)
+# The API server takes minutes for what a folder takes seconds.
+_IN_A_CLUSTER = (1_000, 10_000)
+_PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs what the options ask for; returns 1 where a part has failed, or, with `--strict`, a budget is not kept."""
+    options = _parser().parse_args(argv)
+    to = console()
+    kinds = frozenset(options.only)
+    reason = "it is to be quick" if options.quick else why_no_rig()
+    if "cluster" in kinds and reason:
+        kinds -= {"cluster"}
+        to.print(f"left out, in a Kubernetes cluster: {escape(reason)}")
+    routes = options.routes or (_QUICK_ROUTES if options.quick else _ROUTES)
+    peers, in_cluster = Peers(options.peer_ratelimit, options.peer_authz), options.routes or _IN_A_CLUSTER
+    wanted = Wanted(routes, options.changes, kinds, peers, in_cluster, options.quick)
+    planned = list(parts(wanted))
+    known = read_json(options.json) if options.resume else {}
+    rows, whole = _measure(planned, known, options.json, to)
+    every = [row for found in rows.values() for row in found]
+    print_sizes(every, to)
+    print_table(every, to)
+    to.print(f"written to {options.json}")
+    if options.docs:
+        in_cluster = {part.title for part in planned if part.kind == "cluster"}
+        for mark, inside in (("figures", False), ("figures in Kubernetes", True)):
+            found = [row for title, each in rows.items() if (title in in_cluster) == inside for row in each]
+            write_markdown(found, _PAGE, mark=mark)
+    kept = not (options.strict and any(row.kept is False for row in every))
+    return 0 if whole and kept else 1
+
+
+def _measure(
+    planned: Sequence[Part], known: dict[str, list[Row]], path: Path, to: Console
+) -> tuple[dict[str, list[Row]], bool]:
+    """Returns the rows by part, and whether all could be measured; one that fails does not cost the others theirs."""
+    rows: dict[str, list[Row]] = {}
+    whole, began_at = True, time.perf_counter()
+    for part in planned:
+        if part.title in known:
+            rows[part.title] = known[part.title]
+            continue
+        to.print(f"{part.title} …", end="")
+        try:
+            rows[part.title], took_s = part.run()
+            to.print(f" {took_s:.0f} s")
+        except RuntimeError as fault:
+            whole = False
+            to.print(f"\n[red]not measured:[/] {escape(str(fault))}")
+        # After each, so that a run that is cut off can be resumed.
+        write_json(rows, path)
+    to.print(f"measured in {(time.perf_counter() - began_at) / 60:.1f} minutes")
+    return rows, whole
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--routes", type=int, nargs="+", default=[1_000, 10_000], help="numbers of HTTPRoutes")
+    sizes = " ".join(map(str, _ROUTES))
+    parser.add_argument("--routes", type=int, nargs="+", help=f"numbers of HTTPRoutes [default: {sizes}]")
+    parser.add_argument("--quick", action="store_true", help="1,000 and 10,000 routes, and shorter storms")
     parser.add_argument("--changes", type=int, default=15, help="changes that are timed, for each number of routes")
-    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="what to measure")
+    parser.add_argument("--only", choices=KINDS, nargs="+", default=list(KINDS), help="what to measure")
+    parser.add_argument("--resume", action="store_true", help="leave out what was measured at this commit already")
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "latest.json", help="where to write")
-    parser.add_argument("--docs", action="store_true", help="put the table into docs/benchmarks.md too")
+    parser.add_argument("--docs", action="store_true", help="put the tables into docs/benchmarks.md too")
     parser.add_argument("--peer-ratelimit", type=Path, help="a binary of envoyproxy/ratelimit to measure beside ours")
     parser.add_argument(
         "--peer-authz", type=Path, help="a binary of an ext_authz server (--listen unix:PATH), likewise"
     )
     parser.add_argument("--strict", action="store_true", help="fail where a budget is not kept")
-    options = parser.parse_args(argv)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    peers = Peers(options.peer_ratelimit, options.peer_authz)
-    only = frozenset(options.only)
-    if "cluster" in only and (reason := why_no_rig()):
-        only -= {"cluster"}
-        console.print(f"left out, in a Kubernetes cluster: {escape(reason)}")
-    rows, whole = uvloop.run(_measure(_parts(options.routes, options.changes, only, peers), console))
-    in_cluster, all_of_it = uvloop.run(_measure(_cluster_parts(options.routes, options.changes, only), console))
-    print_table([*rows, *in_cluster], console)
-    write_json([*rows, *in_cluster], options.json)
-    console.print(f"written to {options.json}")
-    if options.docs:
-        page = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-        write_markdown(rows, page, mark="figures")
-        write_markdown(in_cluster, page, mark="figures in Kubernetes")
-    kept = not (options.strict and any(row.kept is False for row in (*rows, *in_cluster)))
-    return 0 if whole and all_of_it and kept else 1
-
-
-_Part = tuple[str, Callable[[], Awaitable[list[Row]]]]
-
-
-async def _measure(parts: Iterable[_Part], console: Console) -> tuple[list[Row], bool]:
-    """Returns all rows, and whether every part could be measured; one that fails does not cost the others theirs."""
-    rows: list[Row] = []
-    whole = True
-    for title, measure in parts:
-        console.print(f"{title} …")
-        try:
-            rows += await measure()
-        except Exception as fault:
-            whole = False
-            console.print(f"[red]not measured:[/] {escape(str(fault))}")
-    return rows, whole
-
-
-def _parts(routes: Sequence[int], changes: int, only: frozenset[str], peers: Peers) -> Iterator[_Part]:
-    for number in routes if "engine" in only else ():
-        yield f"{number} routes: the engine alone", partial(engine.measure, number, changes=changes)
-    for number in routes if "control-plane" in only else ():
-        yield f"{number} routes: cold start, {changes} changes", partial(_control_plane, number, changes)
-    if "swarm" in only:
-        yield "1000 connected Envoys", swarm.measure
-    if "envoy" in only:
-        yield "Envoy's CPU a request, by routes in one host", partial(_request_costs, routes)
-    if "services" in only:
-        yield "the services, asked by gRPC", partial(services.measure, peers)
-    if "guarded" in only:
-        yield "requests through Envoy, guarded in each way", partial(guarded.measure, peers)
-
-
-def _cluster_parts(routes: Sequence[int], changes: int, only: frozenset[str]) -> Iterator[_Part]:
-    for number in routes if "cluster" in only else ():
-        yield f"{number} routes in a Kubernetes cluster", partial(cluster.measure, number, changes=changes)
-
-
-async def _control_plane(routes: int, changes: int) -> list[Row]:
-    async with scene(routes) as up:
-        return await control_plane.measure(up, changes=changes)
-
-
-async def _request_costs(routes: Sequence[int]) -> list[Row]:
-    rows: list[Row] = []
-    few_us = 0.0
-    for number in (FEW_ROUTES, *routes):
-        async with scene(number, routes_a_host=number) as up:
-            cost_us = await cpu_us_per_request(up)
-        rows.append(Row(f"Envoy CPU a request, {number} routes in one host", cost_us, "µs"))
-        if number == FEW_ROUTES:
-            few_us = cost_us
-        else:
-            rows.append(Row(f"the same, {number} routes against {FEW_ROUTES}", cost_us / few_us, "×", 1.2))
-    return rows
+    return parser
 
 
 if __name__ == "__main__":

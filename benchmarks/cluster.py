@@ -58,22 +58,19 @@ async def _created(scene: ClusterScene, routes: int) -> list[Row]:
     used = [cpu_s(pid) - each for pid, each in zip(pids, cpu, strict=True)]
     await _attached(scene, routes + 1)
     writes = StatusWrites.now(scene.cluster.api)
-    what = f"{routes} HTTPRoutes created at once"
+    what = "N HTTPRoutes created at once"
+    a_route = writes.since(before, "httproutes") / routes
+    memory_mib = memory_bytes(pids[0]) / _MIB
     return [
-        Row(f"{what}: until the API server has them", created - began, "s"),
-        Row(f"{what}: from then until the last is served", max(0.0, served - created), "s"),
-        Row(f"{what}: from then until the last says that it is accepted", max(0.0, told - created), "s"),
-        Row(f"{what}: status writes a route", writes.since(before, "httproutes") / routes, "writes", 1.0),
-        Row(f"{what}: status writes of the Gateway", writes.since(before, "gateways"), "writes"),
-        Row(f"{what}: CPU of the control plane", used[0], "s"),
-        Row(f"{what}: CPU of Envoy", used[1], "s"),
-        Row(f"{what}: CPU of the API server", used[2], "s"),
-        Row(
-            f"control plane memory in a cluster with {routes} routes",
-            memory_bytes(pids[0]) / _MIB,
-            "MiB",
-            _MEMORY_MIB.get(routes),
-        ),
+        Row.at(routes, f"{what}: until the API server has them", created - began, "s"),
+        Row.at(routes, f"{what}: from then until the last is served", max(0.0, served - created), "s"),
+        Row.at(routes, f"{what}: from then until the last says that it is accepted", max(0.0, told - created), "s"),
+        Row.at(routes, f"{what}: status writes a route", a_route, "writes", {routes: 1.0}),
+        Row.at(routes, f"{what}: status writes of the Gateway", writes.since(before, "gateways"), "writes"),
+        Row.at(routes, f"{what}: CPU of the control plane", used[0], "s"),
+        Row.at(routes, f"{what}: CPU of Envoy", used[1], "s"),
+        Row.at(routes, f"{what}: CPU of the API server", used[2], "s"),
+        Row.at(routes, "control plane memory in a cluster with N routes", memory_mib, "MiB", _MEMORY_MIB),
     ]
 
 
@@ -104,17 +101,17 @@ async def _changes(scene: ClusterScene, routes: int, changes: int) -> list[Row]:
     pids = scene.control_plane(), scene.envoy()
     done = [await _change(scene, (number * 37) % routes, number, pids) for number in range(changes)]
     steps_ms = _steps_ms(scene.cluster)[-changes:]
-    what = f"one HTTPRoute changed among {routes} in a cluster"
-    budget = _CHANGE_MS.get(routes)
+    what, step_ms = "one HTTPRoute changed among N in a cluster", statistics.median(steps_ms or [0.0])
+    from_answer, from_event = [d.from_answer_s for d in done], [d.from_event_s for d in done]
     return [
-        Row(f"{what}: from the API server's answer, median", median_ms([d.from_answer_s for d in done]), "ms", budget),
-        Row(f"{what}: from the API server's answer, p95", p95_ms([d.from_answer_s for d in done]), "ms"),
-        Row(f"{what}: from the watch's event, median", median_ms([d.from_event_s for d in done]), "ms"),
-        Row(f"{what}: from the API server's answer, least", min(d.from_answer_s for d in done) * 1000, "ms"),
-        Row(f"{what}: compiled, translated, encoded, median", statistics.median(steps_ms or [0.0]), "ms", 5.0),
-        Row(f"{what}: until its status says so, median", median_ms([d.told_s for d in done]), "ms"),
-        Row(f"{what}: CPU of the control plane, median", median_ms([d.control_plane_s for d in done]), "ms"),
-        Row(f"{what}: CPU of Envoy, median", median_ms([d.envoy_s for d in done]), "ms"),
+        Row.at(routes, f"{what}: from the API server's answer, median", median_ms(from_answer), "ms", _CHANGE_MS),
+        Row.at(routes, f"{what}: from the API server's answer, p95", p95_ms(from_answer), "ms"),
+        Row.at(routes, f"{what}: from the watch's event, median", median_ms(from_event), "ms"),
+        Row.at(routes, f"{what}: from the API server's answer, least", min(from_answer) * 1000, "ms"),
+        Row.at(routes, f"{what}: compiled, translated, encoded, median", step_ms, "ms", {routes: 5.0}),
+        Row.at(routes, f"{what}: until its status says so, median", median_ms([d.told_s for d in done]), "ms"),
+        Row.at(routes, f"{what}: CPU of the control plane, median", median_ms([d.control_plane_s for d in done]), "ms"),
+        Row.at(routes, f"{what}: CPU of Envoy, median", median_ms([d.envoy_s for d in done]), "ms"),
     ]
 
 
@@ -163,8 +160,11 @@ async def _endpoints(scene: ClusterScene, routes: int, changes: int) -> list[Row
         served = await scene.answers(path["path"]["value"], host=host(index), by=by, connection=connection)
         from_answer.append(served - answered)
         await asyncio.sleep(0.1)
-    what = f"one endpoint replaced, {routes} routes: from the API server's answer"
-    return [Row(f"{what}, median", median_ms(from_answer), "ms"), Row(f"{what}, p95", p95_ms(from_answer), "ms")]
+    what = "one endpoint replaced, N routes: from the API server's answer"
+    return [
+        Row.at(routes, f"{what}, median", median_ms(from_answer), "ms"),
+        Row.at(routes, f"{what}, p95", p95_ms(from_answer), "ms"),
+    ]
 
 
 # A Gateway created

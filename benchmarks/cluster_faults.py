@@ -29,10 +29,10 @@ async def idle(scene: ClusterScene, routes: int, *, window_s: float = 30.0) -> l
     await asyncio.sleep(window_s)
     took_s = time.perf_counter() - began
     cpu, asked = cpu_s(pid) - cpu, _asked(scene.cluster) - asked
-    what = f"idle control plane, {routes} routes in a cluster"
+    what = "idle control plane, N routes in a cluster"
     return [
-        Row(f"{what}: CPU", cpu / took_s * 100, "% of a core"),
-        Row(f"{what}: requests to the API server", asked / took_s, "requests/s"),
+        Row.at(routes, f"{what}: CPU", cpu / took_s * 100, "% of a core"),
+        Row.at(routes, f"{what}: requests to the API server", asked / took_s, "requests/s"),
     ]
 
 
@@ -50,14 +50,14 @@ async def cold_start(scene: ClusterScene, routes: int) -> list[Row]:
     started, ready_at = await asyncio.to_thread(_up_again, scene, before)
     served, told = await served_task, await told_task
     pid = scene.control_plane()
-    what = f"control plane killed, {routes} routes in a cluster"
+    what = "control plane killed, N routes in a cluster"
     return [
-        Row(f"{what}: until its pod is started anew", started - killed, "s"),
-        Row(f"{what}: from its start until it is ready", ready_at - started, "s"),
-        Row(f"{what}: from its start until Envoy has what changed meanwhile", served - started, "s"),
-        Row(f"{what}: from its start until the status says so", told - started, "s"),
-        Row(f"{what}: its CPU since", cpu_s(pid), "s"),
-        Row(f"{what}: its memory", memory_bytes(pid) / _MIB, "MiB"),
+        Row.at(routes, f"{what}: until its pod is started anew", started - killed, "s"),
+        Row.at(routes, f"{what}: from its start until it is ready", ready_at - started, "s"),
+        Row.at(routes, f"{what}: from its start until Envoy has what changed meanwhile", served - started, "s"),
+        Row.at(routes, f"{what}: from its start until the status says so", told - started, "s"),
+        Row.at(routes, f"{what}: its CPU since", cpu_s(pid), "s"),
+        Row.at(routes, f"{what}: its memory", memory_bytes(pid) / _MIB, "MiB"),
     ]
 
 

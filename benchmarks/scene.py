@@ -8,19 +8,21 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cpu import cpu_s
 from benchmarks.manifests import GATEWAY, Folder
 from controlplane.provision.address import TcpAddress, UnixAddress
 from controlplane.provision.bootstrap import bootstrap
 from tests.support.envoy import Envoy
-from tests.support.http import Connection
+from tests.support.http import Connection, fetch
 from tests.support.ports import free_ports
 from tests.support.process import ChildProcess
 
 POLL_S = 0.002
+_QUIET_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Scene:
     control_plane: ChildProcess
     envoy: Envoy
     cold_start_s: float
+    http_port: int = 0
 
     async def answers(self, index: int, path: str, *, status: int = 200, within_s: float = 60.0) -> float:
         """Polls a route through Envoy until it answers with this status; returns the moment (perf_counter)."""
@@ -50,6 +53,24 @@ class Scene:
         finally:
             connection.close()
 
+    async def metrics(self) -> dict[str, float]:
+        """Returns what the control plane has counted, by name with labels."""
+        lines = (await fetch(self.http_port, "/metrics")).text.splitlines()
+        pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in pairs}
+
+    async def quiet(self, *, within_s: float = 10.0) -> None:
+        """Returns once Envoy and the control plane have next to nothing to do."""
+        deadline = time.perf_counter() + within_s
+        pids = self.control_plane.pid, self.envoy.process.pid
+        now = cpu_s(*pids)
+        while time.perf_counter() < deadline:
+            before = now
+            await asyncio.sleep(_QUIET_S)
+            now = cpu_s(*pids)
+            if now - before < _QUIET_S / 50:
+                return
+
 
 @asynccontextmanager
 async def scene(routes: int, *, routes_a_host: int = 10) -> AsyncIterator[Scene]:
@@ -68,10 +89,10 @@ async def scene(routes: int, *, routes_a_host: int = 10) -> AsyncIterator[Scene]
                 await envoy.start(ready=False)
                 began_at = time.perf_counter()
                 process = serve_process(folder.path, xds_port, http_port, Path(home))
-                set_up = Scene(folder, process, envoy, 0.0)
+                set_up = Scene(folder, process, envoy, 0.0, http_port)
                 await _listens(port, process)
                 ended_at = await set_up.answers(routes - 1, folder.first_path(routes - 1))
-                yield Scene(folder, process, envoy, ended_at - began_at)
+                yield replace(set_up, cold_start_s=ended_at - began_at)
             finally:
                 if process is not None:
                     await process.stop()

@@ -115,9 +115,9 @@ class Traffic:
         running = time.monotonic() - self._began_at if self._loop is not None else 0.0
         return len(self.times_s) / max(self._took_s + running, 1e-9)
 
-    def p99_ms(self, since: int = 0) -> float:
+    def p99_ms(self, since: int = 0, until: int | None = None) -> float:
         """The 99th percentile of the times that answers took, of those from the `since`-th on."""
-        times = sorted(self.times_s[since:]) or [0.0]
+        times = sorted(self.times_s[since:until]) or [0.0]
         return times[int(len(times) * 0.99)] * 1000
 
     def watch(self, *targets: Target) -> None:
