@@ -23,7 +23,7 @@ from controlplane.pipeline.policy_statuses import PolicyStatuses
 from controlplane.pipeline.projection import GrpcProjection
 from controlplane.pipeline.reach import Reach
 from controlplane.pipeline.statuses import Statuses
-from controlplane.pipeline.upstreams import Upstreams
+from controlplane.pipeline.upstreams import Typed, Upstreams
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Resource, Snapshot
 
@@ -55,7 +55,7 @@ class Pipeline:
         self._http = HttpRoutes(graph, self.objects, attachments, self.policies)
         self._listeners = Listeners(graph, self.objects, attachments)
         self.bindings = self._listeners.bindings
-        self._upstreams = Upstreams(graph, self.objects)
+        self._upstreams = Upstreams(graph, self.objects, attachments.used_clusters.get)
         self._client_certificate: Derived[ObjectKey, backendtls.ClientCertificate] = graph.derive(
             "client certificate", self._compute_client_certificate
         )
@@ -158,38 +158,42 @@ class Pipeline:
             return backendtls.ClientCertificate()
         return backendtls.client_certificate(self.objects, found)
 
-    def _compute_typed(self, key: tuple[ObjectKey, str]) -> Mapping[str, Resource]:
-        found = self._resources_of_type[key[1]](self, key[0])
-        return MappingProxyType({each.name: each for each in found if each is not None})
+    def _compute_typed(self, key: tuple[ObjectKey, str]) -> Typed:
+        return self._resources_of_type[key[1]](self, key[0])
 
     def _compute_snapshot(self, key: ObjectKey) -> Snapshot:
         typed = {type_url: self._typed.get((key, type_url)) for type_url in self._resources_of_type}
         return Snapshot(MappingProxyType(typed))
 
-    def _all_clusters(self, key: ObjectKey) -> Iterable[Resource | None]:
-        used, shown = self._attachments.used_clusters.get(key), self._client_certificate.get(key).secret
-        return (*self._upstreams.clusters(used, certificate=shown), *self.guards.clusters())
-
-    def _all_endpoints(self, key: ObjectKey) -> Iterable[Resource | None]:
-        return (*self._upstreams.endpoints(self._attachments.used_clusters.get(key)), *self.guards.assignments())
-
-    def _all_secrets(self, key: ObjectKey) -> Iterable[Resource | None]:
-        yield from self._listeners.secrets(key)
+    def _all_clusters(self, key: ObjectKey) -> Typed:
         shown = self._client_certificate.get(key).secret
-        if shown is not None:
-            yield self._listeners.certificate(shown)
-        yield from self._upstreams.secrets(self._attachments.used_clusters.get(key))
+        return _named(self.guards.clusters(), beside=self._upstreams.clusters(key, certificate=shown))
 
-    def _all_routes(self, key: ObjectKey) -> Iterable[Resource | None]:
-        return (self._http.configuration(key, name) for name in self._listeners.route_configurations(key))
+    def _all_endpoints(self, key: ObjectKey) -> Typed:
+        return _named(self.guards.assignments(), beside=self._upstreams.endpoints(key))
 
-    _resources_of_type: Mapping[str, Callable[[Pipeline, ObjectKey], Iterable[Resource | None]]] = MappingProxyType(
+    def _all_secrets(self, key: ObjectKey) -> Typed:
+        shown = self._client_certificate.get(key).secret
+        certificates = [self._listeners.certificate(shown)] if shown is not None else []
+        return _named([*self._listeners.secrets(key), *certificates, *self._upstreams.secrets(key)])
+
+    def _all_routes(self, key: ObjectKey) -> Typed:
+        return _named(self._http.configuration(key, name) for name in self._listeners.route_configurations(key))
+
+    _resources_of_type: Mapping[str, Callable[[Pipeline, ObjectKey], Typed]] = MappingProxyType(
         {
             xds.SECRET: _all_secrets,
             xds.CLUSTER: _all_clusters,
             xds.ENDPOINT: _all_endpoints,
-            xds.EXTENSION_CONFIG: lambda self, key: self.guards.extensions(key),
-            xds.LISTENER: lambda self, key: self._listeners.listeners(key),
+            xds.EXTENSION_CONFIG: lambda self, key: _named(self.guards.extensions(key)),
+            xds.LISTENER: lambda self, key: _named(self._listeners.listeners(key)),
             xds.ROUTE: _all_routes,
         }
     )
+
+
+def _named(found: Iterable[Resource | None], *, beside: Typed | None = None) -> Typed:
+    """Returns resources by name, behind those that there are already."""
+    typed = beside.copy() if beside is not None else {}
+    typed |= {each.name: each for each in found if each is not None}
+    return MappingProxyType(typed)
