@@ -86,7 +86,7 @@ class FileSource:
             async for hint in found:
                 seen_at = self._seen_at(hint)
                 # What takes long enough for others to notice is done elsewhere; nobody else uses this source meanwhile.
-                many = hint.scope is not Scope.PATHS and len(self._manifests) >= _MANY_FILES
+                many = len(hint.paths if hint.scope is Scope.PATHS else self._manifests) >= _MANY_FILES
                 files = await asyncio.to_thread(self._suspects, hint) if many else self._suspects(hint)
                 many = len(files) >= _MANY_FILES
                 changes = await asyncio.to_thread(self._look, files) if many else self._look(files)
