@@ -15,6 +15,7 @@ from controlplane.replicas.presence import Member, Presence, TooManyError
 from controlplane.replicas.telling import Telling
 from controlplane.xds.identity import Principal
 from controlplane.xds.server import Context, End
+from dragoman.grpc_worker.api import StatusCode
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Leading:
         if not self._leads:
             return _NOT_LEADING
         if len(self._streams) >= _MAX_STREAMS:
-            return End(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many replicas", "max_clients")
+            return End(StatusCode.RESOURCE_EXHAUSTED, "too many replicas", "max_clients")
         stream = _Stream()
         stream.telling = self._telling(lambda: stream.member)
         self._streams[stream] = None
@@ -79,7 +80,7 @@ class Leading:
             return await self._serve(context, stream)
         except (MessageError, TooManyError) as error:
             _log.warning("ending the stream of a replica, %s: %s", context.peer(), error)
-            return End(grpc.StatusCode.INVALID_ARGUMENT, str(error), "malformed")
+            return End(StatusCode.INVALID_ARGUMENT, str(error), "malformed")
         except grpc.RpcError:
             return None
         finally:
@@ -89,7 +90,7 @@ class Leading:
         try:
             hello = await asyncio.wait_for(_read(context), _FIRST_WITHIN_S)
         except TimeoutError:
-            return End(grpc.StatusCode.DEADLINE_EXCEEDED, "no message came", "silent")
+            return End(StatusCode.DEADLINE_EXCEEDED, "no message came", "silent")
         if hello is None:
             return None
         first = decode(hello)
@@ -132,5 +133,5 @@ async def _read(context: Context) -> bytes | None:
     return message if isinstance(message, bytes) else None
 
 
-_NO_REPLICA: Final = End(grpc.StatusCode.PERMISSION_DENIED, "for replicas of the control plane alone", "identity")
-_NOT_LEADING: Final = End(grpc.StatusCode.UNAVAILABLE, "this replica does not lead", "not leading")
+_NO_REPLICA: Final = End(StatusCode.PERMISSION_DENIED, "for replicas of the control plane alone", "identity")
+_NOT_LEADING: Final = End(StatusCode.UNAVAILABLE, "this replica does not lead", "not leading")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import grpc
+if TYPE_CHECKING:
+    import grpc
 
 
 class CertificateError(ValueError):
@@ -40,15 +44,25 @@ class ServerTls:
         """Raises CertificateError where the pair is no good."""
         pair.check()
         self._pair = pair
+        self._newest = _context(pair)
+        self.context = _context(pair)
+        """For a listener of ours: a handshake takes whatever is newest by then."""
+        self.context.sni_callback = self._take_newest
 
     def replace(self, pair: KeyPair) -> None:
         """Takes a new pair; raises CertificateError, and keeps what there is, where that is no good."""
         if pair != self._pair:
             pair.check()
+            self._newest = _context(pair)
             self._pair = pair
 
+    def _take_newest(self, handshake: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        handshake.context = self._newest
+
     def credentials(self) -> grpc.ServerCredentials:
-        """Returns credentials for one listener, that look here at every handshake."""
+        """Returns credentials for one listener of grpcio's, that look here at every handshake."""
+        import grpc
+
         served = self._pair
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
@@ -65,7 +79,26 @@ class ServerTls:
 
 
 def _configuration(pair: KeyPair) -> grpc.ServerCertificateConfiguration:
+    import grpc
+
     return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)])
+
+
+def _context(pair: KeyPair) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    # It loads from files alone; this one is in memory only.
+    held = os.memfd_create("xds-certificate", os.MFD_CLOEXEC)
+    try:
+        with open(held, "wb", closefd=False) as file:
+            file.write(pair.chain + b"\n" + pair.key)
+        context.load_cert_chain(f"/proc/self/fd/{held}")
+    except OSError as error:
+        raise CertificateError("the certificate or its key cannot be used") from error
+    finally:
+        os.close(held)
+    return context
 
 
 def _spki(key: object) -> bytes:

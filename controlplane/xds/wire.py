@@ -39,28 +39,15 @@ def sotw_head(type_url: str, body_length: int) -> bytes:
     return _RESPONSE_RESOURCE + _varint(len(any_head) + body_length) + any_head
 
 
-def delta_response(type_url: str, nonce: str, entries: Iterable[bytes], removed: Iterable[str]) -> bytes:
-    """Returns a serialised DeltaDiscoveryResponse; `entries` are heads and bodies in turn."""
-    return b"".join(
-        (
-            *entries,
-            _text(_RESPONSE_TYPE_URL, type_url),
-            _text(_RESPONSE_NONCE, nonce),
-            *(_text(_DELTA_REMOVED, name) for name in removed),
-        )
-    )
+def delta_tail(type_url: str, nonce: str, removed: Iterable[str]) -> bytes:
+    """Returns what follows the entries (heads and bodies in turn) of a serialised DeltaDiscoveryResponse."""
+    gone = (_text(_DELTA_REMOVED, name) for name in removed)
+    return b"".join((_text(_RESPONSE_TYPE_URL, type_url), _text(_RESPONSE_NONCE, nonce), *gone))
 
 
-def sotw_response(type_url: str, nonce: str, version: str, entries: Iterable[bytes]) -> bytes:
-    """Returns a serialised DiscoveryResponse; `entries` are heads and bodies in turn."""
-    return b"".join(
-        (
-            _text(_RESPONSE_VERSION, version),
-            *entries,
-            _text(_RESPONSE_TYPE_URL, type_url),
-            _text(_RESPONSE_NONCE, nonce),
-        )
-    )
+def sotw_tail(type_url: str, nonce: str, version: str) -> bytes:
+    """Returns what follows the entries (heads and bodies in turn) of a serialised DiscoveryResponse."""
+    return _text(_RESPONSE_VERSION, version) + _text(_RESPONSE_TYPE_URL, type_url) + _text(_RESPONSE_NONCE, nonce)
 
 
 def _any_head(type_url: str, body_length: int) -> bytes:

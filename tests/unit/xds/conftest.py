@@ -8,11 +8,21 @@ from typing import Any
 
 import pytest
 
+from controlplane.xds import server as xds_server
 from controlplane.xds.cache import SnapshotCache
 from controlplane.xds.identity import Principal
 from controlplane.xds.server import AdsServer, serve_ads
 
 AnyPrincipal = Principal("any")
+
+
+@pytest.fixture(params=["ngh2", "grpcio"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What carries the streams: a module that asks for this tests each in turn."""
+    chosen: Any = request.param
+    make = xds_server.load_engine
+    monkeypatch.setattr(xds_server, "load_engine", lambda asked: make(asked or chosen))
+    return chosen
 
 
 @pytest.fixture

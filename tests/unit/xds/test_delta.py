@@ -24,6 +24,8 @@ from tests.support.waiting import until
 from tests.unit.xds.made import plain, snapshot
 from tests.unit.xds.wire_clients import DeltaClient, names_of
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 StartAds = Callable[..., Awaitable[AdsServer]]
 OWNER = "demo/edge"
 EVERYTHING = (SECRET, CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE)

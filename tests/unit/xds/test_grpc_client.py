@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 from envoy.config.listener.v3 import listener_pb2
 from google.protobuf import json_format
 
@@ -23,6 +24,8 @@ from controlplane.xds.server import AdsServer
 from tests.unit.xds.made import cluster, endpoints, route, snapshot
 
 StartAds = Callable[..., Awaitable[AdsServer]]
+pytestmark = pytest.mark.usefixtures("engine")
+
 OWNER = "demo/edge"
 HOST = "echo.demo"
 

@@ -19,11 +19,13 @@ from controlplane.xds.identity import Principal
 from controlplane.xds.metrics import XdsMetrics
 from controlplane.xds.resources import CLUSTER, ENDPOINT, Resource
 from controlplane.xds.server import AdsServer, Limits, ListenError, serve_ads
-from controlplane.xds.wire import delta_response, sotw_response
+from controlplane.xds.wire import delta_tail, sotw_tail
 from tests.support.ports import free_port
 from tests.support.waiting import until
 from tests.unit.xds.made import plain, snapshot
 from tests.unit.xds.wire_clients import DeltaClient, RawClient
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 StartAds = Callable[..., Awaitable[AdsServer]]
 OWNER = "demo/edge"
@@ -165,13 +167,13 @@ async def test_streams_pushes_and_answers_are_counted_and_told(start_ads: StartA
 @pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 16_383, 16_384, 3_000_000])
 def test_what_is_framed_by_hand_is_what_protobuf_reads(size: int) -> None:
     made = [Resource.of(CLUSTER, f"näme-{number}", b"x" * size) for number in range(3)]
-    raw = delta_response(CLUSTER, "n1", [p for r in made for p in (r.delta_head, r.body)], ["gone", "also"])
+    raw = b"".join([p for r in made for p in (r.delta_head, r.body)]) + delta_tail(CLUSTER, "n1", ["gone", "also"])
     delta: Any = discovery_pb2.DeltaDiscoveryResponse.FromString(raw)  # pyright: ignore
     assert [(e.name, e.version, e.resource.type_url, e.resource.value) for e in delta.resources] == [
         (r.name, r.version, r.type_url, r.body) for r in made
     ]
     assert (delta.type_url, delta.nonce, list(delta.removed_resources)) == (CLUSTER, "n1", ["gone", "also"])
-    raw = sotw_response(CLUSTER, "n2", "v", [p for r in made for p in (r.sotw_head, r.body)])
+    raw = b"".join([p for r in made for p in (r.sotw_head, r.body)]) + sotw_tail(CLUSTER, "n2", "v")
     sotw: Any = discovery_pb2.DiscoveryResponse.FromString(raw)  # pyright: ignore
     assert [(e.type_url, e.value) for e in sotw.resources] == [(CLUSTER, r.body) for r in made]
     assert (sotw.type_url, sotw.nonce, sotw.version_info) == (CLUSTER, "n2", "v")

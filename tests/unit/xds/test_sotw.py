@@ -15,6 +15,8 @@ from controlplane.xds.server import AdsServer
 from tests.unit.xds.made import plain, snapshot
 from tests.unit.xds.wire_clients import SotwClient
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 StartAds = Callable[..., Awaitable[AdsServer]]
 OWNER = "demo/edge"
 

@@ -35,6 +35,8 @@ from tests.unit.xds.accounts import Issuer, shown
 from tests.unit.xds.made import cluster, endpoints, listener, route, snapshot
 from tests.unit.xds.wire_clients import DeltaClient
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 StartAds = Callable[..., Awaitable[AdsServer]]
 StartEnvoy = Callable[..., Awaitable[Envoy]]
 OWNER = "demo/edge"

@@ -21,6 +21,8 @@ from dragoman.xds_client import Backoff, OnUpdate, XdsClient
 from tests.support.waiting import until
 from tests.unit.xds.made import plain, snapshot
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 StartAds = Callable[..., Awaitable[AdsServer]]
 FAST = Backoff(first_s=0.01, longest_s=0.05)
 NO_LINGER = Timing(linger_s=0.0)

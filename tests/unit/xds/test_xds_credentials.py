@@ -29,6 +29,8 @@ from tests.support.waiting import until
 from tests.unit.xds.accounts import Issuer
 from tests.unit.xds.made import plain, snapshot
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 NAME = "dragoman.system.svc"
 
 
