@@ -26,6 +26,7 @@ _Parsed = dict[tuple[str, bytes], object]
 """Data of documents, by file and digest."""
 
 _MANY_FILES: Final = 100
+_NOTHING: Final = Manifest()
 
 
 class FileSource:
@@ -153,8 +154,8 @@ class FileSource:
     ) -> Iterator[tuple[ObjectKey, Origin | None]]:
         """Reads files anew; yields each object that they give in another way than before, with its place until then."""
         for path, signature in files.items():
-            old = self._manifests.pop(path, Manifest())
-            new = Manifest()
+            old = self._manifests.pop(path, _NOTHING)
+            new = _NOTHING
             if signature is not None:
                 content = reading.content(path, signature) if reading is not None else None
                 if content is None:
@@ -162,10 +163,11 @@ class FileSource:
                     content = read_content(path, max_bytes=self._max_file_bytes, known=known)
                 new, documents = take_content(path, signature, content, old)
                 self._manifests[path] = new
-                parsed.update({(path, digest): document for digest, document in documents.items()})
+                for digest, document in documents.items():
+                    parsed[path, digest] = document
             if new.faults:
                 self._faulty[path] = new.faults
-            else:
+            elif old.faults:
                 self._faulty.pop(path, None)
             for key in _changed(old, new):
                 yield key, self._places.winner(key)
@@ -229,6 +231,8 @@ class FileSource:
 
 def _changed(old: Manifest, new: Manifest) -> list[ObjectKey]:
     before, after = old.objects, new.objects
+    if not before:
+        return list(after)
     gone = [key for key in before if key not in after]
     return gone + [key for key, place in after.items() if before.get(key) is not place]
 
