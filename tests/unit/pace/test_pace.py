@@ -15,10 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.engine import Step
+from controlplane.kube.access import fixed_access
+from controlplane.kube.client import Api
 from controlplane.pace import LONGEST_REST_S, Pace
 from controlplane.provision.binding import bind
 from controlplane.server import ControlPlane
 from controlplane.sources.files import FileSource
+from controlplane.sources.kubernetes import KubernetesSource
+from tests.support.kube_api import FakeKubeApi
+from tests.support.kube_source import QUICK, route
 from tests.support.waiting import until
 
 _ROUTE = """apiVersion: gateway.networking.k8s.io/v1
@@ -161,3 +166,25 @@ async def test_a_folder_that_changes_while_a_step_rests_does_not_keep_the_loop_b
     stop.set()
     await found.aclose()
     assert spent < 0.15
+
+
+async def test_a_burst_of_api_objects_is_few_steps_each_with_when_it_was_seen() -> None:
+    async with FakeKubeApi() as api:
+        for kind in ("GatewayClass", "Gateway", "HTTPRoute"):
+            api.define(kind)
+        async with Api.over(fixed_access(api.url, token="test")) as client:
+            source = KubernetesSource(client, tuning=QUICK)
+            steps: list[Step] = []
+            async with ControlPlane(source, bind=bind, listen={}, on_step=steps.append) as plane:
+                await until(lambda: plane.ready, what="the first snapshot")
+                begun = len(steps)
+                for number in range(600):
+                    api.put(route(f"r-{number}"))
+                    if number % 20 == 0:
+                        await asyncio.sleep(0)
+                await until(lambda: len(plane.engine.origins) == 600, what="all routes to be there", within_s=30)
+                taken = [len(step.changed) for step in steps[begun:] if step.changed]
+                waits = [change["stages_ms"]["wait"] for change in plane.tracer.changes()]
+    assert sum(taken) == 600
+    assert len(taken) <= 60
+    assert max(waits) > 0
