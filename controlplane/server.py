@@ -79,7 +79,7 @@ class ControlPlane:
     ) -> None:
         """`methods` are served beside xDS. Nothing is published before `may_begin`, asked at every step, says so.
 
-        A `front` serves already: its cache is taken over, and `listen`, `methods` and `metrics` were for it.
+        The cache of a `front` is taken over; one that serves already had its own `listen` and `methods`.
 
         With `remote_backends_only` no Backend may be on the machine of Envoy itself.
         """
@@ -157,7 +157,7 @@ class ControlPlane:
             self.ads = self._front.ads
             self._keeper = self._front.keeper()
             self.engine.carry_over(self._front.kept.snapshots)
-        else:
+        if self.ads is None:
             self.ads = await serve_ads(
                 self.cache,
                 listen=self._listen,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from controlplane.cluster.doorway import Doorway
 from controlplane.cluster.envoys import Trust
 from controlplane.cluster.settings import ClusterSettings
 from controlplane.kube.certificates import Certificates, ensure, keep, utc_now
@@ -18,13 +19,11 @@ from controlplane.provision.address import TcpAddress, parse_address
 from controlplane.translate.services import ServiceTls
 from controlplane.xds.authentication import Authenticated
 from controlplane.xds.credentials import KeyPair, ServerTls
-from controlplane.xds.tokens import ServiceAccountTokens
 
 _log = logging.getLogger(__name__)
 
 _FIRST_WAIT_S: Final = 0.2
 _LONGEST_WAIT_S: Final = 5.0
-_ITSELF: Final = "controlplane"
 _KEY_SETS: Final = "application/jwk-set+json, application/json"
 
 
@@ -36,27 +35,31 @@ class Secured:
     tasks: Mapping[str, Coroutine[Any, Any, None]]
 
 
-async def secured(api: Api, settings: ClusterSettings, secret: str, *, on_trust: Callable[[Trust], None]) -> Secured:
+async def secured(
+    api: Api, settings: ClusterSettings, secret: str, door: Doorway, *, on_trust: Callable[[Trust], None]
+) -> Secured:
     """Returns how xDS is served; `on_trust` hears, now and when they change, whom Envoys are to trust.
 
-    Waits for a certificate that somebody else is to make, and for an API server that does not answer. Raises ApiError
-    where that would not help.
+    Where nothing is at hand in the doorway, waits for a certificate that somebody else is to make, and for an API
+    server that does not answer. Raises ApiError where that would not help.
     """
     names = dns_names(settings)
     read = partial(_read, api, settings, secret, names)
-    first = await _patiently(read)
-    tls = ServerTls(KeyPair(first.chain, first.key))
+    door.api.get = partial(api.get, accept=_KEY_SETS)
+    first: Certificates | None = None
+    tls, authorities = door.tls, door.authorities
+    if door.admission is None or tls is None:
+        first = await _patiently(read)
+        tls, authorities = ServerTls(KeyPair(first.chain, first.key)), first.authorities.decode()
 
     def changed(found: Certificates) -> None:
         tls.replace(KeyPair(found.chain, found.key))
         on_trust(Trust(names[0], found.authorities.decode()))
 
-    on_trust(Trust(names[0], first.authorities.decode()))
-    services = {account: name for name, account in settings.service_accounts.items() if name != _ITSELF}
-    replicas = settings.service_accounts.get(_ITSELF)
-    tokens = ServiceAccountTokens(partial(api.get, accept=_KEY_SETS), services=services, replicas=replicas)
+    on_trust(Trust(names[0], authorities))
     return Secured(
-        Authenticated(tokens, tls), {"certificate": keep(read, changed, first=first), "token keys": tokens.run()}
+        Authenticated(door.tokens, tls),
+        {"certificate": keep(read, changed, first=first), "token keys": door.tokens.run()},
     )
 
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from controlplane.api.meta import ObjectKey
 from controlplane.cluster import admission
+from controlplane.cluster.doorway import Doorway, doorway
 from controlplane.cluster.envoys import Envoys, Trust
 from controlplane.cluster.others import listens_at, others
 from controlplane.cluster.services import ServiceWorkers
@@ -21,10 +22,11 @@ from controlplane.cluster.settings import ClusterSettings
 from controlplane.cluster.statuses import DesiredStatuses, concerned
 from controlplane.compile.gateway import CONTROLLER_NAME
 from controlplane.engine import Step
+from controlplane.kept.front import Front
 from controlplane.kube.client import Api
 from controlplane.kube.lease import Election, identity_of
 from controlplane.provision.kubernetes.ports import bind
-from controlplane.replicas.messages import METHOD
+from controlplane.replicas import METHOD
 from controlplane.replicas.replicas import Replicas
 from controlplane.server import ControlPlane
 from controlplane.sources.kubernetes import KubernetesSource
@@ -58,9 +60,16 @@ class ClusterControlPlane:
         nameservers: Iterable[tuple[str, int]] = (),
         services: Mapping[str, tuple[str, ...]] | None = None,
         state: Path | None = None,
+        front: Front | None = None,
+        door: Doorway | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_failure` hears that a part has failed for good, so that the process had better end: see `failure`."""
+        """`on_failure` hears that a part has failed for good, so that the process had better end: see `failure`.
+
+        A `front` may serve already, to who comes by the `door`.
+        """
+        self._door = door or doorway(settings, state=None)
+        self._door.share.work = self._attend
         self.failure: str | None = None
         self._on_failure = on_failure
         self._api = api
@@ -89,10 +98,11 @@ class ClusterControlPlane:
             listen=self._listen,
             nameservers=tuple(nameservers),
             insecure_off_loopback=insecure,
-            metrics=XdsMetrics(registry),
+            metrics=XdsMetrics(registry) if front is None else None,
             authz=served.get("authz", ()),
             ratelimit=served.get("ratelimit", ()),
             state=state,
+            front=front,
             on_step=self._stepped,
             on_nack=self._nacked,
             on_settled=self._settled,
@@ -161,7 +171,7 @@ class ClusterControlPlane:
         if self._insecure or settings.secret is None:
             self._listen[self._xds] = Principal("any")
         else:
-            secured = await admission.secured(self._api, settings, settings.secret, on_trust=self._trust)
+            secured = await admission.secured(self._api, settings, settings.secret, self._door, on_trust=self._trust)
             self._listen[self._xds] = secured.admission
             for name, work in secured.tasks.items():
                 self._run(name, work)
@@ -242,7 +252,8 @@ class ClusterControlPlane:
         self.envoys.take(self.plane.engine.pipeline.infrastructure.changes.take_changes(), complete=self.plane.ready)
 
     def _find_workers(self) -> None:
-        self.plane.serve_at(self._workers.addresses(self.plane.engine.pipeline.objects))
+        engine = self.plane.engine
+        self.plane.when_free(lambda: self.plane.serve_at(self._workers.addresses(engine.pipeline.objects)))
 
     def _observed(self, keys: Iterable[ObjectKey]) -> None:
         self._enqueue(keys)
@@ -266,7 +277,8 @@ class ClusterControlPlane:
         self.replicas.came_or_went(event)
 
     def _clients_moved(self, owner: str) -> None:
-        self._enqueue(concerned(self.plane.engine, owner))
+        if self.plane.ready:  # Until then nothing is said of anything, and the engine is another's.
+            self._enqueue(concerned(self.plane.engine, owner))
 
     def _enqueue(self, keys: Iterable[ObjectKey]) -> None:
         self.writer.enqueue(keys)

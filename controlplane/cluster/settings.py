@@ -24,7 +24,8 @@ class ClusterSettings:
     """How the parts that speak with Kubernetes are to behave.
 
     `xds_address` (HOST:PORT) is where Envoys find the control plane; without it none are started. `secret` holds the
-    certificate that xDS is served with; without it xDS is in plain text. `service_accounts` tells those of ext_authz
+    certificate that xDS is served with; without it xDS is in plain text. `secret_folder` is where it is mounted, for a
+    start without the API server. `service_accounts` tells those of ext_authz
     and of the rate limit service, and our own: `authz`, `ratelimit`, `controlplane` → (namespace, name). `token` is the
     file with the token that this replica shows to the one that leads.
     """
@@ -39,5 +40,6 @@ class ClusterSettings:
     envoy_image: str = ""
     provisioning: bool = True
     token: Path | None = None
+    secret_folder: Path | None = None
     service_secrets: Mapping[str, str] = field(default_factory=dict[str, str])
     service_accounts: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])

@@ -26,11 +26,14 @@ _MAX_NACKS: Final = 1_000
 
 @dataclass(slots=True)
 class Front:
-    """A discovery service that is running already. `nacks` are what clients rejected until somebody else heard them."""
+    """What was kept, in a cache that may be served already: then `ads` is who does it.
+
+    `nacks` are what clients rejected until somebody else heard them.
+    """
 
     cache: SnapshotCache
-    ads: AdsServer
     kept: Kept
+    ads: AdsServer | None = None
     store: Store | None = None
     nacks: dict[tuple[str, str], Nack] = field(default_factory=dict[tuple[str, str], Nack])
 
@@ -42,28 +45,34 @@ class Front:
 
         return Keeper(self.store, self.cache.standing, known=self.kept.snapshots)
 
+    async def serve(
+        self,
+        stack: AsyncExitStack,
+        *,
+        listen: Mapping[str, Admission],
+        methods: Mapping[str, Method] | None = None,
+        insecure_off_loopback: bool = False,
+    ) -> None:
+        """Serves xDS; `stack` ends it. Raises ListenError."""
+        self.ads = await serve_ads(
+            self.cache, listen=listen, methods=methods, insecure_off_loopback=insecure_off_loopback
+        )
+        stack.push_async_callback(self.ads.stop, 0.0)
+        if self.words:
+            _log.info("%s", self.words)
+
     @property
     def words(self) -> str:
-        """What was kept, in words; empty where nothing was."""
-        if not self.kept.snapshots:
+        """What was kept and is served, in words; empty where nothing is."""
+        if not self.kept.snapshots or self.ads is None:
             return ""
         when = f" at {self.kept.at:%Y-%m-%dT%H:%M:%SZ}" if self.kept.at is not None else ""
         left_out = f" (without {self.kept.withheld} resources that hold secrets)" if self.kept.withheld else ""
         return f"serving the snapshot that was kept{when}{left_out}"
 
 
-async def open_front(
-    stack: AsyncExitStack,
-    *,
-    listen: Mapping[str, Admission],
-    state: Path,
-    source: str,
-    key: bytes | None = None,
-    metrics: XdsMetrics | None = None,
-    methods: Mapping[str, Method] | None = None,
-    insecure_off_loopback: bool = False,
-) -> Front:
-    """Serves what was kept of a source in the folder `state`; `stack` ends it. Raises ListenError."""
+def open_front(*, state: Path, source: str, key: bytes | None = None, metrics: XdsMetrics | None = None) -> Front:
+    """Returns what was kept of a source in the folder `state`, not yet served."""
     store, kept = open_store(state / FILE, source, key=key)
     nacks: dict[tuple[str, str], Nack] = {}
 
@@ -73,9 +82,4 @@ async def open_front(
 
     cache = SnapshotCache(observers=Observers(on_nack=rejected), metrics=metrics)
     cache.publish(kept.snapshots)
-    ads = await serve_ads(cache, listen=listen, methods=methods, insecure_off_loopback=insecure_off_loopback)
-    stack.push_async_callback(ads.stop, 0.0)
-    front = Front(cache, ads, kept, store, nacks)
-    if front.words:
-        _log.info("%s", front.words)
-    return front
+    return Front(cache, kept, store=store, nacks=nacks)

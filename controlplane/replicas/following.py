@@ -15,7 +15,8 @@ import grpc.aio
 
 from controlplane.kube.errors import ApiError
 from controlplane.kube.lease import Holder
-from controlplane.replicas.messages import MAX_MESSAGE, METHOD, Hello, Message, MessageError, Whole, decode
+from controlplane.replicas import METHOD
+from controlplane.replicas.messages import MAX_MESSAGE, Hello, Message, MessageError, Whole, decode
 from controlplane.replicas.telling import Telling
 
 _log = logging.getLogger(__name__)

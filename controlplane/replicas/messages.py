@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, Validati
 from controlplane.api.meta import ObjectKey
 from controlplane.xds.events import ClientSummary, Nack
 
-METHOD: Final = "/dragoman.replica.v1.Replicas/Share"
 MAX_MESSAGE: Final = 8 << 20
 _AIM: Final = 512 * 1024
 """Messages are filled up to this; one that holds a single big object may be longer."""

@@ -259,13 +259,13 @@ class Replicas:
         return Telling(self._hello, self._agreement, report=report)
 
     def _remembered(self, message: StandIns) -> None:
-        self._publish(self._agreement.offered(message))
+        self._plane.when_free(lambda: self._publish(self._agreement.offered(message)))
 
     # Following
 
     def _heard(self, message: Message) -> None:
         if isinstance(message, StandIns):
-            self._publish(self._agreement.decided(message))
+            self._plane.when_free(lambda: self._publish(self._agreement.decided(message)))
         elif isinstance(message, KeySets):
             self._plane.key_sets.take(message.documents)
         elif isinstance(message, Workers):

@@ -53,7 +53,8 @@ class ServiceAccountTokens:
 
     `services` tells the service accounts (namespace, name) of ext_authz and the rate limit service from those of
     Gateways: their owner, `authz` or `ratelimit`. `replicas` is that of the control plane itself. `issuer` is asked of
-    the API server unless given.
+    the API server unless given. `keys` are those of a process before this one, good until there are others, which
+    `on_keys` hears.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class ServiceAccountTokens:
         replicas: tuple[str, str] | None = None,
         audience: str = AUDIENCE,
         issuer: str | None = None,
+        keys: TokenKeys | None = None,
+        on_keys: Callable[[TokenKeys], None] = lambda keys: None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,7 +77,8 @@ class ServiceAccountTokens:
         self._given_issuer = issuer
         self._now = now
         self._clock = clock
-        self._keys: TokenKeys | None = None
+        self._keys = keys
+        self._on_keys = on_keys
         self._fetching: asyncio.Task[bool] | None = None
         self._tried_at = -math.inf
         self._fault: str | None = "no keys have come yet"
@@ -230,6 +234,7 @@ class ServiceAccountTokens:
             # What a key has verified that is gone by now is not to be taken for good any more.
             self._verified.clear()
             self._keys = keys
+            self._on_keys(keys)
             _log.info("took %d keys for service-account tokens of %s", len(keys.by_id), keys.issuer)
         self._fault = None
         return True

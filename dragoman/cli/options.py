@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
+from controlplane.cluster.settings import ClusterSettings, Identity
 from dragoman.cli.errors import CommandError
 from dragoman.cli.settings import ServeSettings
 
@@ -21,3 +24,33 @@ def nameserver(text: str) -> tuple[str, int]:
     if not port.isdecimal():
         raise CommandError(f"--dns {text}: expected HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def cluster_settings(settings: ServeSettings) -> ClusterSettings:
+    """Returns what the parts that speak with Kubernetes are told; who this is comes from the pod's environment."""
+    secrets = [each.partition("=") for each in settings.service_secret]
+    accounts: dict[str, tuple[str, str]] = {}
+    for each in settings.service_account:
+        service, _, account = each.partition("=")
+        namespace, _, name = account.partition("/")
+        accounts[service] = (namespace, name)
+    identity = Identity(
+        name=os.environ.get("POD_NAME") or socket.gethostname(),
+        namespace=os.environ.get("POD_NAMESPACE") or "default",
+        address=os.environ.get("POD_IP") or "",
+    )
+    return ClusterSettings(
+        identity=identity,
+        namespaces=settings.namespace,
+        lease=settings.lease,
+        secret=None if settings.xds_insecure else settings.xds_secret,
+        certificate=settings.xds_certificate,
+        xds_address=settings.xds_address,
+        image=settings.image,
+        envoy_image=settings.envoy_image,
+        provisioning=settings.provisioning,
+        token=settings.xds_token,
+        secret_folder=settings.xds_secret_folder,
+        service_secrets={service: name for service, _, name in secrets},
+        service_accounts=accounts,
+    )

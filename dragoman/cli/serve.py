@@ -35,6 +35,9 @@ def serve(
     xds_secret: Annotated[
         str | None, typer.Option(help="Secret with the certificate of xDS in a cluster. [default: dragoman-xds]")
     ] = None,
+    xds_secret_folder: Annotated[
+        Path | None, typer.Option(help="Folder where that Secret is mounted, for a start without the API server.")
+    ] = None,
     xds_certificate: Annotated[
         str | None, typer.Option(help="Who makes it: self-made, cert-manager or existing. [default: self-made]")
     ] = None,
@@ -83,6 +86,7 @@ def serve(
     flags: dict[str, object] = {"config": config, "xds": xds, "http": http, "xds_insecure": xds_insecure, "dns": dns}
     flags |= {"kubernetes": kubernetes, "kubeconfig": kubeconfig, "context": context, "namespace": namespace}
     flags |= {"xds_address": xds_address, "xds_secret": xds_secret, "xds_certificate": xds_certificate}
+    flags |= {"xds_secret_folder": xds_secret_folder}
     flags |= {"service_account": service_account, "service_secret": service_secret, "lease": lease}
     flags |= {"provisioning": provisioning, "image": image, "envoy_image": envoy_image, "xds_token": xds_token}
     loaded = load(ServeSettings, settings, **flags, authz=authz, ratelimit=ratelimit, state=state, state_key=state_key)

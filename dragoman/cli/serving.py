@@ -27,6 +27,7 @@ from dragoman.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from controlplane.cluster.controlplane import ClusterControlPlane
+    from controlplane.cluster.doorway import Doorway
     from controlplane.kept.front import Front
     from controlplane.server import ControlPlane
     from controlplane.sources.reading import Reading
@@ -60,6 +61,7 @@ class _Serving:
     registry: CollectorRegistry
     stop: asyncio.Event
     front: Front | None = None
+    door: Doorway | None = None
     plane: ControlPlane | None = None
     running: ControlPlane | ClusterControlPlane | None = None
     trouble: Callable[[], str | None] = lambda: None
@@ -68,7 +70,7 @@ class _Serving:
     @property
     def serves_kept(self) -> bool:
         """Whether Envoys are served what was kept."""
-        return self.front is not None and bool(self.front.kept.snapshots)
+        return self.front is not None and bool(self.front.words)
 
     def find(self) -> ControlPlane | None:
         """Returns the control plane, once it may be asked."""
@@ -80,7 +82,7 @@ async def _serve(settings: ServeSettings, begun: Reading | None) -> None:
         serving = _Serving(settings, new_registry(), stop_on_signals())
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        serving.front = await _front(settings, serving.registry, stack)
+        await _serve_kept(serving, stack)
         await _serve_those_who_wait(serving)
         health = await _say(serving, stack)
         await _load(serving, stack, begun)
@@ -97,27 +99,37 @@ async def _serve(settings: ServeSettings, begun: Reading | None) -> None:
             raise CommandError(failure)
 
 
-async def _front(settings: ServeSettings, registry: CollectorRegistry, stack: AsyncExitStack) -> Front | None:
-    """Serves what was kept, where a state is; without one there is nothing to serve yet."""
-    if settings.state is None or settings.kubernetes:
-        return None
+async def _serve_kept(serving: _Serving, stack: AsyncExitStack) -> None:
+    """Serves what was kept, where a state is, to who can be let in already."""
+    settings = serving.settings
+    if settings.state is None:
+        return
     from controlplane.kept.front import open_front
     from controlplane.xds.identity import Principal
     from controlplane.xds.metrics import XdsMetrics
 
-    assert settings.config is not None
-    front = await open_front(
-        stack,
-        listen={settings.xds: Principal("any")},
-        state=settings.state,
-        source=f"folder {settings.config.absolute()}",
-        key=_key(settings),
-        metrics=XdsMetrics(registry),
-        insecure_off_loopback=settings.xds_insecure,
-    )
-    if not front.kept.snapshots and not settings.config.is_dir():
-        raise CommandError(f"{settings.config} is not a folder, and nothing was kept of it")
-    return front
+    metrics, insecure = XdsMetrics(serving.registry), settings.xds_insecure
+    source = f"folder {settings.config.absolute()}" if settings.config is not None else _cluster_name(settings)
+    front = serving.front = open_front(state=settings.state, source=source, key=_key(settings), metrics=metrics)
+    if settings.config is not None:
+        if not front.kept.snapshots and not settings.config.is_dir():
+            raise CommandError(f"{settings.config} is not a folder, and nothing was kept of it")
+        await front.serve(stack, listen={settings.xds: Principal("any")}, insecure_off_loopback=insecure)
+        return
+    from controlplane.cluster.doorway import doorway
+    from controlplane.replicas import METHOD
+    from dragoman.cli.options import cluster_settings
+
+    door = serving.door = doorway(cluster_settings(settings), state=settings.state)
+    admission = Principal("any") if insecure else door.admission
+    if front.kept.snapshots and admission is not None:
+        methods = {METHOD: door.share}
+        await front.serve(stack, listen={settings.xds: admission}, methods=methods, insecure_off_loopback=insecure)
+
+
+def _cluster_name(settings: ServeSettings) -> str:
+    where = settings.kubeconfig.absolute() if settings.kubeconfig is not None else "this"
+    return f"cluster {where} {settings.context or ''} {' '.join(settings.namespace)}".rstrip()
 
 
 async def _serve_those_who_wait(serving: _Serving) -> None:
@@ -184,7 +196,7 @@ async def _load(serving: _Serving, stack: AsyncExitStack, begun: Reading | None)
         await asyncio.to_thread(import_module, "dragoman.cli.cluster")
         from dragoman.cli.cluster import cluster_of
 
-        cluster = await cluster_of(settings, registry, stack, on_failure=serving.stop.set)
+        cluster = await cluster_of(settings, registry, stack, serving.front, serving.door, on_failure=serving.stop.set)
         serving.plane, serving.running = cluster.plane, cluster
         serving.trouble, serving.failure = cluster.trouble, lambda: cluster.failure
         return

@@ -49,6 +49,8 @@ class ServeSettings(BaseModel):
     """The Lease by which replicas agree on who writes."""
     xds_secret: str = "dragoman-xds"  # noqa: S105  (its name)
     """The Secret of the control plane's namespace with the certificate that xDS is served with in a cluster."""
+    xds_secret_folder: Path | None = None
+    """Where that Secret is mounted: with it, and a state, Envoys are served again before the API server answers."""
     xds_certificate: Literal["self-made", "cert-manager", "existing"] = "self-made"
     """Who makes that certificate."""
     xds_address: str | None = None

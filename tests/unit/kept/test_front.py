@@ -77,9 +77,8 @@ class Life:
         self.front: Front | None = None
 
     async def __aenter__(self) -> Life:
-        self.front = await open_front(
-            self._stack, listen={"127.0.0.1:0": Principal("any")}, state=self.folder, source="test"
-        )
+        self.front = open_front(state=self.folder, source="test")
+        await self.front.serve(self._stack, listen={"127.0.0.1:0": Principal("any")})
         self.plane = ControlPlane(self.source, bind=bind, listen={}, front=self.front)
         self.starting = asyncio.ensure_future(self._stack.enter_async_context(self.plane))
         return self
@@ -91,6 +90,7 @@ class Life:
 
     async def client(self) -> DeltaClient:
         assert self.front is not None
+        assert self.front.ads is not None
         return await self._stack.enter_async_context(DeltaClient(self.front.ads.addresses[0], OWNER))
 
 

@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
-from controlplane.replicas.messages import METHOD, Clients, Hello, MessageError, StandIn, StandIns, decode, encode
+from controlplane.replicas import METHOD
+from controlplane.replicas.messages import Clients, Hello, MessageError, StandIn, StandIns, decode, encode
 from controlplane.xds.events import ClientSummary, TypeSummary
 from controlplane.xds.resources import LISTENER
 from tests.support.certificates import Authority

@@ -19,7 +19,7 @@ from controlplane.api.meta import ObjectKey
 from controlplane.engine import Step
 from controlplane.kube.lease import Holder
 from controlplane.provision.binding import bind
-from controlplane.replicas.messages import METHOD
+from controlplane.replicas import METHOD
 from controlplane.replicas.replicas import Replicas
 from controlplane.server import ControlPlane
 from controlplane.sources.changes import Changes, Origin, RawObject
