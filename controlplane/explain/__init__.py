@@ -5,7 +5,7 @@ from __future__ import annotations
 from controlplane.explain.explain import explain, explaining
 from controlplane.explain.model import Explanation
 from controlplane.explain.request import Request
-from controlplane.explain.slices import in_slices
 from controlplane.explain.sources import Locate, locator
+from controlplane.slices import in_slices
 
 __all__ = ["Explanation", "Locate", "Request", "explain", "explaining", "in_slices", "locator"]

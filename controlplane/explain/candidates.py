@@ -9,9 +9,9 @@ from typing import NamedTuple
 from controlplane.explain.match import checks, in_words, path_holds, shortfall
 from controlplane.explain.model import Candidate
 from controlplane.explain.request import Seen
-from controlplane.explain.slices import Steps
 from controlplane.explain.sources import Locate
 from controlplane.pipeline.http import Ranked
+from controlplane.slices import Steps
 
 _MOST_OF_OTHER_PATHS = 5
 _Distance = tuple[bool, int, int, int]

@@ -16,11 +16,11 @@ from controlplane.explain.misses import misses
 from controlplane.explain.model import Explanation, Host, Listener, Outcome
 from controlplane.explain.outcome import outcome
 from controlplane.explain.request import Request, Seen, seen
-from controlplane.explain.slices import Steps, finish
 from controlplane.explain.sources import Locate, unlocated
 from controlplane.pipeline import Pipeline
 from controlplane.pipeline.http import Entry, Ranked
 from controlplane.pipeline.policies import Place
+from controlplane.slices import Steps, finish
 
 
 def explain(

@@ -12,10 +12,10 @@ from controlplane.compile.protocols import HTTP_ROUTES
 from controlplane.explain.match import in_words, path_holds, shortfall
 from controlplane.explain.model import Miss
 from controlplane.explain.request import Seen
-from controlplane.explain.slices import Steps
 from controlplane.explain.sources import Locate
 from controlplane.ir import Match
 from controlplane.pipeline import Pipeline
+from controlplane.slices import Steps
 
 _MOST = 5
 _EVERY = 128

@@ -15,10 +15,10 @@ from controlplane.engine import Engine
 from controlplane.explain import values
 from controlplane.explain.match import in_words
 from controlplane.explain.outcome import effect
-from controlplane.explain.slices import Steps, finish
 from controlplane.pipeline import Pipeline
 from controlplane.pipeline.guards import SERVICES
 from controlplane.pipeline.http import Entry
+from controlplane.slices import Steps, finish
 from controlplane.status.report import Finding, findings, statuses_of
 from controlplane.translate.filters import jwt
 from controlplane.xds import resources as xds

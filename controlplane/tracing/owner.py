@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from controlplane.tracing.change import MOST_CLIENTS, Delivery, Rejection, ms, short
@@ -131,8 +132,8 @@ class Owner:
     def waiting(self, now: float) -> Iterator[tuple[Delivery, dict[str, Any]]]:
         """Yields who is behind with which delivery, and for how long what was sent has not been answered."""
         for delivery in self._open.values():
-            found = [each for each in self._behind.values() if each.reached < delivery.seq]
-            for client in found[:MOST_CLIENTS]:
+            found = (each for each in self._behind.values() if each.reached < delivery.seq)
+            for client in islice(found, MOST_CLIENTS):
                 sent = {short(of): ms(now - push.at) for of, push in client.in_flight.items() if of in delivery.types}
                 yield delivery, {"client": client.node_id, "unanswered_ms": sent}
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from controlplane.engine import Step
+from controlplane.slices import Steps, finish
 from controlplane.tracing.change import Change, Delivery, Stages, TypeDelivery
 from controlplane.tracing.owner import Owner
 from controlplane.xds.diff import Diff
@@ -83,13 +84,22 @@ class Tracer(Deliveries):
 
     def changes(self, *, words: str = "", last: int = MOST_CHANGES, since: int = 0) -> list[dict[str, Any]]:
         """Returns the changes after the one with this number that concern an object, the newest last, as JSON."""
+        return finish(self.telling(words=words, last=last, since=since))
+
+    def telling(self, *, words: str = "", last: int = MOST_CHANGES, since: int = 0) -> Steps[list[dict[str, Any]]]:
+        """Does the same, and may be interrupted."""
         now = self._clock()
         found = [each for each in self._changes if each.number > since and (not words or each.concerns(words))]
+        yield
         waiting: dict[int, list[Any]] = {}
         for owner in self._owners.values():
             for delivery, client in owner.waiting(now):
                 waiting.setdefault(id(delivery), []).append(client)
-        return [each.to_json(now, waiting) for each in found[-last:]] if last > 0 else []
+        told: list[dict[str, Any]] = []
+        for change in found[-last:] if last > 0 else ():
+            told.append(change.to_json(now, waiting))
+            yield
+        return told
 
     # What the cache tells
 

@@ -25,6 +25,8 @@ def changes_route(find: Callable[[], ControlPlane | None]) -> Route:
     async def changes(request: Request) -> Response:
         if not comes_by_loopback(request):
             return json_response({"error": "this is for who comes by loopback: kubectl port-forward"}, 403)
+        from controlplane.slices import in_slices
+
         plane, asked = find(), request.query_params
         if plane is None:
             return starting()
@@ -32,7 +34,10 @@ def changes_route(find: Callable[[], ControlPlane | None]) -> Route:
             last, since = int(asked.get("last", "256")), int(asked.get("since", "0"))
         except ValueError:
             return json_response({"error": "expected whole numbers: last, since"}, 400)
-        told = plane.tracer.changes(words=asked.get("object", ""), last=last, since=since)
-        return json_response({"newest": plane.tracer.newest, "changes": told})
+        tracer, newest = plane.tracer, plane.tracer.newest
+        told = await in_slices(
+            lambda: tracer.telling(words=asked.get("object", ""), last=last, since=since), state=lambda: None
+        )
+        return json_response({"newest": newest, "changes": told})
 
     return Route("/changes", changes)

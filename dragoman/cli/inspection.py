@@ -51,8 +51,8 @@ def inspection_routes(find: Callable[[], Engine | None]) -> list[Route]:
 
     async def summary(request: Request) -> Response:
         from controlplane.explain import in_slices
-        from controlplane.explain.slices import encoding
         from controlplane.explain.summary import summing
+        from controlplane.slices import encoding
 
         engine = find()
         if engine is None:

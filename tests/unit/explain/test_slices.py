@@ -9,7 +9,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.explain.slices import Steps, encoding, finish, in_slices
+from controlplane.slices import Steps, encoding, finish, in_slices
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
