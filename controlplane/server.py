@@ -289,7 +289,8 @@ class ControlPlane:
         self.engine_metrics.stepped(step)
         if step.changed:
             _log.info(
-                "%d objects changed, %d snapshots new, %.1f ms",
+                "change %d: %d objects changed, %d snapshots new, %.1f ms",
+                self.tracer.newest,
                 len(step.changed),
                 len(step.snapshots),
                 step.duration_s * 1000,
