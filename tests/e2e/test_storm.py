@@ -19,7 +19,7 @@ PLAN = Plan(
     removals=40,
     reorderings=6,
     policies=24,
-    gateway_edits=8,
+    gateway_edits=10,
     rotations=4,
     endpoint_moves=6,
     restarts=2,
@@ -27,7 +27,7 @@ PLAN = Plan(
 FEW = Plan(
     adds=0, edits=6, removals=0, reorderings=0, policies=0, gateway_edits=0, rotations=0, endpoint_moves=0, restarts=0
 )
-SEEDS = 4
+SEEDS = 3
 STEPS = 30
 
 

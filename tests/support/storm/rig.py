@@ -66,12 +66,12 @@ async def rig(routes: int, *, rate_per_s: float = 240.0, envoys: int = 2) -> Asy
         flags = [f"--{name.removeprefix('dragoman-')}={address}" for name, (address,) in asked.items()]
         plane = Serve(world.folder, *flags, "--state", str(home / "state"), home=home)
         stack.push_async_callback(plane.stop)
-        await plane.start(within_s=60.0)
         services: list[ChildProcess] = []
         for name, more in (("authz", ("--keys", str(home / "keys.db"))), ("ratelimit", ())):
             listen = ("--listen", f"unix:{home}/{name}.sock", "--xds", f"127.0.0.1:{plane.xds_port}")
             services.append(_dragoman(name, *listen, *more, home=home))
             stack.push_async_callback(services[-1].stop)
+        await plane.start(within_s=60.0)
         # That an extension is young is not worth a line at every change.
         quiet = "misc:error"
         started = {
