@@ -14,6 +14,12 @@ from dragoman.http_server import json_response
 
 if TYPE_CHECKING:
     from controlplane.engine import Engine
+    from controlplane.explain import Explanation
+    from controlplane.slices import Steps
+
+
+class _NotReadyError(Exception):
+    """There is no engine that could be asked."""
 
 
 def inspection_routes(find: Callable[[], Engine | None]) -> list[Route]:
@@ -23,13 +29,21 @@ def inspection_routes(find: Callable[[], Engine | None]) -> list[Route]:
     as there is no engine that could be asked, they answer 503.
     """
 
+    def ready() -> Engine:
+        engine = find()
+        if engine is None:
+            raise _NotReadyError
+        return engine
+
+    def state() -> tuple[int, bool]:
+        """Differs once the engine has moved on, or is in another's hands."""
+        engine = find()
+        return (engine.steps if engine is not None else 0), engine is not None
+
     async def explain(request: Request) -> Response:
         from controlplane.explain import Request as Asked
         from controlplane.explain import explaining, in_slices, locator
 
-        engine = find()
-        if engine is None:
-            return starting()
         asked = request.query_params
         try:
             described = Asked.of(
@@ -37,16 +51,16 @@ def inspection_routes(find: Callable[[], Engine | None]) -> list[Route]:
             )
         except ValueError as error:
             return json_response({"error": str(error)}, 400)
-        found = await in_slices(
-            lambda: explaining(
-                engine.pipeline,
-                described,
-                locate=locator(engine),
-                gateway=asked.get("gateway"),
-                listener=asked.get("listener"),
-            ),
-            state=lambda: engine.steps,
-        )
+
+        def work() -> Steps[Explanation]:
+            engine = ready()
+            gateway, listener = asked.get("gateway"), asked.get("listener")
+            return explaining(engine.pipeline, described, locate=locator(engine), gateway=gateway, listener=listener)
+
+        try:
+            found = await in_slices(work, state=state)
+        except _NotReadyError:
+            return starting()
         return json_response(found.to_json())
 
     async def summary(request: Request) -> Response:
@@ -54,10 +68,10 @@ def inspection_routes(find: Callable[[], Engine | None]) -> list[Route]:
         from controlplane.explain.summary import summing
         from controlplane.slices import encoding
 
-        engine = find()
-        if engine is None:
+        try:
+            found = await in_slices(lambda: summing(ready()), state=state)
+        except _NotReadyError:
             return starting()
-        found = await in_slices(lambda: summing(engine), state=lambda: engine.steps)
         text = await in_slices(lambda: encoding(found.to_json()), state=lambda: None)
         return Response(text + "\n", media_type="application/json")
 
