@@ -25,7 +25,7 @@ class Upstreams:
     """The resources of clusters, by their identity."""
 
     def __init__(self, graph: Graph, objects: Objects, used: Callable[[ObjectKey], frozenset[ir.ClusterId]]) -> None:
-        """`used` returns the clusters that the routes of a Gateway use; there may be thousands, of which one changes."""
+        """`used` returns the clusters that routes of a Gateway use; there may be thousands, of which one changes."""
         self._objects = objects
         self._cluster: Derived[tuple[ir.ClusterId, str | None], Resource | None] = graph.derive(
             "cluster", self._compute_cluster

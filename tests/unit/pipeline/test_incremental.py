@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 
-from controlplane.pipeline import Pipeline
+from controlplane.pipeline import Pipeline, http, shards
 from controlplane.xds import resources as xds
 from tests.support import manifests as m
 from tests.unit.pipeline.driver import Warm, output, put, stabilise
@@ -14,6 +15,19 @@ from tests.unit.pipeline.edits import Edit, Put, batches, beginning
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(batches)
 def test_incremental_output_equals_cold_output(edits: list[list[Edit]]) -> None:
+    _compare(edits)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(batches)
+def test_so_it_does_where_every_host_is_a_tree_and_all_are_in_shards(edits: list[list[Edit]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http, "TREE_FROM", 1)
+        patch.setattr(shards, "SHARDS_FROM", 2)
+        _compare(edits)
+
+
+def _compare(edits: list[list[Edit]]) -> None:
     warm = Warm()
     warm.take([Put(document) for document in beginning()])
     for batch in edits:
