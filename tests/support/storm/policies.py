@@ -27,12 +27,12 @@ def with_token(ask: Ask, key: SigningKey) -> Ask:
     return replace(ask, headers=bearer(key.token(aud=_AUDIENCE)))
 
 
-def guard_for(name: str, key: SigningKey, *, audience: bool = False) -> Manifest:
-    """Returns a policy that asks for a token on a route."""
+def guard_for(name: str, key: SigningKey, *, version: int = 0, audience: bool = False) -> Manifest:
+    """Returns a policy that asks for a token on a route; each version is another requirement."""
     inline = {"type": "Inline", "inline": json.dumps(jwks(key))}
-    provider: Manifest = {"name": "main", "issuer": "https://issuer.example", "localJWKS": inline}
+    provider: Manifest = {"name": f"main-{version}", "issuer": "https://issuer.example", "localJWKS": inline}
     if audience:
-        provider["audiences"] = [_AUDIENCE]
+        provider["audiences"] = [_AUDIENCE, f"version-{version}"]
     return _policy("SecurityPolicy", name, {"jwt": {"providers": [provider]}})
 
 
@@ -48,7 +48,7 @@ class Guarded:
     number: int
     guard: str = "open"
     limit: str = "none"
-    limited_to: int = _PLENTY
+    version: int = 0
     targets: dict[str, Target] = field(default_factory=dict[str, Target])
 
     @property
@@ -59,12 +59,11 @@ class Guarded:
         """Returns what is declared of it."""
         made = [route(self.name, host(self.number), [rule(f"/{self.name}", "b0")])]
         if self.guard in ("token", "audience"):
-            made.append(guard_for(self.name, key, audience=self.guard == "audience"))
+            made.append(guard_for(self.name, key, version=self.version, audience=self.guard == "audience"))
         elif self.guard == "consumer":
-            made.append(
-                _policy("SecurityPolicy", self.name, {"consumers": {"extractFrom": [{"headers": ["x-api-key"]}]}})
-            )
-        limit = {"limit": {"requests": self.limited_to, "unit": "Hour"}}
+            headers = ["x-api-key", f"x-key-{self.version}"]
+            made.append(_policy("SecurityPolicy", self.name, {"consumers": {"extractFrom": [{"headers": headers}]}}))
+        limit = {"limit": {"requests": _PLENTY + self.version, "unit": "Hour"}}
         if self.limit == "local":
             made.append(_limits(self.name, {"type": "Local", "local": {"rules": [limit]}}))
         elif self.limit == "shared":
@@ -119,7 +118,8 @@ class Guardian:
             guarded.guard = self.random.choice([each for each in GUARDS if each != guarded.guard])
         if self.random.random() < 0.5:
             guarded.limit = self.random.choice(LIMITS)
-            guarded.limited_to = _PLENTY + self.done
+        # What Envoy and the services know of the versions before must not do for this one.
+        guarded.version = self.done
         if wait:
             await self.world.change(guarded.moves(), lambda: self._write(guarded))
         else:

@@ -88,7 +88,7 @@ class Adder:
         answer = f"200 b{index}"
         absent = frozenset({"404"})
         if number % 10 == 4:
-            documents.append(guard_for(name, self.key))
+            documents.append(guard_for(name, self.key, version=-number))
             known = Target(with_token(Ask(path, hostname), self.key), absent)
             return documents, {Target(Ask(path, hostname), absent): "401", known: answer}
         return documents, {Target(Ask(path, hostname), absent): answer}
