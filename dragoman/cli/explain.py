@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode, urlsplit
-from urllib.request import ProxyHandler, build_opener
+from urllib.parse import urlencode
 
 import typer
 
+from dragoman.cli.asking import get, not_understood, print_lines
 from dragoman.cli.errors import CommandError
 
 if TYPE_CHECKING:
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
     from controlplane.explain.summary import Summary
 
 _T = TypeVar("_T")
-_STYLES = {"title": "bold", "plain": "", "good": "green", "bad": "red", "dim": "dim"}
-_INDENT = "  "
-_TIMEOUT_S = 30.0
-_MAX_BYTES = 256 * 1024 * 1024
 # What stands for key sets that the control plane fetches: offline nothing is contacted.
 _SOME_KEY_SET = json.dumps(
     {"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}
@@ -144,31 +139,13 @@ def _summary_of(server: str) -> Summary:
 
 def _read(adapter: TypeAdapter[_T], server: str, path: str) -> _T:
     try:
-        return adapter.validate_json(_get(server, path))
+        return adapter.validate_json(get(server, path))
     except ValueError:
-        raise CommandError(f"{server} does not answer as a control plane of this version would") from None
-
-
-def _get(server: str, path: str) -> bytes:
-    if urlsplit(server).scheme not in ("http", "https"):
-        raise CommandError(f"--server {server}: expected http://HOST:PORT")
-    try:
-        # Never by a proxy: it is this machine, or a forwarded port.
-        with build_opener(ProxyHandler({})).open(server.rstrip("/") + path, timeout=_TIMEOUT_S) as answer:
-            return answer.read(_MAX_BYTES)
-    except HTTPError as error:
-        raise CommandError(f"{server} answered {error.code}: {error.read(1000).decode(errors='replace')}") from None
-    except (URLError, OSError) as error:
-        raise CommandError(f"{server} cannot be asked: {getattr(error, 'reason', error)}") from None
+        raise not_understood(server) from None
 
 
 def _print(document: dict[str, Any], lines: Iterable[Line], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(document, indent=2))
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console()
-    for line in lines:
-        console.print(Text(_INDENT * line.depth + line.text, style=_STYLES[line.style]), soft_wrap=True)
+    else:
+        print_lines(lines)
