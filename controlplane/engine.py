@@ -23,10 +23,9 @@ from controlplane.pipeline.objects import Verdict
 from controlplane.pipeline.policies import is_policy
 from controlplane.provision.binding import Bindings, Clash
 from controlplane.sources.changes import Changes, Origin, RawObject, SourceFault
-from controlplane.translate.filters import jwt
 from controlplane.translate.services import ServiceTls
 from controlplane.xds.identity import GRPC_SUFFIX
-from controlplane.xds.resources import EXTENSION_CONFIG, Snapshot
+from controlplane.xds.resources import Snapshot
 
 Ports = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
 """`NAMESPACE/GATEWAY` → the addresses that it asks for, the ports of its listeners; the oldest Gateway first."""
@@ -128,12 +127,13 @@ class Engine:
             self.pipeline.guards.tls.set(service, known_by)
         return self._step([], start)
 
-    def carry_over(self, before: Mapping[str, Snapshot]) -> None:
-        """Takes in what Envoys were sent before a restart, by owner: requirements that they may still name linger."""
-        for owner, snapshot in before.items():
-            extension = snapshot.of_type(EXTENSION_CONFIG).get(jwt.NAME)
-            if extension is not None:
-                self.pipeline.guards.carried.set(_gateway(owner), extension.body)
+    def carry_over(self, before: Mapping[str, bytes]) -> None:
+        """Takes in the JWT extensions that Envoys were sent before a restart, by owner.
+
+        Requirements that only these hold linger, for routes in force may still name them.
+        """
+        for owner, extension in before.items():
+            self.pipeline.guards.carried.set(_gateway(owner), extension)
         self._carried_until = self.clock() + LINGER_S
 
     def reconsider(self, keys: Iterable[ObjectKey]) -> Step:

@@ -15,6 +15,7 @@ from controlplane.api.load import load
 from controlplane.engine import Bind, Engine, Step
 from controlplane.kept.front import Front
 from controlplane.kept.keeper import Keeper
+from controlplane.kept.requirements import Requirements
 from controlplane.keysets import KeySets
 from controlplane.memory import Memory
 from controlplane.metrics import EngineMetrics
@@ -27,6 +28,7 @@ from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
 from controlplane.state import State
 from controlplane.status.report import Report, report
+from controlplane.translate.filters.jwt import NAME as JWT
 from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER, ServiceTls
 from controlplane.turns import Turns
 from controlplane.xds.cache import Observers, SnapshotCache
@@ -108,6 +110,7 @@ class ControlPlane:
         self.key_sets = KeySets(on_change=self._fetched, fetching=fetch_key_sets)
         self._state = state
         self._memory: Memory | None = None
+        self._requirements: Requirements | None = None
         self._stop = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self.ads: AdsServer | None = None
@@ -156,7 +159,6 @@ class ControlPlane:
         if self._front is not None:
             self.ads = self._front.ads
             self._keeper = self._front.keeper()
-            self.engine.carry_over(self._front.kept.snapshots)
         if self.ads is None:
             self.ads = await serve_ads(
                 self.cache,
@@ -174,6 +176,8 @@ class ControlPlane:
         if self._state is not None:
             self._memory = Memory(State(self._state), self.engine, self.quarantine)
             self._stack.push_async_callback(self._memory.close)
+            self._requirements = Requirements(self._state.parent / "requirements", name=JWT)
+            self.engine.carry_over(self._requirements.load())
         await self._turns.apart(self._begin, self._taken)
         for name, work in (("source", self._watch()), ("ageing", self._age())):
             task = asyncio.create_task(work, name=name)
@@ -310,6 +314,8 @@ class ControlPlane:
         if self._built or self._is_complete():
             if self._keeper is not None and (self._held or not self._built):
                 self._keeper.touch()
+            if self._requirements is not None:
+                self._requirements.note(self._held)
             self.cache.publish({owner: snapshot for owner, snapshot in self._held.items() if snapshot is not None})
             for owner, snapshot in self._held.items():
                 if snapshot is None:

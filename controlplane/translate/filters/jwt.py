@@ -20,6 +20,7 @@ from envoy.extensions.filters.http.jwt_authn.v3.config_pb2 import (
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 
 from controlplane import ir
 from controlplane.translate.filters.discovery import discovered, extension
@@ -60,8 +61,14 @@ def extension_config(requirements: Iterable[ir.Jwt], *, key_set: Callable[[ir.Jw
 
 
 def carried_over(encoded: bytes, before: bytes) -> bytes:
-    """Returns an encoded extension with the requirements and providers, too, that only an earlier one has."""
-    now, earlier = _opened(encoded), _opened(before)
+    """Returns an encoded extension with the requirements and providers, too, that only an earlier one has.
+
+    An earlier one that cannot be read had none.
+    """
+    try:
+        now, earlier = _opened(encoded), _opened(before)
+    except DecodeError:
+        return encoded
     for mine, theirs in ((now.providers, earlier.providers), (now.requirement_map, earlier.requirement_map)):
         for name in theirs.keys() - mine.keys():
             mine[name].CopyFrom(theirs[name])
