@@ -61,8 +61,8 @@ format: $(DEV_STAMP) ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(DEV_STAMP) ## Measure against the performance budget; writes benchmarks/latest.json
-	@$(BIN)/python -m benchmarks
+bench: $(DEV_STAMP) ## Measure against the performance budget (BENCH_FLAGS=--quick); writes benchmarks/latest.json
+	@$(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
 docs: $(RUN_STAMP) ## Write docs/resources/ from the models
 	@$(BIN)/python tools/generate_docs.py
