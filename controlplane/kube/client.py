@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,16 +32,27 @@ _CONNECT_S: Final = 5.0
 _WATCH_S: Final = 300
 _WATCH_SLACK_S: Final = 15.0
 _BUFFER_BYTES: Final = 256 * 1024
+_STARTING_S: Final = 60.0
+"""How long refusals are taken for those of an API server that has just started, unless it says that it is ready."""
 
 
 class Api:
     """One API server. Every method raises ApiError for an answer that is not a success, and where there is none."""
 
-    def __init__(self, access: Access, session: aiohttp.ClientSession, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        access: Access,
+        session: aiohttp.ClientSession,
+        *,
+        timeout_s: float = _TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._access = access
         self._session = session
         self._timeout_s = timeout_s
         self._in_flight = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._clock = clock
+        self._starting_since: float | None = None
 
     @classmethod
     @asynccontextmanager
@@ -193,12 +205,32 @@ class Api:
             response = await self._send(method, path, headers, params=params, data=data, timeout=timeout)
             async with response:
                 if not 200 <= response.status < 300:
-                    raise error_of(response.status, await _read(response, 1024 * 1024), response.headers)
+                    error = error_of(response.status, await _read(response, 1024 * 1024), response.headers)
+                    if error.forbidden and await self._is_starting():
+                        raise ApiError(503, "Starting", f"{self.url} is starting: {error.message}")
+                    raise error
                 yield response
         except TimeoutError:
             raise ApiError(0, "Timeout", f"{self.url} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{self.url}: {error or type(error).__name__}") from error
+
+    async def _is_starting(self) -> bool:
+        """Whether the API server is not ready yet: until it knows its own rules, it refuses what it grants later."""
+        timeout = aiohttp.ClientTimeout(total=_CONNECT_S)
+        try:
+            async with await self._send("GET", "/readyz", {"Accept": "text/plain"}, timeout=timeout) as response:
+                ready = response.status != 403 and response.status < 500
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            ready = False
+        if ready:
+            self._starting_since = None
+            return False
+        now = self._clock()
+        if self._starting_since is None:
+            self._starting_since = now
+        # Where even this is not permitted, one has to believe it some time.
+        return now - self._starting_since < _STARTING_S
 
     async def _send(self, method: str, path: str, headers: dict[str, str], **sent: Any) -> aiohttp.ClientResponse:
         for refused in (False, True):

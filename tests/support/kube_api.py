@@ -215,6 +215,8 @@ class FakeKubeApi:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         accept = request.headers.get("Accept", "")
+        if request.path == "/readyz":
+            return web.Response(text="ok")
         if request.path in ("/api", "/apis"):
             return self._refused("discover", request) or web.json_response(self._discovery(request.path == "/api"))
         parts = request.path.strip("/").split("/")

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 from aiohttp import web
@@ -29,11 +30,14 @@ class Server:
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.token = ""
         self.answer: Handler = self._empty
+        self.ready = 200
 
     async def _empty(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"kind": "Status"})
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/readyz":
+            return web.Response(status=self.ready, text="ok")
         body = await request.read()
         self.requests.append((request.method, request.path_qs, dict(request.headers), body))
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
@@ -155,6 +159,36 @@ async def test_refusals_can_be_told_apart(api: Api, server: Server, status: int,
     assert (caught.value.status, caught.value.reason, caught.value.message) == (status, reason, "no")
     assert caught.value.retry_after_s == 7.0
     assert str(caught.value) == f"no ({status} {reason})"
+
+
+@pytest.mark.parametrize("ready", [403, 500])
+async def test_what_an_api_server_refuses_before_it_is_ready_is_not_believed(
+    api: Api, server: Server, ready: int
+) -> None:
+    server.says(403, {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no"})
+    server.ready = ready
+    with pytest.raises(ApiError) as caught:
+        await api.get("/x")
+    assert (caught.value.transient, caught.value.forbidden) == (True, False)
+    assert caught.value.message == f"{api.url} is starting: no"
+    server.ready = 200
+    with pytest.raises(ApiError) as caught:
+        await api.get("/x")
+    assert caught.value.forbidden
+
+
+async def test_where_readiness_may_never_be_asked_for_refusals_are_believed_after_a_while(server: Server) -> None:
+    now = [0.0]
+    server.says(403, {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no"})
+    server.ready = 403
+    async with serving(server) as url, aiohttp.ClientSession() as session:
+        api = Api(fixed_access(url, token="t"), session, clock=lambda: now[0])
+        seen: list[bool] = []
+        for now[0] in (0.0, 59.0, 61.0):
+            with pytest.raises(ApiError) as caught:
+                await api.get("/x")
+            seen.append(caught.value.forbidden)
+    assert seen == [False, False, True]
 
 
 async def test_a_refusal_that_is_no_status_is_one_all_the_same(api: Api, server: Server) -> None:
