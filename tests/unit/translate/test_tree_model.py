@@ -13,6 +13,7 @@ from envoy.config.route.v3.route_components_pb2 import Route, VirtualHost
 from envoy.type.matcher.v3.http_inputs_pb2 import HttpRequestHeaderMatchInput
 
 from controlplane import ir
+from controlplane.compile.precedence import match_rank
 from controlplane.translate import tree
 from controlplane.translate.expressions import without
 from controlplane.translate.wire import encode
@@ -132,6 +133,35 @@ def test_a_tree_finds_what_a_list_would(paths: Callable[[random.Random], ir.Path
             assert found_by_tree(host, asked) == expected, (asked, stages)
             answered += expected is not None
     assert answered > SETS * REQUESTS / 5
+
+
+def test_a_tree_finds_the_call_that_a_list_would() -> None:
+    random_ = random.Random("calls")
+    services, methods = ["a.S", "a.Sv", "bb"], ["Get", "Set", "G"]
+    answered = 0
+    for _ in range(SETS):
+        stages = [sorted((_call(random_, services, methods) for _ in range(20)), key=match_rank)]
+        assert tree.suits(stages[0])
+        host = VirtualHost.FromString(encoded(stages))
+        for _ in range(REQUESTS):
+            target = f"/{random_.choice([*services, 'c'])}/{random_.choice([*methods, 'Other'])}"
+            asked = Request(target, "POST", {"x-one": random_.choice("123")})
+            assert found_by_tree(host, asked) == winner(stages, asked), (asked, stages)
+            answered += winner(stages, asked) is not None
+    assert answered > SETS * REQUESTS / 4
+
+
+def _call(random_: random.Random, services: list[str], methods: list[str]) -> ir.Match:
+    """A match of gRPC calls: by service, by method, by both, or by expressions of them."""
+    service, method = random_.choice([*services, ""]), random_.choice([*methods, ""])
+    if service and random_.random() < 0.3:
+        service, path = f"{service}+", ir.PathMatch("RegularExpression", f"/(?:{service}+)/{method or '[^/]+'}")
+    elif service:
+        path = ir.PathMatch("Exact", f"/{service}/{method}") if method else ir.PathMatch("PathPrefix", f"/{service}")
+    else:
+        path = ir.PathMatch("RegularExpression", f"/[^/]+/{method}") if method else ir.PathMatch("PathPrefix", "/")
+    headers = (ir.ValueMatch("x-one", random_.choice("12")),) if random_.random() < 0.4 else ()
+    return ir.Match(path, headers=headers, call=(len(service), len(method)))
 
 
 @pytest.mark.parametrize("banned", ["?", "&"])
