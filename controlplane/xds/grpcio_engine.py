@@ -1,4 +1,7 @@
-"""Serves streams through grpcio: where ngh2 cannot be loaded."""
+"""Serves streams through grpcio, where ngh2 cannot be loaded.
+
+Who reads no more is cut off only when it leaves pings unanswered: a write of grpcio's cannot be taken back.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,6 @@ from controlplane.xds.listening import Limits, ListenError
 from controlplane.xds.streams import (
     HEAR_OUT_S,
     SILENT,
-    STALLED,
     Admission,
     Dialect,
     Discovery,
@@ -144,13 +146,9 @@ class GrpcioServer:
             due.clear()
             while (message := discovery.next_message()) is not None:
                 # Joined in the call, so that nothing here holds a message that is sent while the client is silent.
-                sending = asyncio.ensure_future(context.write(b"".join(message)))
+                sending = context.write(b"".join(message))
                 del message
-                await asyncio.wait((sending,), timeout=self._limits.stall_s)
-                if not sending.done():
-                    sending.cancel()
-                    return STALLED
-                sending.result()
+                await sending
             await due.wait()
 
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
 from controlplane.xds.cache import Session, SnapshotCache
 from controlplane.xds.events import Protocol
 from controlplane.xds.requests import Request
-from controlplane.xds.resources import AUTHZ_POLICY, CLUSTER, ENDPOINT, LISTENER, ROUTE, Resource, Snapshot
+from controlplane.xds.resources import (
+    AUTHZ_POLICY,
+    CLUSTER,
+    ENDPOINT,
+    EXTENSION_CONFIG,
+    LISTENER,
+    RATE_LIMIT_CONFIG,
+    ROUTE,
+    SECRET,
+    Resource,
+    Snapshot,
+)
 from controlplane.xds.subscription import Outgoing
 from tests.unit.xds.made import plain, snapshot
 
@@ -32,14 +43,30 @@ def gateway(
     routes: dict[str, tuple[str, ...]],
     policies: Iterable[str] = (),
     text: str = "",
+    *,
+    named: dict[str, tuple[str, str]] | None = None,
+    secrets: dict[str, str] | None = None,
+    configs: dict[str, str] | None = None,
 ) -> Snapshot:
-    """A snapshot: cluster → text, route → the clusters that it names; a listener for each route."""
-    made = [plain(CLUSTER, name, text) for name, text in clusters.items()]
+    """A snapshot: cluster → text, route → the clusters that it names; a listener for each route.
+
+    `named` are a secret and an extension's configuration (each may be empty) that a cluster or a listener names.
+    """
+    named = named or {}
+    made = [plain(CLUSTER, name, f"{text}|{named.get(name, ('', ''))[0]}|") for name, text in clusters.items()]
     made += [plain(ENDPOINT, name) for name in clusters]
     for name, refs in routes.items():
         made.append(plain(ROUTE, name, "|".join((",".join(refs), ",".join(sorted(policies)), text))))
-        made.append(plain(LISTENER, name, name))
+        made.append(plain(LISTENER, name, "|".join((name, *named.get(name, ("", ""))))))
+    made += [plain(SECRET, name, value) for name, value in (secrets or {}).items()]
+    made += [plain(EXTENSION_CONFIG, name, value) for name, value in (configs or {}).items()]
     return snapshot(*made)
+
+
+def names_in(referrer: Resource) -> set[tuple[str, str]]:
+    """What a cluster or listener names (type, name) beside what has its own name."""
+    _, secret, config = referrer.body.decode().partition("=")[2].split("|")
+    return {(type_url, name) for type_url, name in ((SECRET, secret), (EXTENSION_CONFIG, config)) if name}
 
 
 def refs(route: Resource) -> set[str]:
@@ -113,7 +140,7 @@ class ModelClient:
         """Opens a stream and says what it has, in the order in which Envoy does."""
         self.wire = Wire(cache, self.owner, self.node_id, self.protocol, self.on_sent)
         self.nonces.clear()
-        for type_url in (AUTHZ_POLICY, CLUSTER, ENDPOINT, LISTENER, ROUTE):
+        for type_url in (AUTHZ_POLICY, RATE_LIMIT_CONFIG, SECRET, CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE):
             if type_url in self.wildcards or self.asked.get(type_url):
                 self.ask(type_url, self.asked.get(type_url, set()), set(), first=True)
 
@@ -182,20 +209,33 @@ class ModelEnvoy(ModelClient):
     faults: list[str] = field(default_factory=list[str])
 
     def changed(self, type_url: str, before: dict[str, Resource]) -> None:
-        now = self.held[type_url]
-        if type_url == CLUSTER:
-            self.ask_if_any(ENDPOINT, now.keys() - before.keys(), before.keys() - now.keys())
-        elif type_url == LISTENER:
-            self.ask_if_any(ROUTE, now.keys() - before.keys(), before.keys() - now.keys())
-        self.check(type_url, before)
+        gone = before.keys() - self.held[type_url].keys()
+        self.check_gone(type_url, gone)
+        if type_url in (CLUSTER, LISTENER):
+            for of_type, wanted in self.wanted().items():
+                self.ask_if_other(of_type, wanted)
+        self.check(type_url)
 
-    def ask_if_any(self, type_url: str, more: set[str], less: set[str]) -> None:
+    def wanted(self) -> dict[str, set[str]]:
+        """What is to be asked for by name: what the clusters and listeners that are held name."""
+        clusters, listeners = self.held.get(CLUSTER, {}), self.held.get(LISTENER, {})
+        named = {each for held in (clusters, listeners) for resource in held.values() for each in names_in(resource)}
+        return {
+            SECRET: {name for type_url, name in named if type_url == SECRET},
+            ENDPOINT: set(clusters),
+            EXTENSION_CONFIG: {name for type_url, name in named if type_url == EXTENSION_CONFIG},
+            ROUTE: set(listeners),
+        }
+
+    def ask_if_other(self, type_url: str, wanted: set[str]) -> None:
+        asked = self.asked.get(type_url, set())
+        more, less = wanted - asked, asked - wanted
         for name in less:
             self.held.get(type_url, {}).pop(name, None)
         if more or less:
             self.ask(type_url, more, less)
 
-    def check(self, type_url: str, before: dict[str, Resource]) -> None:
+    def check(self, type_url: str) -> None:
         """Notes the routes that lead to a cluster that is missing or has no endpoints yet."""
         clusters, warm = self.held.get(CLUSTER, {}), self.held.get(ENDPOINT, {})
         for route in self.held.get(ROUTE, {}).values():
@@ -205,12 +245,25 @@ class ModelEnvoy(ModelClient):
                 elif name not in warm and type_url == ROUTE:
                     self.faults.append(f"{route.name} names {name}, which has no endpoints yet")
 
+    def check_gone(self, type_url: str, gone: Set[str]) -> None:
+        """Notes what was taken away though something that is held names it."""
+        wanted = self.wanted().get(type_url, set())
+        for name in gone & wanted:
+            self.faults.append(f"{name} ({type_url}) is taken away while it is named")
+
 
 @dataclass
 class ModelWorker(ModelClient):
     """A service that holds policies."""
 
     wildcards: tuple[str, ...] = (AUTHZ_POLICY,)
+
+
+@dataclass
+class ModelLimiter(ModelClient):
+    """A service that holds limits."""
+
+    wildcards: tuple[str, ...] = (RATE_LIMIT_CONFIG,)
 
 
 def settle(*clients: ModelClient) -> None:
