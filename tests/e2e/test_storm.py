@@ -14,11 +14,11 @@ pytestmark = pytest.mark.serial
 
 # benchmarks/storm.py has the big one.
 PLAN = Plan(
-    adds=100,
-    edits=40,
-    removals=40,
+    adds=80,
+    edits=32,
+    removals=30,
     reorderings=6,
-    policies=24,
+    policies=20,
     gateway_edits=10,
     rotations=4,
     endpoint_moves=6,
