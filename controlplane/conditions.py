@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from controlplane.api.meta import GATEWAY_GROUP
 
@@ -28,8 +29,7 @@ class Condition:
         return 2 if self.status == ("True" if self.type in _BAD_WHEN_TRUE else "False") else 0
 
 
-@dataclass(frozen=True, slots=True)
-class ParentRef:
+class ParentRef(NamedTuple):
     """A parent or ancestor as the status names it; a namespace is None where the spec leaves it out."""
 
     kind: str
@@ -81,6 +81,7 @@ class ObjectStatus:
 _BAD_WHEN_TRUE = frozenset({"Conflicted", "Overridden", "PartiallyInvalid", "NotSupported"})
 
 
+@lru_cache(maxsize=1024)
 def true(type_: str, reason: str | None = None, message: str = "") -> Condition:
     """Returns a condition that holds; the reason is the type's own name unless given."""
     return Condition(type_, "True", reason or type_, message)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey, ParentReference
 from controlplane.compile.gateway import GatewayListener
@@ -18,8 +17,7 @@ Listeners = Callable[[ObjectKey], tuple[ObjectKey, Sequence[GatewayListener]] | 
 PARENTS = ("Gateway", "ListenerSet")
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(NamedTuple):
     """A route on one listener, by its id."""
 
     gateway: ObjectKey
@@ -27,8 +25,7 @@ class Attached:
     domains: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AttachedParent:
+class AttachedParent(NamedTuple):
     """What one parent makes of a route: its verdict, and the listeners that it is on there."""
 
     title: str
@@ -37,8 +34,7 @@ class AttachedParent:
     places: tuple[Attached, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(NamedTuple):
     """All places of a route, and what each of its parents makes of it."""
 
     places: tuple[Attached, ...] = ()

@@ -31,6 +31,8 @@ NO_HINTS: Final = Hints()
 
 def hints(annotations: Mapping[str, str]) -> Hints:
     """Reads the annotations of a route; what is not understood asks for nothing."""
+    if not annotations:
+        return NO_HINTS
     protocol, idle = annotations.get(BACKEND_PROTOCOL, ""), annotations.get(IDLE_TIMEOUT)
     try:
         idle_s = parse_duration(idle).total_seconds() if idle is not None else None

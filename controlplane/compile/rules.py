@@ -30,6 +30,8 @@ def backend(
     resolved = resolve(view, ref, source=source, field=field, http2=grpc or hints.http2, tls=hints.tls)
     if resolved.fault is not None:
         faults.append(resolved.fault)
+    if not ref.filters:
+        return WeightedBackend(resolved.cluster, ref.weight)
     request, response = NO_EDIT, NO_EDIT
     for index, each in enumerate(ref.filters):
         if each.type == "RequestHeaderModifier":
@@ -54,6 +56,8 @@ def mirrors(
     grpc: bool = False,
 ) -> tuple[Mirror, ...]:
     """Returns where copies of requests go; a mirror that cannot be reached gets none."""
+    if not filters:
+        return ()
     found = (
         _mirror(view, source, each.request_mirror, f"{field}[{index}].requestMirror", faults, grpc=grpc)
         for index, each in enumerate(filters)

@@ -59,7 +59,7 @@ def set_action(route: Route, action: Action, *, path: PathMatch, port: int, http
     elif isinstance(action, Respond) or all(backend.cluster is None for backend in action.backends):
         route.direct_response.CopyFrom(_respond(action if isinstance(action, Respond) else _invalid(action)))
     else:
-        route.route.CopyFrom(_forward(action, path))
+        _forward(route.route, action, path)
 
 
 def set_denial(route: Route, deny: Deny) -> None:
@@ -96,11 +96,9 @@ def _values(edit: HeaderEdit) -> list[HeaderValueOption]:
     ]
 
 
-def _forward(forward: Forward, path: PathMatch) -> RouteAction:
-    action = RouteAction(
-        cluster_not_found_response_code=RouteAction.SERVICE_UNAVAILABLE
-        if forward.grpc
-        else RouteAction.INTERNAL_SERVER_ERROR
+def _forward(action: RouteAction, forward: Forward, path: PathMatch) -> None:
+    action.cluster_not_found_response_code = (
+        RouteAction.SERVICE_UNAVAILABLE if forward.grpc else RouteAction.INTERNAL_SERVER_ERROR
     )
     only = forward.backends[0] if len(forward.backends) == 1 else None
     if only is not None and only.request_headers == only.response_headers == NO_EDIT:
@@ -113,7 +111,6 @@ def _forward(forward: Forward, path: PathMatch) -> RouteAction:
         _rewrite_path(action, forward.path, path)
     action.request_mirror_policies.extend(_mirror(mirror) for mirror in forward.mirrors)
     _set_timeouts(action, forward)
-    return action
 
 
 def _weighted(backend: WeightedBackend) -> WeightedCluster.ClusterWeight:

@@ -25,10 +25,11 @@ _NO_POLICIES = ir.Policies()
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A route without policies: what it matches, what it does then, and its own cross-origin settings."""
+    """A route without policies, encoded but for its own cross-origin settings, which stand apart."""
 
-    head: bytes
-    action: bytes
+    name: str
+    match: ir.Match
+    body: bytes
     cors: bytes
 
 
@@ -46,22 +47,18 @@ class Overlay:
 
     def over(self, base: Base, *, scope: str = "") -> bytes:
         """Encodes a route with this laid over it; `scope` is whose requests count together towards `apart`."""
-        action = base.action if self.denial is None else self.denial
         limit = _limit(self.apart, scope) if self.apart is not None else b""
-        return b"".join((base.head, action, base.cors or self.cors, self.rest, limit))
+        body = base.body if self.denial is None else encode(_head(base.name, base.match)) + self.denial
+        return b"".join((body, base.cors or self.cors, self.rest, limit))
 
 
 def base(name: str, match: ir.Match, rule: ir.Rule, *, port: int, https: bool) -> Base:
     """Encodes a route of a rule as it stands on a listener of this port."""
-    action = Route()
-    set_action(action, rule.action, path=match.path, port=port, https=https)
-    edit_headers(rule.request_headers, rule.response_headers, action)
+    message = _head(name, match)
+    set_action(message, rule.action, path=match.path, port=port, https=https)
+    edit_headers(rule.request_headers, rule.response_headers, message)
     own_cors = cors.route_config(rule, _NO_POLICIES)
-    return Base(
-        head=encode(Route(name=name, match=route_match(match))),
-        action=encode(action),
-        cors=_encoded({cors.NAME: own_cors}) if own_cors is not None else b"",
-    )
+    return Base(name, match, encode(message), _encoded({cors.NAME: own_cors}) if own_cors is not None else b"")
 
 
 def overlay(policies: ir.Policies) -> Overlay:
@@ -76,6 +73,10 @@ def overlay(policies: ir.Policies) -> Overlay:
     denial = Route()
     set_denial(denial, policies.deny)
     return Overlay(encode(denial), _encoded(of_cors))
+
+
+def _head(name: str, match: ir.Match) -> Route:
+    return Route(name=name, match=route_match(match))
 
 
 def _limit(limit: ir.GlobalLimit, scope: str) -> bytes:
