@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from controlplane.api.backend import Backend
 from controlplane.api.core import Service, ServicePort
@@ -29,8 +29,7 @@ _HTTP2_PROTOCOLS = ("kubernetes.io/h2c", "grpc", "gateway.envoyproxy.io/h2c")
 _NO_HTTP2_PROTOCOLS = ("kubernetes.io/ws", "kubernetes.io/wss")
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(NamedTuple):
     """A reference's cluster, or the ResolvedRefs condition that says why there is none."""
 
     cluster: ClusterId | None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from controlplane.graph.folds import Change, Fold
-from controlplane.graph.indexes import Index, Posting, Postings
+from controlplane.graph.indexes import Emitted, Index, Posting, Postings
 from controlplane.graph.nodes import Nodes
 from controlplane.graph.roots import Root
 from controlplane.graph.tables import Derived, Table
@@ -64,7 +64,14 @@ class Graph:
 
         Indexes are brought up to date in the order of posts, so that `emit` may read those of earlier ones.
         """
-        self._postings.append(Postings(self._nodes, name, source, emit))
+        said: Derived[K, Emitted] = Derived(self._nodes, name, lambda key: tuple(emit(key)))
+        self._postings.append(Postings(self._nodes, name, source, said, lambda _, postings: postings))
+
+    def post_values(
+        self, name: str, source: Table[K, Any], values: Derived[K, V], emit: Callable[[K, V], Iterable[Posting]]
+    ) -> None:
+        """Puts the rows of `source` into indexes by what their `values` alone say. See `post`."""
+        self._postings.append(Postings(self._nodes, name, source, values, lambda key, value: tuple(emit(key, value))))
 
     def group(self, name: str, source: Table[K, Any], emit: Callable[[K], Iterable[tuple[G, M]]]) -> Index[G, M]:
         """Makes an index over the rows of `source`: each row emits pairs of (key, member). See `post`."""

@@ -11,6 +11,7 @@ from controlplane.graph.tables import Derived, Table
 K = TypeVar("K", bound=Hashable)
 G = TypeVar("G", bound=Hashable)
 M = TypeVar("M", bound=Hashable)
+V = TypeVar("V")
 
 
 class Index(Generic[G, M]):
@@ -65,17 +66,21 @@ class Index(Generic[G, M]):
 
 Posting = tuple[Index[Any, Any], Hashable, Hashable]
 """In which index, under which key, and who."""
+Emitted = tuple[Posting, ...]
 
 
 class Postings(Generic[K]):
-    """What the rows of a table say about where they want to be found; see `Graph.post`."""
+    """What the rows of a table say about where they want to be found, by a value of each; see `Graph.post`."""
 
-    def __init__(self, nodes: Nodes, name: str, source: Table[K, Any], emit: Callable[[K], Iterable[Posting]]) -> None:
+    def __init__(
+        self, nodes: Nodes, name: str, source: Table[K, Any], values: Derived[K, V], emit: Callable[[K, V], Emitted]
+    ) -> None:
         self.name = name
         self._graph = nodes
         self._source = source
-        self._emit: Derived[K, tuple[Posting, ...]] = Derived(nodes, name, lambda key: tuple(emit(key)))
-        self._emitted: dict[K, tuple[Posting, ...]] = {}
+        self._values: Derived[K, Any] = values
+        self._emit: Callable[[K, Any], Emitted] = emit
+        self._emitted: dict[K, Emitted] = {}
         self._rows: dict[K, None] = {}
         self._reader = Node(self, name, None, DIRTY)  # stays so: `refresh` looks at what is pending
         source.watch(self)
@@ -117,18 +122,17 @@ class Postings(Generic[K]):
     def forget(self, node: Node) -> None:
         raise NotImplementedError("postings are not read")
 
-    def _current(self, key: K) -> tuple[Posting, ...]:
-        node = self._emit.node(key)
+    def _current(self, key: K) -> Emitted:
+        node = self._values.node(key)
         if not self._source.has(key):
-            node.readers.clear()
-            self._graph.orphan(node)
+            self._graph.unlink(node, self._reader)
             return ()
-        value: tuple[Posting, ...] = self._graph.read(node)
+        value = self._graph.read(node)
         node.readers[self._reader] = 0
-        return value
+        return self._emit(key, value)
 
 
-def _difference(before: tuple[Posting, ...], after: tuple[Posting, ...]) -> Iterable[tuple[Posting, int]]:
+def _difference(before: Emitted, after: Emitted) -> Iterable[tuple[Posting, int]]:
     """Returns how much more, or less, there is of each; most of what a row says stays when it changes."""
     if not before:
         return [(each, 1) for each in after]

@@ -74,7 +74,7 @@ class Attachments:
         self.domains: Index[Place, str] = graph.index("domains")
         self.domains_in_shard: Index[tuple[Place, int], str] = graph.index("domains in shards")
         self._calls: Index[Place, ObjectKey] = graph.index("calls")
-        graph.post("placed routes", self.routes, self._placed)
+        graph.post_values("placed routes", self.routes, self.attachment, self._placed)
         self.rejected: Derived[Place, Mapping[ObjectKey, ObjectKey]] = graph.derive("rejected", self._compute_rejected)
         # What `postings` yields, whoever posts it.
         self.on_listener: Index[Place, ObjectKey] = graph.index("on listener")
@@ -169,9 +169,10 @@ class Attachments:
             return attachment.Attachment()
         return attachment.attach(self._objects, route, self.of_parent)
 
-    def _placed(self, key: ObjectKey) -> Iterable[Posting]:
-        for place, domains in self.places(key):
-            for domain in domains:
+    def _placed(self, key: ObjectKey, attached: attachment.Attachment) -> Iterable[Posting]:
+        for each in attached.places:
+            place = Place(each.gateway, each.listener)
+            for domain in each.domains:
                 yield self.hosted, (place, domain), key
                 yield self.domains, place, domain
                 yield self.domains_in_shard, (place, shard_of(domain)), domain
