@@ -25,11 +25,15 @@ _BEYOND_ASCII = r"\x80-\xFF"
 
 
 class Framed(NamedTuple):
-    """An expression in its frame: what may come before the part that it is for, and after it."""
+    """An expression in its frame: what may come before the part that it is for, and after it.
+
+    `plain` says that the part is a text, or one of some texts: whatever a request holds, they are told apart at once.
+    """
 
     before: str
     core: str
     after: str
+    plain: bool = False
 
     def __str__(self) -> str:
         return f"{self.before}(?:{self.core}){self.after}"
@@ -59,7 +63,7 @@ def on_query(name: str, value: str, *, regex: bool) -> Framed | None:
         return None
     # A parameter without a sign of equality has an empty value.
     or_none = "|" if _takes(f"(?:{held})", "") else ""
-    return Framed(before, f"=(?:{held}){or_none}", _AFTER_PARAMETER)
+    return Framed(before, f"=(?:{held}){or_none}", _AFTER_PARAMETER, plain=not regex)
 
 
 @lru_cache(maxsize=65536)

@@ -30,9 +30,12 @@ assert _THEN == _VALUE, "what a predicate leads to has to be what a key leads to
 # From here on a map is faster than a list, and asking for several expressions at once than for each.
 _MAP_FROM = 6
 _AT_ONCE = 16
-# What expressions that are asked for at once may come to. More would cost some requests, made for it, more than asking
-# for each: those that bring RE2's automaton into a new state with every character.
-_MOST_INSTRUCTIONS = 2048
+_LEVELS = 3
+# What expressions that are asked for at once may come to, in instructions of RE2's. More would cost some requests, made
+# for it, more than asking for each: those that bring RE2's automaton into a new state with every character. Plain texts
+# have no such states; but RE2 refuses what needs too much memory.
+_MOST_INSTRUCTIONS = 2_048
+_MOST_OF_TEXTS = 32_768
 # How many groups a route may overtake to join those that ask for the same headers: a bound on the time it takes.
 _OVERTAKEN = 16
 
@@ -61,6 +64,7 @@ class Entry:
 
     body: bytes
     need: tuple[str, Framed] | None = None
+    instructions: int = 0
 
 
 def at_one_path(branches: Sequence[Branch]) -> bytes:
@@ -73,12 +77,12 @@ def at_one_path(branches: Sequence[Branch]) -> bytes:
 
 def entries(branches: Iterable[Branch]) -> list[Entry]:
     """Returns branches as entries of a list, each under all of its conditions."""
-    return [Entry(each.conditions + each.then, predicates.need(each.match)) for each in branches]
+    return [_entry(each.conditions + each.then, each.match) for each in branches]
 
 
 def list_of(found: Sequence[Entry]) -> bytes:
     """Encodes a list of matchers in which many expressions are asked for at once before each is."""
-    for _ in range(2):
+    for _ in range(_LEVELS):
         found = [each for frame, run in groupby(found, _frame) for each in _asked_at_once(frame, list(run))]
     return matcher_list(each.body for each in found)
 
@@ -139,7 +143,7 @@ def _by_values(branches: Sequence[Branch]) -> bytes:
         if group.names and len(distinct) >= _MAP_FROM:
             found.append(Entry(predicates.ALWAYS + _mapped(group.members, group.names)))
         else:
-            found += [_entry(branch, met=()) for _, branch in group.members]
+            found += [_further(branch, met=()) for _, branch in group.members]
     return list_of(found)
 
 
@@ -178,26 +182,33 @@ def _mapped(members: Sequence[tuple[dict[str, str], Branch]], names: Sequence[st
 
 
 def _found(members: Sequence[tuple[dict[str, str], Branch]], met: tuple[str, ...]) -> bytes:
-    found = [_entry(branch, met=met) for _, branch in members]
+    found = [_further(branch, met=met) for _, branch in members]
     if found[0].body.startswith(predicates.ALWAYS):
         return members[0][1].then  # Whatever comes after it is never reached.
     return then(list_of(found))
 
 
-def _entry(branch: Branch, *, met: tuple[str, ...]) -> Entry:
-    conditions = predicates.further_conditions(branch.match, met=met)
-    return Entry(conditions + branch.then, predicates.need(branch.match))
+def _further(branch: Branch, *, met: tuple[str, ...]) -> Entry:
+    return _entry(predicates.further_conditions(branch.match, met=met) + branch.then, branch.match)
+
+
+def _entry(body: bytes, match: Match) -> Entry:
+    need = predicates.need(match)
+    return Entry(body, need, 0 if need is None else expressions.size(need[1].core))
 
 
 # -- by expressions --
 
 
-_Frame = tuple[str, str, str]
+_Frame = tuple[str, str, str, bool]
 
 
 def _frame(entry: Entry) -> _Frame | None:
     """What entries have to have in common so that one expression asks for any of them."""
-    return None if entry.need is None else (entry.need[0], entry.need[1].before, entry.need[1].after)
+    if entry.need is None:
+        return None
+    header, wanted = entry.need
+    return header, wanted.before, wanted.after, wanted.plain
 
 
 def _asked_at_once(frame: _Frame | None, run: Sequence[Entry]) -> Iterator[Entry]:
@@ -205,24 +216,24 @@ def _asked_at_once(frame: _Frame | None, run: Sequence[Entry]) -> Iterator[Entry
     if frame is None or len(run) < _AT_ONCE:
         yield from run
         return
-    header, before, after = frame
-    for some in _within_bounds(run):
+    header, before, after, plain = frame
+    for some in _within_bounds(run, _MOST_OF_TEXTS if plain else _MOST_INSTRUCTIONS):
         if len(some) == 1:
             yield from some
             continue
         wanted = dict.fromkeys(each.need[1].core for each in some if each.need is not None)
-        either = Framed(before, "|".join(f"(?:{each})" for each in wanted), after)
-        yield Entry(predicates.like(header, either) + then(matcher_list(each.body for each in some)), (header, either))
+        either = Framed(before, "|".join(f"(?:{each})" for each in wanted), after, plain)
+        body = predicates.like(header, either) + then(matcher_list(each.body for each in some))
+        yield Entry(body, (header, either), sum(each.instructions for each in some))
 
 
-def _within_bounds(run: Sequence[Entry]) -> Iterator[list[Entry]]:
+def _within_bounds(run: Sequence[Entry], most_instructions: int) -> Iterator[list[Entry]]:
     some: list[Entry] = []
     instructions = 0
     for each in run:
-        more = expressions.size(each.need[1].core) if each.need is not None else 0
-        if some and (len(some) == _AT_ONCE or instructions + more > _MOST_INSTRUCTIONS):
+        if some and (len(some) == _AT_ONCE or instructions + each.instructions > most_instructions):
             yield some
             some, instructions = [], 0
         some.append(each)
-        instructions += more
+        instructions += each.instructions
     yield some

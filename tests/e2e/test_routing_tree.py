@@ -19,6 +19,7 @@ from tests.support.ports import free_port
 from tests.support.route_sets import Request, any_path, exact_or_prefix, like, one_path, request, stage, winner
 
 _SETS, _ROUTES, _REQUESTS = 6, 25, 100
+_MANY = 200
 
 
 def _routes(stages: list[list[ir.Match]]) -> list[list[ir.Route]]:
@@ -82,27 +83,27 @@ async def test_tree_and_list_route_every_request_alike(paths: Callable[[random.R
     assert answered > _SETS * _REQUESTS / 4
 
 
-async def test_a_tree_holds_thousands_of_routes_of_each_kind() -> None:
-    tenants = [ir.ValueMatch("x-tenant", f"tenant-{index}") for index in range(1_000)]
+async def test_a_tree_holds_hundreds_of_routes_of_each_kind() -> None:
+    tenants = [ir.ValueMatch("x-tenant", f"tenant-{index}") for index in range(_MANY)]
     root = ir.PathMatch("PathPrefix", "/")
     by_header = [ir.Match(root, headers=(tenant,)) for tenant in tenants]
     by_method = [ir.Match(root, "GET", (tenant,)) for tenant in tenants]
     by_query = [ir.Match(root, query=(ir.ValueMatch("p", tenant.value),)) for tenant in tenants]
-    by_prefix = [ir.Match(ir.PathMatch("PathPrefix", f"/service-{index}")) for index in range(9_000)]
-    like = [ir.Match(ir.PathMatch("RegularExpression", f"/[a-z]+/[^/]+/items-{index}")) for index in range(1_000)]
+    by_prefix = [ir.Match(ir.PathMatch("PathPrefix", f"/service-{index}")) for index in range(_MANY)]
+    like = [ir.Match(ir.PathMatch("RegularExpression", f"/[a-z]+/[^/]+/items-{index}")) for index in range(_MANY)]
     stage = sorted([*by_header, *by_method, *by_query, *by_prefix, *like, ir.Match(root)], key=match_rank)
     names = {match: f"0-{index}" for index, match in enumerate(stage)}
     port = free_port()
-    hosts = _hosts("0", _routes([stage]))
+    hosts = _hosts("0", _routes([stage]))[1:]
     # Nothing is written for each pair of a query parameter and a prefix: bytes grow with the routes.
-    assert len(hosts[1]) < 450 * len(stage)
+    assert len(hosts[0]) < 450 * len(stage)
     async with Envoy(_bootstrap(port, hosts)), await Connection.to(port) as client:
         for asked, match in (
-            (Request("/x", headers={"x-tenant": "tenant-999"}), by_method[999]),
-            (Request("/x", "POST", {"x-tenant": "tenant-999"}), by_header[999]),
-            (Request("/x?a=b&p=tenant-999"), by_query[999]),
-            (Request("/service-8999?p=tenant-9"), by_prefix[8999]),
-            (Request("/a/b/items-999?p=tenant-9"), like[999]),
+            (Request("/x", headers={"x-tenant": "tenant-199"}), by_method[199]),
+            (Request("/x", "POST", {"x-tenant": "tenant-199"}), by_header[199]),
+            (Request("/x?a=b&p=tenant-199"), by_query[199]),
+            (Request("/service-199?p=tenant-9"), by_prefix[199]),
+            (Request("/a/b/items-199?p=tenant-9"), like[199]),
             (Request("/a/b/items-1000?p=tenant"), stage[-1]),
         ):
             assert await _answer(client, "tree-0.example.com", asked) == names[match]
