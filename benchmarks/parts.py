@@ -15,13 +15,25 @@ from typing import Final
 import uvloop
 from rich.console import Console
 
-from benchmarks import cluster, control_plane, engine, guarded, request_cost, restart, services, storm, swarm
+from benchmarks import (
+    cluster,
+    control_plane,
+    engine,
+    engine_policies,
+    guarded,
+    request_cost,
+    restart,
+    services,
+    storm,
+    swarm,
+)
 from benchmarks.peers import Peers
 from benchmarks.rows import Row
 from benchmarks.scene import scene
 
 KINDS: Final = (
     "engine",
+    "policies",
     "control-plane",
     "restart",
     "swarm",
@@ -36,6 +48,8 @@ _WITHIN_S: Final = 900.0
 _END_WITHIN_S: Final = 10.0
 # Beyond so many, one host tells nothing that a smaller one does not.
 _MOST_IN_A_HOST: Final = 10_000
+# The sizes that have budgets: what grows evenly between them is measured at these alone.
+_TELLING: Final = (1_000, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +103,21 @@ def parts(wanted: Wanted) -> Iterator[Part]:
 
 def _all(wanted: Wanted) -> Iterator[tuple[str, str, Callable[[], Awaitable[list[Row]]]]]:
     few, changes = [number for number in wanted.routes if number <= _MOST_IN_A_HOST], wanted.changes
+    telling = [number for number in few if number in _TELLING] or few
     for number in wanted.routes:
         yield "engine", f"{number} routes: the engine alone", partial(engine.measure, number, changes=changes)
+    for number in telling:
+        measure = partial(engine_policies.measure, number)
+        yield "policies", f"{number} routes: policies, endpoints and bursts, the engine alone", measure
     for number in wanted.routes:
         measure = partial(control_plane.measure, number, changes=changes)
         yield "control-plane", f"{number} routes: cold start, {changes} changes", measure
-    for number in (each for each in few if each >= 1_000):
+    for number in telling:
         yield "restart", f"{number} routes: restarts", partial(restart.measure, number)
     for number in (1_000,) if wanted.quick else (1_000, 10_000):
         yield "swarm", f"1000 connected Envoys, {number} routes", partial(swarm.measure, routes=[number])
     yield "envoy", "Envoy's CPU a request, by routes in one host", partial(_request_costs, few)
-    if not wanted.quick:
+    if few and not wanted.quick:
         yield "envoy", "Envoy's CPU a request, by what routes ask for", partial(request_cost.measure, max(few))
     plan = storm.SHORT if wanted.quick else storm.PLAN
     yield "storm", "a storm of changes and restarts", partial(storm.measure, plan=plan)
