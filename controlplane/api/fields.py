@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple, cast, get_args
@@ -79,26 +79,28 @@ def nested_model(annotation: Any) -> type[Model] | None:
 
 def unsupported_fields(model: Model) -> Iterator[tuple[str, NotSupported]]:
     """The fields that a manifest sets although they have no effect yet, as paths from this model with their marks."""
-    return _walk(model, "")
-
-
-def _walk(model: Model, prefix: str) -> Iterator[tuple[str, NotSupported]]:
+    given = model.model_fields_set
     for shape in _telling(type(model)):
-        value = getattr(model, shape.attribute) if shape.attribute in model.model_fields_set else None
+        value = getattr(model, shape.attribute) if shape.attribute in given else None
         if value is None:
             continue
-        path = f"{prefix}.{shape.name}" if prefix else shape.name
         if shape.unsupported is not None:
-            yield path, shape.unsupported
+            yield shape.name, shape.unsupported
         else:
-            for suffix, part in _parts(value):
-                yield from _walk(part, path + suffix)
+            # Paths are put together for what is found alone: in most objects that is nothing.
+            for place, part in _parts(value):
+                for path, mark in unsupported_fields(part):
+                    yield f"{shape.name}{place}.{path}", mark
 
 
-def _parts(value: object) -> Iterator[tuple[str, Model]]:
+def _parts(value: object) -> Iterable[tuple[str, Model]]:
     if isinstance(value, Model):
-        yield "", value
-    elif isinstance(value, tuple):
+        return [("", value)]
+    return _members(value)
+
+
+def _members(value: object) -> Iterator[tuple[str, Model]]:
+    if isinstance(value, tuple):
         for index, item in enumerate(cast("tuple[object, ...]", value)):
             if isinstance(item, Model):
                 yield f"[{index}]", item

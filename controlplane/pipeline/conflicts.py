@@ -30,15 +30,15 @@ class Conflicts:
     def of(self, key: ObjectKey, compiled: CompiledRoute, parent: Sequence[Attached]) -> Condition | None:
         """Returns what is to be said of a route at some of its places; None where all its rules may be reached."""
         lost: dict[str, tuple[ObjectKey, str]] = {}
-        matches = list(_matches(key, compiled))
+        matches = _matches(key, compiled)
         for place in parent:
-            for field, match in matches:
+            for number, match in enumerate(matches):
                 for domain in place.domains:
                     members = self._claims.get((place.gateway, place.listener, domain, match))
                     if len(members) > 1:
                         first = min(members, key=self._age)
                         if first != key:
-                            lost.setdefault(field, (first, domain))
+                            lost.setdefault(_field(compiled, number), (first, domain))
         if not lost:
             return None
         field, (winner, domain) = next(iter(lost.items()))
@@ -51,16 +51,22 @@ class Conflicts:
 
     def postings(self, key: ObjectKey, compiled: CompiledRoute, places: Sequence[Attached]) -> Iterable[Posting]:
         """Yields what a route asks for at its places."""
-        for _, match in _matches(key, compiled) if places else ():
+        for match in _matches(key, compiled) if places else ():
             for place in places:
                 for domain in place.domains:
                     yield self._claims, (place.gateway, place.listener, domain, match), key
 
 
-def _matches(key: ObjectKey, compiled: CompiledRoute) -> Iterable[tuple[str, ir.Match | None]]:
+def _matches(key: ObjectKey, compiled: CompiledRoute) -> list[ir.Match | None]:
     if key.kind in STREAM_ROUTES:
-        yield "spec.rules[0]", None
-        return
+        return [None]
+    return [match for rule in compiled.rules for match in rule.matches]
+
+
+def _field(compiled: CompiledRoute, number: int) -> str:
+    """Returns the field of one of the matches, all rules' in a row."""
     for index, rule in enumerate(compiled.rules):
-        for position, match in enumerate(rule.matches):
-            yield f"spec.rules[{index}].matches[{position}]", match
+        if number < len(rule.matches):
+            return f"spec.rules[{index}].matches[{number}]"
+        number -= len(rule.matches)
+    return "spec.rules[0]"
