@@ -28,6 +28,7 @@ _APPLICATION_ID: Final = 0x4452474B
 _SCHEMA: Final = 1
 _WAIT_S: Final = 2.0
 MAX_BYTES: Final = 1 << 30
+_JSON: Final = json.JSONDecoder()
 
 _Row = tuple[str, str, str, bytes | None]
 """Owner, type, name, and the address of the content: None where that is left out."""
@@ -88,15 +89,18 @@ class Store:
                     _log.warning("what %s holds is of another source, or for another key: it is forgotten", self._path)
                 self._begin(source)
                 return Kept()
-            rows = self._db.execute(_ALL).fetchall()
+            # Two scans and a dictionary are quicker than to look for each content in the file.
+            contents: dict[bytes, bytes] = dict(self._db.execute("SELECT address, content FROM contents"))
+            rows = self._db.execute("SELECT owner, type, name, address FROM resources").fetchall()
         found: dict[str, dict[str, dict[str, Resource]]] = {}
         withheld = 0
-        for owner, type_url, name, address, sealed in rows:
+        for owner, type_url, name, address in rows:
             of_owner = found.setdefault(owner, {})
             if address is None:
                 withheld += 1
             else:
-                of_owner.setdefault(type_url, {})[name] = self._resource(type_url, name, address, sealed)
+                resource = self._resource(type_url, name, address, contents.get(address))
+                of_owner.setdefault(type_url, {})[name] = resource
         snapshots = {owner: Snapshot(resources, kept=True) for owner, resources in found.items()}
         at = datetime.fromtimestamp(float(facts["at"]), UTC) if "at" in facts else None
         return Kept(snapshots, withheld, at)
@@ -204,9 +208,6 @@ def _put_aside(path: Path, fault: Exception) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-_ALL: Final = """
-SELECT owner, type, name, resources.address, content FROM resources LEFT JOIN contents USING (address)
-"""
 _COLLECT: Final = """
 DELETE FROM contents WHERE address NOT IN (SELECT address FROM resources WHERE address IS NOT NULL)
 """
@@ -244,11 +245,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _encode(resource: Resource) -> bytes:
-    head = [resource.type_url, resource.name, resource.version, resource.warm_s, list(resource.origins)]
+    head = [resource.type_url, resource.name, resource.version, resource.warm_s, list(dict.fromkeys(resource.origins))]
     return json.dumps(head, separators=(",", ":")).encode() + b"\n" + resource.body
 
 
 def _decode(content: bytes) -> Resource:
     head, _, body = content.partition(b"\n")
-    type_url, name, version, warm_s, origins = json.loads(head)
+    type_url, name, version, warm_s, origins = _JSON.decode(str(head, "utf-8"))
     return Resource(type_url, name, body, version, tuple(origins), warm_s)
