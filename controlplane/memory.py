@@ -48,7 +48,7 @@ class Memory:
         entries = {each.key: Entry(each.version, each.message) for each in self._state.rejected() if each.version}
         self._rejections = set(entries)
         self._quarantine.remember(entries, self._state.confirmed)
-        self._quarantine.on_change.append(self._moved)
+        self._quarantine.entries.observers.append(self._moved)
         return addresses
 
     def fill_in(self, changes: Changes) -> Changes:

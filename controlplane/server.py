@@ -24,6 +24,7 @@ from controlplane.pipeline import Pipeline
 from controlplane.pipeline.guards import SERVICES
 from controlplane.pipeline.policies import is_policy, key_sets_of
 from controlplane.quarantine.quarantine import Quarantine
+from controlplane.quarantine.validator import Validator
 from controlplane.sources.changes import Changes
 from controlplane.sources.dns import DnsSource
 from controlplane.state import State
@@ -78,12 +79,14 @@ class ControlPlane:
         policies_settled_elsewhere: Callable[[], bool] = lambda: True,
         fetch_key_sets: bool = True,
         remote_backends_only: bool = False,
+        validator: Validator | None = None,
     ) -> None:
         """`methods` are served beside xDS. Nothing is published before `may_begin`, asked at every step, says so.
 
         The cache of a `front` is taken over; one that serves already had its own `listen` and `methods`.
 
-        With `remote_backends_only` no Backend may be on the machine of Envoy itself.
+        With `remote_backends_only` no Backend may be on the machine of Envoy itself. A `validator` is asked about what
+        is risky, before it is published.
         """
         pipeline = Pipeline(remote_backends_only=remote_backends_only)
         self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=pipeline)
@@ -120,6 +123,8 @@ class ControlPlane:
         self._patient = True
         self._pace = Pace()
         self.quarantine = Quarantine(self.engine, self.cache, publish=self._publish_of_quarantine, later=self._later)
+        if validator is not None:
+            self.quarantine.rehearse_with(validator, self.when_free)
 
     @property
     def ready(self) -> bool:
@@ -171,6 +176,7 @@ class ControlPlane:
             self._stack.push_async_callback(self._keeper.close)
         self._stack.push_async_callback(self._dns.stop)
         self._stack.push_async_callback(self.key_sets.close)
+        self._stack.push_async_callback(self.quarantine.close)
         self.engine.serve_at(self._services)
         self.cache.await_workers(SERVICES[cluster] for cluster, addresses in self._services.items() if addresses)
         if self._state is not None:
@@ -262,6 +268,7 @@ class ControlPlane:
     def _apply(self, changes: Changes) -> tuple[Changes, Step]:
         if self._memory is not None:
             changes = self._memory.fill_in(changes)
+        self.quarantine.expect(changes)
         return changes, self.engine.apply(changes)
 
     def _taken(self, done: tuple[Changes, Step]) -> None:
@@ -351,7 +358,8 @@ class ControlPlane:
         pipeline = self.engine.pipeline
         resolved = all(pipeline.objects.resolved.peek(host) is not None for host in pipeline.wanted_hosts())
         fetched = all(pipeline.objects.key_sets.peek(uri) is not None for uri in pipeline.wanted_key_sets())
-        return self._read_whole and resolved and (fetched or not self._patient) and self._may_begin()
+        whole = self._read_whole and resolved and (fetched or not self._patient) and not self.quarantine.rehearsing
+        return whole and self._may_begin()
 
     def _stream_changed(self, event: StreamEvent) -> None:
         if event.owner.endswith(GRPC_SUFFIX):

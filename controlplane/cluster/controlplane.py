@@ -26,6 +26,7 @@ from controlplane.kept.front import Front
 from controlplane.kube.client import Api
 from controlplane.kube.lease import Election, identity_of
 from controlplane.provision.kubernetes.ports import bind
+from controlplane.quarantine.validator import Validator
 from controlplane.replicas import METHOD
 from controlplane.replicas.replicas import Replicas
 from controlplane.server import ControlPlane
@@ -63,6 +64,7 @@ class ClusterControlPlane:
         front: Front | None = None,
         door: Doorway | None = None,
         on_failure: Callable[[], None] = lambda: None,
+        validator: Validator | None = None,
     ) -> None:
         """`on_failure` hears that a part has failed for good, so that the process had better end: see `failure`.
 
@@ -114,6 +116,7 @@ class ClusterControlPlane:
             fetch_key_sets=False,
             # Who may write a Backend is not who runs Envoy, whose admin endpoint is on loopback.
             remote_backends_only=True,
+            validator=validator,
         )
         self.replicas = Replicas(
             self.plane,
@@ -127,6 +130,7 @@ class ClusterControlPlane:
         )
         self.plane.engine_metrics.waiting = lambda: self.source.waiting
         registry.register(self.plane.engine_metrics)
+        registry.register(self.plane.quarantine.metrics)
         engine = self.plane.engine
         self.envoys = Envoys(api, settings, uid_of=self._uid_of, on_change=self._moved)
         self._desired = DesiredStatuses(

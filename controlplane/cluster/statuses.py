@@ -54,7 +54,7 @@ class DesiredStatuses:
         if status is not None and is_ingress(key):
             return Desired(self._ingress(key, status), generation=self._generation(key))
         if status is None or key.group != GATEWAY_GROUP or key.kind not in ("Gateway", "ListenerSet"):
-            return Desired(status, generation=self._generation(key))
+            return Desired(status, not self._is_tried(key), self._generation(key))
         gateway = self._engine.pipeline.gateway_of(key)
         if gateway is None:
             return Desired(None)
@@ -104,6 +104,11 @@ class DesiredStatuses:
         if key.kind == "Gateway":
             said = replace(said, addresses=tuple((type_, value) for type_, value in self._addresses(gateway)))
         return Desired(said, settled, self._generation(key), self._withheld_s(owner))
+
+    def _is_tried(self, key: ObjectKey) -> bool:
+        """Says whether it is being found out whether Envoys take the newest version of an object."""
+        admitted = self._engine.pipeline.objects.peek(key)
+        return admitted is not None and admitted.verdict is not None and not admitted.verdict.message
 
     def _generation(self, key: ObjectKey) -> int | None:
         admitted = self._engine.pipeline.objects.peek(key)

@@ -11,7 +11,7 @@ from controlplane.api.meta import ObjectKey, Resource
 from controlplane.engine import Step
 from controlplane.quarantine.unconfirmed import Unconfirmed
 from controlplane.xds.census import Census
-from controlplane.xds.events import Ack
+from controlplane.xds.events import Ack, Nack
 from controlplane.xds.resources import LISTENER, ROUTE, Snapshot
 
 Later = Callable[[float, Callable[[], None]], object]
@@ -67,8 +67,8 @@ class Confirming:
         self._later = later
         self._patience = patience
         self._settling: dict[str, tuple[float, Snapshot | None]] = {}
-        # Owner → the listeners and routes that its Envoys have answered for, and so have asked for.
-        self._asked: dict[str, set[tuple[str, str]]] = {}
+        # Owner → (type, name) of listeners and routes that its Envoys have acknowledged → when they were sent.
+        self._acked: dict[str, dict[tuple[str, str], float]] = {}
 
     def took(self, step: Step, held: Collection[ObjectKey], *, known: bool) -> None:
         """Takes in a step, but for objects that are `held` back; `known`: whether what was before is known from it."""
@@ -81,11 +81,17 @@ class Confirming:
     def acked(self, ack: Ack) -> None:
         """Takes in an acknowledgement."""
         if ack.type_url == ROUTE or ack.type_url == LISTENER:
-            self._asked.setdefault(ack.owner, set()).update((ack.type_url, name) for name in ack.names)
+            sent_at = self._clock() - ack.latency_s
+            self._acked.setdefault(ack.owner, {}).update({(ack.type_url, name): sent_at for name in ack.names})
+
+    def acked_at(self, nack: Nack) -> float:
+        """Returns until when what was sent of what is rejected now is known to have been acknowledged."""
+        acked = self._acked.get(nack.owner, {})
+        return min((acked.get((nack.type_url, name), 0.0) for name in nack.names), default=0.0)
 
     def gone(self, owner: str) -> None:
         """Takes in that an owner has no Envoy any more."""
-        self._asked.pop(owner, None)
+        self._acked.pop(owner, None)
 
     def settled(self, owner: str) -> None:
         """Takes in that an Envoy of an owner has answered, or is to be sent something."""
@@ -100,7 +106,7 @@ class Confirming:
             self._later(self._patience.settle_s, partial(self._has_settled, owner))
 
     def _all_asked(self, owner: str, snapshot: Snapshot | None) -> bool:
-        asked = self._asked.get(owner)
+        asked = self._acked.get(owner)
         if asked is None or snapshot is None:
             return False
         return all((type_url, name) in asked for type_url in (LISTENER, ROUTE) for name in snapshot.of_type(type_url))

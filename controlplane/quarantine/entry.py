@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from controlplane.api.meta import ObjectKey, Resource
+from controlplane.api.version import version_of
+from controlplane.pipeline.objects import Verdict
+
+_log = logging.getLogger(__name__)
 
 _LONGEST: Final = 1000
 
@@ -28,6 +36,56 @@ class Entry:
     version: str
     message: str
     until: float | None = None  # when to try it again: it was not found out whether it is at fault
+
+
+class Entries(dict[ObjectKey, Entry]):
+    """What is in quarantine, by object; `observers` hear, when it is time to `tell`, what has changed for which."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observers: list[Callable[[Collection[ObjectKey]], None]] = []
+        self._moved: dict[ObjectKey, None] = {}
+
+    def verdict(self, key: ObjectKey, object_: Resource) -> Verdict | None:
+        """Returns why a version is in quarantine; another one than that which is ends it."""
+        entry = self.get(key)
+        if entry is None:
+            return None
+        if entry.version == version_of(object_):
+            return Verdict(entry.message)
+        _log.info("%s has changed since Envoy rejected it: its newest version is tried", key)
+        self.forget(key)
+        return None
+
+    def enter(self, entries: Mapping[ObjectKey, Entry]) -> None:
+        """Takes versions into quarantine."""
+        for key, entry in entries.items():
+            _log.error("%s is not in force as it is: Envoy rejects it: %s", key, entry.message)
+        self.update(entries)
+        self.note(entries)
+
+    def forget(self, key: ObjectKey) -> None:
+        """Lets an object out."""
+        if self.pop(key, None) is not None:
+            self._moved[key] = None
+
+    def due(self, now: float) -> list[ObjectKey]:
+        """Lets out what is to be tried again, and returns it."""
+        again = [key for key, entry in self.items() if entry.until is not None and entry.until <= now]
+        for key in again:
+            self.forget(key)
+        return again
+
+    def note(self, keys: Iterable[ObjectKey]) -> None:
+        """Takes in for which objects something has changed."""
+        self._moved |= dict.fromkeys(keys)
+
+    def tell(self) -> None:
+        """Tells the observers."""
+        if self._moved:
+            moved, self._moved = self._moved, {}
+            for told in self.observers:
+                told(moved)
 
 
 def tidy(message: str) -> str:

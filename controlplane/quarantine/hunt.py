@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from controlplane.api.meta import ObjectKey, Resource
 from controlplane.engine import Step
-from controlplane.pipeline.objects import Verdict
+from controlplane.pipeline.objects import Admitted, Verdict
 from controlplane.quarantine.evidence import Evidence
 from controlplane.quarantine.search import Search
 from controlplane.quarantine.suspicion import exposed, is_guard, is_route, may_wait
@@ -59,12 +59,22 @@ class Hunt:
         held = (key for key in (*self.suspects, *self.newcomers) if is_guard(key) and key not in wanted)
         return moved | set(held), standing
 
-    def leave(self, key: ObjectKey) -> bool:
-        """Takes in that a suspected version is not the newest any more; returns whether a trial changes by that."""
-        if self.suspects.pop(key, None) is None:
-            return False
+    def outdated(
+        self, changed: Iterable[ObjectKey], newest: Callable[[ObjectKey], Admitted | None]
+    ) -> list[tuple[ObjectKey, Suspect]]:
+        """Returns those of the suspects whose version is not the newest any more."""
+        found = ((key, self.suspects.get(key), newest(key)) for key in changed)
+        return [
+            (key, suspect)
+            for key, suspect, admitted in found
+            if suspect is not None and (admitted is None or admitted.object != suspect.object or admitted.faults)
+        ]
+
+    def leave(self, key: ObjectKey) -> None:
+        """Takes in that a suspected version is not the newest any more."""
+        del self.suspects[key]
         self.search.leave(key)
-        return True
+        self.in_force -= {key}
 
     def join(self, suspects: Mapping[ObjectKey, Suspect], message: str) -> None:
         """Takes in more suspects, that have been in force in every trial."""

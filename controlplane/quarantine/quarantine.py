@@ -13,16 +13,18 @@ from controlplane.api.version import version_of
 from controlplane.engine import Engine, Step
 from controlplane.pipeline.objects import Verdict
 from controlplane.quarantine.confirming import Confirming, Envoys, Later, Patience
-from controlplane.quarantine.entry import Bounds, Entry, tidy
+from controlplane.quarantine.entry import Bounds, Entries, Entry, tidy
 from controlplane.quarantine.evidence import Evidence, Watched
 from controlplane.quarantine.hunt import Hunt, Suspect, joined
 from controlplane.quarantine.metrics import Outcome, QuarantineMetrics
+from controlplane.quarantine.rehearsal import Asks, Context, Rehearsal
 from controlplane.quarantine.search import Search
 from controlplane.quarantine.suspects import Recall, Suspects
 from controlplane.quarantine.suspicion import Texts, named
 from controlplane.quarantine.unconfirmed import Unconfirmed
 from controlplane.quarantine.unexplained import Unexplained, version_in
 from controlplane.quarantine.unexplained import version_of as version_of_resource
+from controlplane.sources.changes import Changes
 from controlplane.xds.events import Ack, Nack, StreamEvent
 
 _log = logging.getLogger(__name__)
@@ -45,10 +47,8 @@ class Quarantine:
         bounds: Bounds | None = None,
         patience: Patience | None = None,
     ) -> None:
-        self.entries: dict[ObjectKey, Entry] = {}
+        self.entries = Entries()
         self.may_search: Callable[[], bool] = lambda: True
-        self.on_change: list[Callable[[Collection[ObjectKey]], None]] = []
-        """Who hears of which objects the entry, or what is confirmed, has changed."""
         self._engine = engine
         self._envoys = envoys
         self._publish = publish
@@ -60,10 +60,10 @@ class Quarantine:
         self._hunt: Hunt | None = None
         self._nacks: list[Nack] = []
         self._due = False
-        self._moved: dict[ObjectKey, None] = {}
         self._round = 0
         self._searching = False
         self._begun = False
+        self._rehearsal: Rehearsal | None = None
         self._unexplained = Unexplained(envoys.published)
         self._confirming = Confirming(
             envoys,
@@ -77,6 +77,7 @@ class Quarantine:
             later=later,
             patience=patience or Patience(),
         )
+        self._suspects.acked_at = self._confirming.acked_at
         self.metrics = QuarantineMetrics(lambda: self.entries, lambda: len(self._unconfirmed.waiting))
         engine.judge = self._judge
 
@@ -85,14 +86,37 @@ class Quarantine:
         self.entries.update(entries)
         self._suspects.recall = recall
 
+    def rehearse_with(self, validator: Asks, turn: Callable[[Callable[[], object]], object]) -> Rehearsal:
+        """Has a validator tried what is risky, before it is published; `turn` runs what uses the engine."""
+        context = Context(
+            published=self._envoys.published,
+            known_good=self._suspects.is_known_good,
+            unconfirmed=lambda: self._unconfirmed.waiting,
+            busy=lambda: self._hunt is not None,
+            turn=turn,
+            done=self._rehearsed,
+        )
+        self._rehearsal = Rehearsal(self._engine, validator, context)
+        return self._rehearsal
+
+    @property
+    def rehearsing(self) -> bool:
+        """Says whether something is tried before it is published."""
+        return self._rehearsal is not None and self._rehearsal.running
+
+    async def rehearsed(self) -> None:
+        """Tries what is to be tried, where no event loop ran before."""
+        if self._rehearsal is not None:
+            await self._rehearsal.run()
+
+    async def close(self) -> None:
+        """Ends what goes on."""
+        if self._rehearsal is not None:
+            await self._rehearsal.close()
+
     def is_confirmed(self, key: ObjectKey) -> bool:
         """Says whether Envoys have acknowledged the version of an object that is in force."""
         return key not in self._unconfirmed.waiting
-
-    @property
-    def settled_all(self) -> bool:
-        """Says whether everything that is in force is confirmed."""
-        return not self._unconfirmed.waiting
 
     @property
     def searching(self) -> bool:
@@ -101,19 +125,28 @@ class Quarantine:
 
     # What happens
 
+    def expect(self, changes: Changes) -> None:
+        """Takes in what the engine is about to take in."""
+        if self._rehearsal is not None:
+            self._rehearsal.expect(changes)
+
     def stepped(self, step: Step, *, published: bool = True) -> None:
         """Takes in a step that has just been taken, and published unless nothing is yet."""
         engine, hunt = self._engine, self._hunt
         for key in step.changed:
             if engine.pipeline.objects.peek(key) is None:
                 self._unconfirmed.forget(key)
-                self._forget(key)
-        held = hunt.suspects.keys() - hunt.in_force if hunt is not None else ()
+                self.entries.forget(key)
+        held = frozenset(hunt.suspects) - hunt.in_force if hunt is not None else frozenset[ObjectKey]()
+        if self._rehearsal is not None:
+            held = held | self._rehearsal.held
         self._confirming.took(step, held, known=self._begun)
         self._begun = self._begun or published
         if hunt is not None and not self._searching:
             self._moved_meanwhile(hunt, step)
-        self._tell()
+        self.entries.tell()
+        if self._rehearsal is not None:
+            self._rehearsal.begin()
 
     def acked(self, ack: Ack) -> None:
         """Takes in an acknowledgement."""
@@ -151,38 +184,33 @@ class Quarantine:
                 self._end(self._hunt, "given up")
             return
         self._confirming.grow_old()
-        again = [key for key, entry in self.entries.items() if entry.until is not None and entry.until <= now]
-        if again:
-            for key in again:
-                self._forget(key)
+        if again := self.entries.due(now):
             self._release(again)
 
     # Judging
 
     def _judge(self, key: ObjectKey, object_: Resource) -> Verdict | None:
-        entry = self.entries.get(key)
-        if entry is not None:
-            if entry.version == version_of(object_):
-                return Verdict(entry.message)
-            _log.info("%s has changed since Envoy rejected it: its newest version is tried", key)
-            self._forget(key)
-        if self._hunt is None:
-            return None
-        return self._hunt.judge(key, object_, self._engine.pipeline.objects.accepted.peek(key))
+        if (entered := self.entries.verdict(key, object_)) is not None:
+            return entered
+        accepted = self._engine.pipeline.objects.accepted.peek(key)
+        verdict = self._hunt.judge(key, object_, accepted) if self._hunt is not None else None
+        if verdict is not None or self._rehearsal is None:
+            return verdict
+        return self._rehearsal.judge(key, object_, accepted)
 
-    def _forget(self, key: ObjectKey) -> None:
-        if self.entries.pop(key, None) is not None:
-            self._moved[key] = None
+    def _rehearsed(
+        self, tried: Mapping[ObjectKey, Resource], convicted: Mapping[ObjectKey, str], step: Step | None
+    ) -> None:
+        if step is not None:
+            self._publish(step)
+            return
+        self.entries.enter({key: Entry(version_of(tried[key]), message) for key, message in convicted.items()})
+        self._publish(self._engine.rejudge(list(tried)))
+        self.entries.tell()
 
     def _confirmed(self, keys: Collection[ObjectKey]) -> None:
-        self._moved |= dict.fromkeys(keys)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._moved:
-            moved, self._moved = self._moved, {}
-            for told in self.on_change:
-                told(moved)
+        self.entries.note(keys)
+        self.entries.tell()
 
     def _is_current(self, nack: Nack) -> bool:
         return any(
@@ -219,19 +247,16 @@ class Quarantine:
         if not suspects:
             self._leave_unexplained(evidence, nacks[0].message)
             return
-        self._hunt = self._made(suspects, evidence, nacks[-1].message)
-        _log.warning("Envoy rejects what %d changed objects are part of: searching for the one at fault", len(suspects))
-        self._go_on(self._hunt)
-
-    def _made(self, suspects: Mapping[ObjectKey, Suspect], evidence: Evidence, message: str) -> Hunt:
-        return Hunt(
-            dict(suspects),
-            Search(suspects, message, named=partial(named, text=Texts(self._suspects.newest).of)),
+        self._hunt = Hunt(
+            suspects,
+            Search(suspects, nacks[-1].message, named=partial(named, text=Texts(self._suspects.newest).of)),
             evidence,
             self._clock(),
             frozenset(suspects),
             unconfirmed_routes=lambda: self._unconfirmed.waiting,
         )
+        _log.warning("Envoy rejects what %d changed objects are part of: searching for the one at fault", len(suspects))
+        self._go_on(self._hunt)
 
     def _hear(self, hunt: Hunt, nacks: list[Nack]) -> None:
         for nack in nacks:
@@ -247,14 +272,8 @@ class Quarantine:
             return
         verdict = hunt.evidence.verdict(self._version, of_any=of_any)
         if verdict is not None:
-            self._told(hunt, verdict)
+            hunt.search.told(verdict)
             self._go_on(hunt)
-
-    def _told(self, hunt: Hunt, verdict: str | bool) -> None:
-        if isinstance(verdict, str):
-            hunt.search.rejected(verdict)
-        else:
-            hunt.search.accepted()
 
     def _overdue(self, round_: int) -> None:
         """An Envoy that does not answer is not asked any longer."""
@@ -300,7 +319,7 @@ class Quarantine:
             if verdict is None:
                 self._later(self._bounds.round_s, partial(self._overdue, self._round))
                 return
-            self._told(hunt, verdict)
+            hunt.search.told(verdict)
 
     def _put_out(self, hunt: Hunt | None, step: Step) -> None:
         now = self._clock()
@@ -315,20 +334,14 @@ class Quarantine:
     def _moved_meanwhile(self, hunt: Hunt, step: Step) -> None:
         """Something else has been published during a trial: what is asked about may be another version now."""
         objects = self._engine.pipeline.objects
-        left = False
-        for key in step.changed:
-            suspect, newest = hunt.suspects.get(key), objects.peek(key)
-            if suspect is None or (newest is not None and newest.object == suspect.object and not newest.faults):
-                continue
+        for key, suspect in hunt.outdated(step.changed, objects.peek):
             tried = key in hunt.in_force
-            left = hunt.leave(key) or left
-            if tried and newest is not None and objects.accepted.peek(key) == suspect.object:
+            hunt.leave(key)
+            if tried and objects.peek(key) is not None and objects.accepted.peek(key) == suspect.object:
                 # A newer version waits; the one that was tried is not to be judged any more.
                 self._unconfirmed.forget(key)
                 self._put_out(hunt, self._engine.rejudge((key,), {key: suspect.before}))
         hunt.evidence.published({each: self._version(each) for each in hunt.evidence.watched}, self._clock())
-        if left:
-            hunt.in_force &= hunt.suspects.keys()
         self._look_soon()
 
     # Ending
@@ -343,13 +356,12 @@ class Quarantine:
         self.metrics.searched(outcome, hunt.rounds, took_s)
         self._hunt = None
         self._round += 1
-        convicted = self._convict(hunt, outcome)
+        self._convict(hunt, outcome)
         if outcome == "unexplained":
             self._leave_unexplained(hunt.evidence, hunt.search.message)
         _log.warning("the search took %d rounds and %.0f ms: %s", hunt.rounds, took_s * 1000, outcome)
-        self._moved |= dict.fromkeys(convicted)
         self._release((*hunt.suspects, *hunt.newcomers), step)
-        self._tell()
+        self.entries.tell()
         for owner in {*hunt.evidence.owners(), *self._unconfirmed.owners()}:
             self.settled(owner)
 
@@ -365,7 +377,7 @@ class Quarantine:
             self._put_out(hunt, step)
         self._go_on(hunt)
 
-    def _convict(self, hunt: Hunt, outcome: Outcome) -> list[ObjectKey]:
+    def _convict(self, hunt: Hunt, outcome: Outcome) -> None:
         entries = {key: Entry(version_of(hunt.suspects[key].object), m) for key, m in hunt.search.convicted.items()}
         # Whom nobody is left to ask about is tried when somebody comes.
         asked = any(self._confirming.is_connected(owner) for owner in hunt.evidence.owners())
@@ -374,10 +386,7 @@ class Quarantine:
             message = f"{hunt.search.message} (it was not found out in time whether that is for this object)"
             for key in hunt.search.undecided:
                 entries[key] = Entry(version_of(hunt.suspects[key].object), message, until)
-        for key, entry in entries.items():
-            _log.error("%s is not in force as it is: Envoy rejects it: %s", key, entry.message)
-        self.entries.update(entries)
-        return list(entries)
+        self.entries.enter(entries)
 
     def _release(self, keys: Iterable[ObjectKey], step: Step | None = None) -> None:
         self._put_out(None, joined(step, self._engine.rejudge(list(dict.fromkeys(keys)))))

@@ -64,6 +64,13 @@ class Search(Generic[K]):
         """Why the last trial was rejected."""
         return self._message
 
+    def told(self, verdict: str | bool) -> None:
+        """Takes in what has become of the trial: why it was rejected, or that it was not."""
+        if isinstance(verdict, str):
+            self.rejected(verdict)
+        else:
+            self.accepted()
+
     def accepted(self) -> None:
         """Takes in that the trial was accepted."""
         self._proven = True

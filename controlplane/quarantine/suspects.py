@@ -27,6 +27,7 @@ class Suspects:
 
     def __init__(self, engine: Engine, unconfirmed: Unconfirmed) -> None:
         self.recall: Recall | None = None
+        self.acked_at: Callable[[Nack], float] = lambda nack: 0.0
         self._engine = engine
         self._unconfirmed = unconfirmed
         self._settled: dict[str, Snapshot] = {}
@@ -36,6 +37,10 @@ class Suspects:
         """Returns the newest version of an object."""
         admitted = self._engine.pipeline.objects.peek(key)
         return admitted.object if admitted is not None else None
+
+    def is_known_good(self, key: ObjectKey, version: Resource) -> bool:
+        """Says whether Envoys had confirmed this version of an object when the process began."""
+        return self.recall is not None and self.recall({key: version}).get(key) is version
 
     def settled(self, owner: str, snapshot: Snapshot | None) -> None:
         """Takes in that the Envoys of an owner have acknowledged everything that they are sent."""
@@ -73,10 +78,13 @@ class Suspects:
 
     def _checked(self, keys: Iterable[ObjectKey], nacks: list[Nack]) -> dict[ObjectKey, Suspect]:
         objects = self._engine.pipeline.objects
+        until = min(map(self.acked_at, nacks), default=0.0)
         found: dict[ObjectKey, Suspect] = {}
         unknown: list[ObjectKey] = []
         for key in keys:
             admitted, waiting = objects.peek(key), self._unconfirmed.waiting.get(key)
+            if waiting is not None:
+                waiting = waiting.acknowledged(until)
             in_force = objects.accepted.peek(key)
             if admitted is None or not admitted.good or in_force is None or admitted.object != in_force:
                 continue

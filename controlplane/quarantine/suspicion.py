@@ -14,6 +14,7 @@ Look = Callable[[ObjectKey], Resource | None]
 """Returns the newest version of an object."""
 
 _GUARDS: Final = "SecurityPolicy"
+_LISTENING: Final = frozenset({"Gateway", "ListenerSet"})
 _ROUTES: Final = frozenset({"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"})
 _POLICIES: Final = frozenset(
     {
@@ -50,6 +51,11 @@ def may_wait(key: ObjectKey) -> bool:
     return key.kind in _DETACHED
 
 
+def may_be_rehearsed(key: ObjectKey, *, has_before: bool) -> bool:
+    """Says whether an object can stand back until it has been tried."""
+    return key.kind in _DETACHED or (key.kind in _LISTENING and has_before)
+
+
 def is_guard(key: ObjectKey) -> bool:
     """Says whether requests must not be let through for want of this object."""
     return key.kind == _GUARDS
@@ -62,9 +68,11 @@ def is_route(key: ObjectKey) -> bool:
 
 def is_risky(key: ObjectKey, object_: Resource | None) -> bool:
     """Says whether an object holds what Envoy is more likely to refuse than other things: see `in_order`."""
-    if key.kind in _POLICIES or key.kind in ("ClientTrafficPolicy", "HTTPRouteFilter"):
+    if key.kind in _POLICIES or key.kind == "HTTPRouteFilter":
         return True
-    return object_ is not None and "RegularExpression" in _text(object_)
+    if object_ is None or not (key.kind in _DETACHED or key.kind in _LISTENING):
+        return False
+    return ('"tls"' if key.kind in _LISTENING else "RegularExpression") in _text(object_)
 
 
 def in_order(keys: Iterable[ObjectKey], look: Look) -> list[ObjectKey]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from controlplane.api.meta import ObjectKey, Resource
+
+_BETWEEN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,13 +16,22 @@ class Waiting:
     """A version that waits to be acknowledged by the Envoys of `owners`.
 
     `before` is what was confirmed before it, None where nothing was; or, unless `known`, where only what outlives the
-    process can tell.
+    process can tell. `between` are versions that were in force after that and before this one, each since when.
     """
 
     before: Resource | None
     owners: frozenset[str]
     since: float
     known: bool = True
+    between: tuple[tuple[float, Resource], ...] = ()
+
+    def acknowledged(self, until: float) -> Waiting:
+        """Returns the same when it is known that Envoys have taken what they were sent until a moment."""
+        taken = [version for since, version in self.between if since <= until]
+        if not taken:
+            return self
+        left = tuple(each for each in self.between if each[0] > until)
+        return replace(self, before=taken[-1], known=True, between=left)
 
 
 @dataclass(slots=True)
@@ -49,7 +61,8 @@ class Unconfirmed:
             if old is None:
                 new = Waiting(before, whose, now, known)
             else:
-                new = Waiting(old.before, whose | old.owners, now, old.known)
+                between = old.between if before is None else (*old.between[1 - _BETWEEN :], (old.since, before))
+                new = Waiting(old.before, whose | old.owners, now, old.known, between)
             if not new.owners or (new.known and new.before is not None and new.before == current(key)):
                 self.forget(key)
                 confirmed.append(key)
@@ -81,7 +94,10 @@ class Unconfirmed:
         confirmed: list[ObjectKey] = []
         for key in list(self._of_owner.get(owner, ())):
             old = self.waiting[key]
-            if doubted(key) or old.since > until:
+            if doubted(key):
+                continue
+            if old.since > until:
+                self.waiting[key] = old.acknowledged(until)
                 continue
             left = frozenset(each for each in old.owners if each != owner and connected(each))
             if not left:
@@ -89,7 +105,7 @@ class Unconfirmed:
                 confirmed.append(key)
                 continue
             self._drop(owner, key)
-            self.waiting[key] = Waiting(old.before, old.owners - {owner}, old.since, old.known)
+            self.waiting[key] = replace(old, owners=old.owners - {owner})
         return confirmed
 
     def owners(self) -> list[str]:

@@ -25,7 +25,7 @@ class Unexplained:
         """Takes in versions that are published and that nothing explains."""
         for watched, version in versions:
             found = resource(self._published(watched.owner), watched)
-            self._origins[watched, version] = found.origins if found is not None else ()
+            self._origins[watched, version] = tuple(found.origins) if found is not None else ()
         while len(self._origins) > _MAX:
             del self._origins[next(iter(self._origins))]
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from controlplane.cluster.controlplane import ClusterControlPlane
 from controlplane.kube.client import Api
-from dragoman.cli.options import cluster_settings, nameserver, state_file
+from dragoman.cli.options import cluster_settings, nameserver, state_file, validator
 from dragoman.cli.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -45,5 +45,6 @@ async def cluster_of(
         front=front,
         door=door,
         on_failure=on_failure,
+        validator=validator(settings.validate_with),
     )
     return cluster

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,17 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from controlplane.engine import Engine
+from controlplane.engine import Engine, Step
 from controlplane.provision.address import parse_address
 from controlplane.provision.binding import bind
 from controlplane.provision.bootstrap import bootstrap as make_bootstrap
 from controlplane.provision.bootstrap import bootstrap_yaml
+from controlplane.quarantine.quarantine import Quarantine
 from controlplane.sources.files import FileSource
 from controlplane.status.report import Report, report
 from controlplane.translate.dump import to_dict
+from controlplane.xds.cache import SnapshotCache
 from dragoman.cli.errors import CommandError
+from dragoman.cli.options import validator
 
 if TYPE_CHECKING:
+    from controlplane.quarantine.validator import Validator
     from controlplane.sources.reading import Reading
 
 Folder = Annotated[
@@ -31,12 +37,15 @@ def validate(
     command: typer.Context,
     folder: Folder,
     all_: Annotated[bool, typer.Option("--all", help="Show every object, not only faults.")] = False,
+    validate_with: Annotated[
+        str | None, typer.Option(help="Ask another one too: `envoy` (--mode validate) about what is risky.")
+    ] = None,
 ) -> None:
     """Check a folder of manifests; print file:line, object and field of every fault.
 
     Exit code 0: nothing is wrong; 1: something is. Nothing is started and nothing is contacted.
     """
-    found = report(engine_of(folder, command.obj))
+    found = report(engine_of(folder, command.obj, validator(validate_with)))
     if all_:
         _show_statuses(found)
     for finding in found.findings:
@@ -86,12 +95,31 @@ def bootstrap(
     typer.echo(bootstrap_yaml(document), nl=False)
 
 
-def engine_of(folder: Path, begun: Reading | None = None) -> Engine:
-    """Returns an engine that has taken in a folder, without asking the DNS: no object waits for it."""
+def engine_of(folder: Path, begun: Reading | None = None, asked: Validator | None = None) -> Engine:
+    """Returns an engine that has taken in a folder, without asking the DNS: no object waits for it.
+
+    What is risky is in force only as far as the validator, if there is one, takes it.
+    """
     engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
-    engine.apply(FileSource(folder, reading=begun).read())
+    changes = FileSource(folder, reading=begun).read()
+    quarantine = None
+    if asked is not None:
+        quarantine = Quarantine(engine, SnapshotCache(), publish=_nobody, later=_never)
+        quarantine.rehearse_with(asked, lambda work: work())
+        quarantine.expect(changes)
+    engine.apply(changes)
     engine.resolve(dict.fromkeys(engine.pipeline.wanted_hosts(), ()))
+    if quarantine is not None:
+        asyncio.run(quarantine.rehearsed())
     return engine
+
+
+def _nobody(step: Step) -> None:
+    """Nobody is there to be sent anything."""
+
+
+def _never(delay_s: float, work: Callable[[], None]) -> None:
+    """Nothing happens later, for nobody answers."""
 
 
 def _show_statuses(found: Report) -> None:

@@ -5,15 +5,43 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from controlplane.cluster.settings import ClusterSettings, Identity
 from dragoman.cli.errors import CommandError
 from dragoman.cli.settings import ServeSettings
 
+if TYPE_CHECKING:
+    from controlplane.quarantine.validator import Validator
+
 
 def state_file(settings: ServeSettings) -> Path | None:
     """Returns where the last good version of each object is kept."""
     return None if settings.state is None else settings.state / "accepted.db"
+
+
+def validator(validate_with: str | None) -> Validator | None:
+    """Returns what is to be asked before anything risky is published; raises CommandError where it is not there."""
+    if (envoy := envoy_to_ask(validate_with)) is None:
+        return None
+    # Only here: the wire types take long to load, and hardly anybody asks for this.
+    from controlplane.quarantine.validator import Validator
+
+    return Validator(envoy)
+
+
+def envoy_to_ask(validate_with: str | None) -> Path | None:
+    """Returns the binary that is to be asked, None where nobody is; raises CommandError where it is not there."""
+    if validate_with is None:
+        return None
+    if validate_with != "envoy":
+        raise CommandError("--validate-with: expected envoy")
+    from controlplane.provision.binary import find_envoy
+
+    envoy = find_envoy()
+    if envoy is None:
+        raise CommandError("--validate-with envoy: there is no `envoy` beside this Python nor on the PATH")
+    return envoy
 
 
 def nameserver(text: str) -> tuple[str, int]:

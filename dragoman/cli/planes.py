@@ -11,7 +11,7 @@ from controlplane.server import ControlPlane
 from controlplane.sources.files import FileSource
 from controlplane.xds.identity import Principal
 from controlplane.xds.metrics import XdsMetrics
-from dragoman.cli.options import nameserver, state_file
+from dragoman.cli.options import nameserver, state_file, validator
 from dragoman.cli.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def plane_of_folder(
         ratelimit=settings.ratelimit,
         state=state_file(settings),
         front=front,
+        validator=validator(settings.validate_with),
     )
     registry.register(plane.engine_metrics)
+    registry.register(plane.quarantine.metrics)
     return plane

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dragoman import logs
-from dragoman.cli.settings import ServeSettings, SettingsFile, load
+from dragoman.cli.settings import ServeSettings, SettingsFile, ValidateWith, load
 
 
 def serve(
@@ -80,6 +80,7 @@ def serve(
     state_key: Annotated[
         Path | None, typer.Option(help="File with a key (32 bytes) that encrypts what was served; then secrets too.")
     ] = None,
+    validate_with: ValidateWith = None,
     settings: SettingsFile = None,
 ) -> None:
     """Run the control plane: watch a folder of manifests, or a cluster, and serve xDS to the Envoys of its Gateways."""
@@ -89,11 +90,15 @@ def serve(
     flags |= {"xds_secret_folder": xds_secret_folder}
     flags |= {"service_account": service_account, "service_secret": service_secret, "lease": lease}
     flags |= {"provisioning": provisioning, "image": image, "envoy_image": envoy_image, "xds_token": xds_token}
+    flags |= {"validate_with": validate_with}
     loaded = load(ServeSettings, settings, **flags, authz=authz, ratelimit=ratelimit, state=state, state_key=state_key)
     logs.configure(level=loaded.log_level, format=loaded.log_format, fields={"service": "controlplane"})
     # Building the first snapshot makes no garbage, but many objects: the collector would look at them over and over.
     gc.disable()
     # Only here: what is loaded before the options are understood delays what is served.
+    from dragoman.cli.options import envoy_to_ask
     from dragoman.cli.serving import run
+
+    envoy_to_ask(loaded.validate_with)
 
     run(loaded, command.obj)

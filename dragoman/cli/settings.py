@@ -29,6 +29,11 @@ SettingsFile = Annotated[
     ),
 ]
 
+ValidateWith = Annotated[
+    str | None,
+    typer.Option(help="Try what is risky before it is published: with `envoy` (--mode validate). [default: no]"),
+]
+
 
 class ServeSettings(BaseModel):
     """The settings of `dragoman serve`."""
@@ -81,6 +86,8 @@ class ServeSettings(BaseModel):
     """Where the workers of the rate limit service listen, for Envoys to find them."""
     state: Path | None = None
     """The folder that the last good version of each object, and what was served last, are kept in."""
+    validate_with: Literal["envoy"] | None = None
+    """Who is asked about what is risky before it is published: `envoy --mode validate`, or nobody."""
     state_key: Path | None = None
     """A file with the key (32 bytes) that what is served is encrypted with there; without it secrets are left out."""
     log_level: str = "INFO"
@@ -143,6 +150,8 @@ class UpSettings(BaseModel):
     """The SQLite file of API keys."""
     dns: tuple[str, ...] = ()
     """DNS servers (HOST:PORT) instead of the system's."""
+    validate_with: Literal["envoy"] | None = None
+    """Who is asked about what is risky before it is published: `envoy --mode validate`, or nobody."""
     log_level: str = "WARNING"
 
     @field_validator("config")

@@ -39,9 +39,9 @@ from dragoman.cli.changes import changes_route
 from dragoman.cli.errors import CommandError
 from dragoman.cli.inspection import inspection_routes
 from dragoman.cli.memory import spare_the_collector
-from dragoman.cli.options import nameserver
+from dragoman.cli.options import nameserver, validator
 from dragoman.cli.screen import Screen
-from dragoman.cli.settings import SettingsFile, UpSettings, load
+from dragoman.cli.settings import SettingsFile, UpSettings, ValidateWith, load
 from dragoman.cli.status import status_route
 from dragoman.grpc_worker import Address
 from dragoman.http_server import Health, serve_http
@@ -70,13 +70,15 @@ def up(
     dns: Annotated[
         list[str] | None, typer.Option(help="A DNS server (HOST:PORT) instead of the system's; may be repeated.")
     ] = None,
+    validate_with: ValidateWith = None,
     settings: SettingsFile = None,
 ) -> None:
     """Start everything on a folder: control plane, ext_authz, rate limiter, an Envoy per Gateway, echo backends.
 
     Nothing but Python is needed, and nothing is left behind. Files may be edited while it runs.
     """
-    loaded = load(UpSettings, settings, config=folder, http=http, redis=redis, keys=keys, dns=dns)
+    flags: dict[str, object] = {"config": folder, "http": http, "redis": redis, "keys": keys, "dns": dns}
+    loaded = load(UpSettings, settings, **flags, validate_with=validate_with)
     logs.configure(level=loaded.log_level, format="human")
     screen = Screen(Console())
     gc.disable()
@@ -149,6 +151,7 @@ class Running:
             ratelimit=(f"unix:{home}/ratelimit.sock",),
             state=_state_file(settings.config),
             on_step=self._stepped,
+            validator=validator(settings.validate_with),
         )
         self._envoys: LocalEnvoys | None = None
 
@@ -181,6 +184,7 @@ class Running:
         health.watch("config", lambda: self._plane.ready or "the first snapshot is not built yet")
         health.started()
         self._registry.register(self._plane.engine_metrics)
+        self._registry.register(self._plane.quarantine.metrics)
         listen = Address.parse(self._settings.http)
         plane = self._plane
         routes = [status_route(lambda: plane), changes_route(lambda: plane), *inspection_routes(lambda: plane.engine)]

@@ -55,10 +55,13 @@ class Gateway:
         nameservers: Sequence[tuple[str, int]] = (),
         keeps_state: bool = False,
         workers: int = 1,
+        **plane_options: Any,
     ) -> None:
+        """`plane_options` go to the control plane."""
         self.name = name
         self._workers = workers
         self._keeps_state = keeps_state
+        self._plane_options = plane_options
         self._others = others
         self.home = Path(tempfile.mkdtemp(prefix="dgm-gw-"))
         self.folder = self.home / "config"
@@ -120,6 +123,7 @@ class Gateway:
             },
             nameservers=self._nameservers,
             state=self.home / "state.db" if self._keeps_state else None,
+            **self._plane_options,
         )
         await self.plane.__aenter__()
 

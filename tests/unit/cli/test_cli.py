@@ -107,3 +107,37 @@ def test_a_command_explains_itself(command: str) -> None:
     done = CliRunner().invoke(app, [command, "--help"], prog_name="dragoman")
     assert done.exit_code == 0
     assert f"Usage: dragoman {command}" in done.output
+
+
+def test_validate_asks_envoy_about_what_is_risky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "bin" / "envoy"
+    fake.parent.mkdir()
+    fake.write_text(
+        "#!/bin/sh\n"
+        "for last; do :; done\n"
+        'grep -q bad "$last" || exit 0\n'
+        "echo \"error initializing configuration '$last': it is bad\" >&2; exit 1\n"
+    )
+    fake.chmod(0o700)
+    monkeypatch.setattr("controlplane.provision.binary.find_envoy", lambda: fake)
+    match = {"path": {"type": "RegularExpression", "value": "/bad.*"}}
+    routes = [m.route("risky", [{**m.to_backend("/", "echo"), "matches": [match]}]), m.route("plain", [])]
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "all.yaml").write_text(
+        yaml.safe_dump_all([m.gateway_class(), m.gateway(), m.backend("echo", 80), *routes])
+    )
+    said = CliRunner().invoke(app, ["validate", str(folder), "--validate-with", "envoy"])
+    assert "HTTPRoute demo/risky: rejected by Envoy: it is bad" in said.output
+    assert "1 fault" in str(said.exception)
+    assert CliRunner().invoke(app, ["validate", str(folder)]).exit_code == 0
+
+
+def test_an_envoy_to_be_asked_that_is_not_there_is_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.provision.binary.find_envoy", lambda: None)
+    for command in (["serve", "--config", str(tmp_path)], ["validate", str(tmp_path)]):
+        said = CliRunner().invoke(app, [*command, "--validate-with", "envoy"])
+        assert said.exit_code != 0
+        assert "there is no `envoy` beside this Python" in str(said.exception)

@@ -188,6 +188,7 @@ class World:
     def move(self, most: int) -> bool:
         """Lets up to so many things happen; returns whether there is nothing left but to wait."""
         for _ in range(most):
+            self.clock.now += 1e-6
             if any(each.move() for each in self.clients):
                 continue
             if self._due and self._due[0][0] <= self.clock.now:
@@ -225,6 +226,7 @@ class World:
 
     def _publish(self, step: Step) -> None:
         self.published += 1
+        self.clock.now += 1e-6
         self.cache.publish({owner: each for owner, each in step.snapshots.items() if each is not None})
         self.cache.complete()
         self.quarantine.stepped(step)
