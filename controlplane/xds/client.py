@@ -183,6 +183,8 @@ class Client:
             subscription.acknowledge()
             if subscription.idle:
                 subscription.share(self._shared(subscription.type_url))
+            if not self._warming:
+                self._warming.clear()  # It holds the room that it once needed.
             self._await_endpoints_of(subscription, in_flight.fresh, now)
             return Ack(self.owner, self.node_id, subscription.type_url, names, now - in_flight.sent_at)
         return self._rejected(subscription, names, request.error, now)

@@ -44,20 +44,15 @@ class ServerTls:
         """Raises CertificateError where the pair is no good."""
         pair.check()
         self._pair = pair
-        self._newest = _context(pair)
         self.context = _context(pair)
-        """For a listener of ours: a handshake takes whatever is newest by then."""
-        self.context.sni_callback = self._take_newest
+        """For connections from now on; another after `replace`."""
 
     def replace(self, pair: KeyPair) -> None:
         """Takes a new pair; raises CertificateError, and keeps what there is, where that is no good."""
         if pair != self._pair:
             pair.check()
-            self._newest = _context(pair)
+            self.context = _context(pair)
             self._pair = pair
-
-    def _take_newest(self, handshake: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        handshake.context = self._newest
 
     def credentials(self) -> grpc.ServerCredentials:
         """Returns credentials for one listener of grpcio's, that look here at every handshake."""
@@ -88,6 +83,8 @@ def _context(pair: KeyPair) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
+    # Connections last; who comes back does so after a restart, which no ticket outlives.
+    context.num_tickets = 0
     # It loads from files alone; this one is in memory only.
     held = os.memfd_create("xds-certificate", os.MFD_CLOEXEC)
     try:

@@ -11,9 +11,11 @@ from typing import Final, Protocol, cast
 import ngh2
 from ngh2 import DataReceived, NGH2Error, RequestReceived, StreamClosed, StreamReset, WindowUpdated
 
+from controlplane.xds.authentication import Authenticated
 from controlplane.xds.identity import Principal
 from controlplane.xds.listening import Limits
 from controlplane.xds.ngh2_stream import Sink, Stream
+from controlplane.xds.ngh2_tls import Tls
 from controlplane.xds.streams import HEAR_OUT_S, SILENT, STALLED, STOPPING, Admission, End, Gate, Visit
 from dragoman.grpc_worker import wire
 from dragoman.grpc_worker.api import StatusCode
@@ -36,7 +38,7 @@ class Owner(Protocol):
 
     def opened(self, connection: Connection) -> bool: ...
     def closed(self, connection: Connection) -> None: ...
-    def due(self, connection: Connection) -> None: ...
+    def due(self, connection: Connection, *, first: bool = False) -> None: ...
     def refused(self, end: End) -> None: ...
     def misbehaved(self, peer: str, error: Exception) -> None: ...
 
@@ -68,6 +70,7 @@ class Connection(asyncio.Protocol):
         "_shared",
         "_streams",
         "_tasks",
+        "_tls",
         "_transport",
         "_writable",
     )
@@ -75,6 +78,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._session = _new_session()
+        admission = shared.admission
+        tls = admission.tls if isinstance(admission, Authenticated) else None
+        self._tls = Tls(tls.context) if tls is not None else None
         self._transport = cast("asyncio.Transport", None)
         self._streams: dict[int, Stream] = {}
         # Those that have something to send, or may have: the one whose turn it is comes first.
@@ -91,8 +97,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        if not self._shared.owner.opened(self) or (tls is not None and tls.selected_alpn_protocol() != "h2"):
+        if not self._shared.owner.opened(self):
             self.abort()
             return
         self._transport.set_write_buffer_limits(high=PIECE_BYTES)
@@ -103,10 +108,10 @@ class Connection(asyncio.Protocol):
             return
         self._heard = True
         try:
-            self._session.receive_data(data)
+            self._session.receive_data(data if self._tls is None else self._tls.receive(data))
             for event in self._session.events():
                 self._take(event)
-        except NGH2Error as error:
+        except (NGH2Error, ssl.SSLError) as error:
             self._broken(error)
             return
         self._read_or_not()
@@ -118,7 +123,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._heard = True  # Slow, but alive.
-        self._shared.owner.due(self)
+        self._shared.owner.due(self, first=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -136,7 +141,7 @@ class Connection(asyncio.Protocol):
             return False
         try:
             return self._flush()
-        except NGH2Error as error:
+        except (NGH2Error, ssl.SSLError) as error:
             self._broken(error)
             return False
 
@@ -301,7 +306,10 @@ class Connection(asyncio.Protocol):
                 self._writable.pop(stream, None)
             else:
                 left -= fed
-        if out := session.data_to_send():
+        out = session.data_to_send() if self._tls is None or self._tls.ready else b""
+        if self._tls is not None:
+            out = self._tls.send(out)
+        if out:
             self._transport.write(out)
         if not session.want_read and not session.want_write:
             self._closing = True

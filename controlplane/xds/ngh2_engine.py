@@ -9,9 +9,9 @@ import os
 import socket
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain, islice
 from typing import Final
 
-from controlplane.xds.authentication import Authenticated
 from controlplane.xds.cache import SnapshotCache
 from controlplane.xds.identity import Principal
 from controlplane.xds.listening import Limits, ListenError
@@ -48,12 +48,12 @@ class Ngh2Server:
         self._cache = cache
         self._loop = asyncio.get_running_loop()
         self._limits = limits
-        self._admission = admission
         served: dict[str, Serve] = {path: partial(self._discovery, dialect) for path, dialect in dialects.items()}
         served |= {path: partial(_conversation, method) for path, method in methods.items()}
         self._shared = Shared(self, gate, admission, {path.encode(): each for path, each in served.items()}, limits)
         self._connections: dict[Connection, None] = {}
         self._due: dict[Connection, None] = {}
+        self._under_way: dict[Connection, None] = {}
         self._writing = False
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -71,15 +71,8 @@ class Ngh2Server:
             raise ListenError(f"{text}: cannot listen: {error}") from error
         if address.is_unix:
             self._path, self._inode = address.path, os.lstat(address.path).st_ino
-        tls = self._admission.tls if isinstance(self._admission, Authenticated) else None
         create = self._loop.create_unix_server if bound.family == socket.AF_UNIX else self._loop.create_server
-        self._listener = await create(
-            partial(Connection, self._shared),
-            sock=bound,
-            backlog=_BACKLOG,
-            ssl=tls.context if tls else None,
-            ssl_handshake_timeout=self._limits.first_request_timeout_s if tls else None,
-        )
+        self._listener = await create(partial(Connection, self._shared), sock=bound, backlog=_BACKLOG)
         self._sweep()
         return text if address.is_unix else f"{text.rpartition(':')[0]}:{sockets.bound_address(bound, address).port}"
 
@@ -108,11 +101,12 @@ class Ngh2Server:
     def closed(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
         self._due.pop(connection, None)
+        self._under_way.pop(connection, None)
         if not self._connections:
             self._all_closed.set()
 
-    def due(self, connection: Connection) -> None:
-        self._due[connection] = None
+    def due(self, connection: Connection, *, first: bool = False) -> None:
+        (self._under_way if first else self._due)[connection] = None
         if not self._writing:
             self._writing = True
             self._loop.call_soon(self._write)
@@ -131,12 +125,15 @@ class Ngh2Server:
     # Within
 
     def _write(self) -> None:
-        for _ in range(min(_AT_A_TIME, len(self._due))):
-            connection = next(iter(self._due))
-            del self._due[connection]
+        batch = list(islice(chain(self._under_way, self._due), _AT_A_TIME))
+        for connection in batch:
+            self._due.pop(connection, None)
+            # What has begun goes on first, so that most have everything early, and few are in between.
             if connection.flush():
-                self._due[connection] = None  # Behind those that are waiting.
-        self._writing = bool(self._due)
+                self._under_way[connection] = None
+            else:
+                self._under_way.pop(connection, None)
+        self._writing = bool(self._due or self._under_way)
         if self._writing:
             self._loop.call_soon(self._write)
 

@@ -130,9 +130,12 @@ class Subscription:
             self.note(name, have.get(name))
 
     def share(self, have: Have) -> None:
-        """Keeps nothing of its own of what is just as the snapshot has it."""
+        """Keeps nothing of its own of what is just as the snapshot has it; for one that is idle."""
         self.known.share(have)
         self.names.share(have)
+        # Empty as they are, they hold the room that they once needed.
+        for emptied in (self.adds, self.forced, self.rejected, self.removes):
+            emptied.clear()
 
     def rebase(self, have: Have, changes: Set[str] | None = None) -> None:
         """Takes in that what is shared has another snapshot's mapping in its place (see `overlay`)."""
