@@ -18,7 +18,8 @@ class Pace:
 
     Meanwhile the source goes on collecting, so that a burst becomes few steps, and at least half of the time is left
     for what is not a step: sending, answering. As long as changes keep coming, rests grow against the steps: a storm
-    that goes on costs a tenth of the time. A change that comes later than the rest is taken at once, and all is as before.
+    that goes on costs a tenth of the time. A change that comes later than the rest is taken at once, and all is as
+    before.
     """
 
     def __init__(
