@@ -124,7 +124,7 @@ class ControlPlane:
         self._pace = Pace()
         self.quarantine = Quarantine(self.engine, self.cache, publish=self._publish_of_quarantine, later=self._later)
         if validator is not None:
-            self.quarantine.rehearse_with(validator, self.when_free)
+            self.quarantine.rehearsal.ask(validator, self.when_free)
 
     @property
     def ready(self) -> bool:
@@ -176,7 +176,7 @@ class ControlPlane:
             self._stack.push_async_callback(self._keeper.close)
         self._stack.push_async_callback(self._dns.stop)
         self._stack.push_async_callback(self.key_sets.close)
-        self._stack.push_async_callback(self.quarantine.close)
+        self._stack.push_async_callback(self.quarantine.rehearsal.close)
         self.engine.serve_at(self._services)
         self.cache.await_workers(SERVICES[cluster] for cluster, addresses in self._services.items() if addresses)
         if self._state is not None:
@@ -268,7 +268,7 @@ class ControlPlane:
     def _apply(self, changes: Changes) -> tuple[Changes, Step]:
         if self._memory is not None:
             changes = self._memory.fill_in(changes)
-        self.quarantine.expect(changes)
+        self.quarantine.rehearsal.expect(changes)
         return changes, self.engine.apply(changes)
 
     def _taken(self, done: tuple[Changes, Step]) -> None:
@@ -358,8 +358,8 @@ class ControlPlane:
         pipeline = self.engine.pipeline
         resolved = all(pipeline.objects.resolved.peek(host) is not None for host in pipeline.wanted_hosts())
         fetched = all(pipeline.objects.key_sets.peek(uri) is not None for uri in pipeline.wanted_key_sets())
-        whole = self._read_whole and resolved and (fetched or not self._patient) and not self.quarantine.rehearsing
-        return whole and self._may_begin()
+        whole = self._read_whole and resolved and (fetched or not self._patient)
+        return whole and not self.quarantine.rehearsal.running and self._may_begin()
 
     def _stream_changed(self, event: StreamEvent) -> None:
         if event.owner.endswith(GRPC_SUFFIX):

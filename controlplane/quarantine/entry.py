@@ -14,6 +14,7 @@ from controlplane.pipeline.objects import Verdict
 _log = logging.getLogger(__name__)
 
 _LONGEST: Final = 1000
+_MAX_ANNOUNCED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,15 @@ class Entries(dict[ObjectKey, Entry]):
         super().__init__()
         self.observers: list[Callable[[Collection[ObjectKey]], None]] = []
         self._moved: dict[ObjectKey, None] = {}
+        self._announced: dict[ObjectKey, Entry] = {}
 
     def verdict(self, key: ObjectKey, object_: Resource) -> Verdict | None:
         """Returns why a version is in quarantine; another one than that which is ends it."""
         entry = self.get(key)
+        announced = self._announced.get(key)
+        if announced is not None and announced.version == version_of(object_):
+            self.enter({key: announced})
+            return Verdict(announced.message)
         if entry is None:
             return None
         if entry.version == version_of(object_):
@@ -56,6 +62,12 @@ class Entries(dict[ObjectKey, Entry]):
         _log.info("%s has changed since Envoy rejected it: its newest version is tried", key)
         self.forget(key)
         return None
+
+    def announce(self, key: ObjectKey, entry: Entry) -> None:
+        """Takes in that a version that may be yet to come is at fault."""
+        self._announced[key] = entry
+        while len(self._announced) > _MAX_ANNOUNCED:
+            del self._announced[next(iter(self._announced))]
 
     def enter(self, entries: Mapping[ObjectKey, Entry]) -> None:
         """Takes versions into quarantine."""

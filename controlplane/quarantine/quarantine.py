@@ -17,14 +17,13 @@ from controlplane.quarantine.entry import Bounds, Entries, Entry, tidy
 from controlplane.quarantine.evidence import Evidence, Watched
 from controlplane.quarantine.hunt import Hunt, Suspect, joined
 from controlplane.quarantine.metrics import Outcome, QuarantineMetrics
-from controlplane.quarantine.rehearsal import Asks, Context, Rehearsal
+from controlplane.quarantine.rehearsal import Context, Rehearsal
 from controlplane.quarantine.search import Search
 from controlplane.quarantine.suspects import Recall, Suspects
 from controlplane.quarantine.suspicion import Texts, named
 from controlplane.quarantine.unconfirmed import Unconfirmed
 from controlplane.quarantine.unexplained import Unexplained, version_in
 from controlplane.quarantine.unexplained import version_of as version_of_resource
-from controlplane.sources.changes import Changes
 from controlplane.xds.events import Ack, Nack, StreamEvent
 
 _log = logging.getLogger(__name__)
@@ -63,7 +62,6 @@ class Quarantine:
         self._round = 0
         self._searching = False
         self._begun = False
-        self._rehearsal: Rehearsal | None = None
         self._unexplained = Unexplained(envoys.published)
         self._confirming = Confirming(
             envoys,
@@ -78,6 +76,16 @@ class Quarantine:
             patience=patience or Patience(),
         )
         self._suspects.acked_at = self._confirming.acked_at
+        self.rehearsal = Rehearsal(
+            engine,
+            Context(
+                published=envoys.published,
+                known_good=self._suspects.is_known_good,
+                unconfirmed=lambda: self._unconfirmed.waiting,
+                busy=lambda: self._hunt is not None,
+                done=self._rehearsed,
+            ),
+        )
         self.metrics = QuarantineMetrics(lambda: self.entries, lambda: len(self._unconfirmed.waiting))
         engine.judge = self._judge
 
@@ -85,34 +93,6 @@ class Quarantine:
         """Takes over what the process before this one knew; to be called before the engine has any object."""
         self.entries.update(entries)
         self._suspects.recall = recall
-
-    def rehearse_with(self, validator: Asks, turn: Callable[[Callable[[], object]], object]) -> Rehearsal:
-        """Has a validator tried what is risky, before it is published; `turn` runs what uses the engine."""
-        context = Context(
-            published=self._envoys.published,
-            known_good=self._suspects.is_known_good,
-            unconfirmed=lambda: self._unconfirmed.waiting,
-            busy=lambda: self._hunt is not None,
-            turn=turn,
-            done=self._rehearsed,
-        )
-        self._rehearsal = Rehearsal(self._engine, validator, context)
-        return self._rehearsal
-
-    @property
-    def rehearsing(self) -> bool:
-        """Says whether something is tried before it is published."""
-        return self._rehearsal is not None and self._rehearsal.running
-
-    async def rehearsed(self) -> None:
-        """Tries what is to be tried, where no event loop ran before."""
-        if self._rehearsal is not None:
-            await self._rehearsal.run()
-
-    async def close(self) -> None:
-        """Ends what goes on."""
-        if self._rehearsal is not None:
-            await self._rehearsal.close()
 
     def is_confirmed(self, key: ObjectKey) -> bool:
         """Says whether Envoys have acknowledged the version of an object that is in force."""
@@ -123,12 +103,28 @@ class Quarantine:
         """Says whether it is being found out what Envoys reject."""
         return self._hunt is not None
 
-    # What happens
+    def adopt(self, key: ObjectKey, entry: Entry, standing: Resource | None) -> Step | None:
+        """Takes over from another replica that a version is at fault, and what stands in for it.
 
-    def expect(self, changes: Changes) -> None:
-        """Takes in what the engine is about to take in."""
-        if self._rehearsal is not None:
-            self._rehearsal.expect(changes)
+        Returns the engine's step if the version is the newest here; if it is yet to come, it is known by then.
+        """
+        newest = self._suspects.newest(key)
+        if newest is None or version_of(newest) != entry.version:
+            self.entries.announce(key, entry)
+            return None
+        if key in self.entries:
+            return None
+        waiting = self._unconfirmed.forget(key)
+        if self._hunt is not None and key in self._hunt.suspects:
+            self._hunt.leave(key)
+        self.entries.enter({key: entry})
+        accepted = self._engine.pipeline.objects.accepted.peek(key)
+        if accepted == newest:
+            before = waiting.before if waiting is not None else None
+            return self._engine.rejudge((key,), {key: standing or before})
+        return self._engine.rejudge((key,))
+
+    # What happens
 
     def stepped(self, step: Step, *, published: bool = True) -> None:
         """Takes in a step that has just been taken, and published unless nothing is yet."""
@@ -138,15 +134,12 @@ class Quarantine:
                 self._unconfirmed.forget(key)
                 self.entries.forget(key)
         held = frozenset(hunt.suspects) - hunt.in_force if hunt is not None else frozenset[ObjectKey]()
-        if self._rehearsal is not None:
-            held = held | self._rehearsal.held
-        self._confirming.took(step, held, known=self._begun)
+        self._confirming.took(step, held | self.rehearsal.held, known=self._begun)
         self._begun = self._begun or published
         if hunt is not None and not self._searching:
             self._moved_meanwhile(hunt, step)
         self.entries.tell()
-        if self._rehearsal is not None:
-            self._rehearsal.begin()
+        self.rehearsal.begin()
 
     def acked(self, ack: Ack) -> None:
         """Takes in an acknowledgement."""
@@ -194,9 +187,7 @@ class Quarantine:
             return entered
         accepted = self._engine.pipeline.objects.accepted.peek(key)
         verdict = self._hunt.judge(key, object_, accepted) if self._hunt is not None else None
-        if verdict is not None or self._rehearsal is None:
-            return verdict
-        return self._rehearsal.judge(key, object_, accepted)
+        return verdict or self.rehearsal.judge(key, object_, accepted)
 
     def _rehearsed(
         self, tried: Mapping[ObjectKey, Resource], convicted: Mapping[ObjectKey, str], step: Step | None

@@ -48,30 +48,37 @@ class Context:
     """What a rehearsal needs of who has it.
 
     `published` returns what an owner's Envoys are sent; `known_good` whether Envoys have confirmed a version before;
-    `unconfirmed` what is in force and not confirmed; `busy` whether nothing is to be tried just now. `turn` runs what
-    uses the engine. `done` hears whom Envoy refuses, and why, and publishes what the step has.
+    `unconfirmed` what is in force and not confirmed; `busy` whether nothing is to be tried just now. `done` hears whom
+    Envoy refuses, and why, and publishes what the step has.
     """
 
     published: Callable[[str], Snapshot | None]
     known_good: Callable[[ObjectKey, Resource], bool]
     unconfirmed: Callable[[], Iterable[ObjectKey]]
     busy: Callable[[], bool]
-    turn: Callable[[Callable[[], object]], object]
     done: Callable[[Mapping[ObjectKey, Resource], Mapping[ObjectKey, str], Step | None], None]
 
 
 class Rehearsal:
-    """`expect` changes, have the engine ask `judge`, and `begin` when it is done: what stands back is then tried."""
+    """`expect` changes, have the engine ask `judge`, and `begin` when it is done: what stands back is then tried.
 
-    def __init__(self, engine: Engine, validator: Asks, context: Context, *, within_s: float = 60.0) -> None:
+    Nothing stands back unless there is somebody to `ask`.
+    """
+
+    def __init__(self, engine: Engine, context: Context, *, within_s: float = 60.0) -> None:
         self._engine = engine
-        self._validator = validator
+        self._validator: Asks | None = None
+        self._turn: Callable[[Callable[[], object]], object] = lambda work: work()
         self._context = context
         self._within_s = within_s
         self._waiting: dict[ObjectKey, None] = {}
         self._imagined: frozenset[ObjectKey] = frozenset()  # what is not to stand back, if only to see what comes of it
         self._task: asyncio.Task[None] | None = None
         self._first = True
+
+    def ask(self, validator: Asks, turn: Callable[[Callable[[], object]], object]) -> None:
+        """Has a validator asked; `turn` runs what uses the engine."""
+        self._validator, self._turn = validator, turn
 
     @property
     def running(self) -> bool:
@@ -88,6 +95,8 @@ class Rehearsal:
 
         At the start, when nothing is published before this is done, only what is risky does.
         """
+        if self._validator is None:
+            return
         if self._first:
             self._first = False
         elif self._waiting or any(_is_risky_document(raw.key, raw.document) for raw in changes.upserted):
@@ -97,7 +106,7 @@ class Rehearsal:
 
     def judge(self, key: ObjectKey, object_: Resource, accepted: Resource | None) -> Verdict | None:
         """Returns whether a version may be in force at the moment."""
-        if key in self._imagined or object_ == accepted:
+        if self._validator is None or key in self._imagined or object_ == accepted:
             return None
         if key not in self._waiting:
             if not (is_risky(key, object_) and may_be_rehearsed(key, has_before=accepted is not None)):
@@ -112,6 +121,8 @@ class Rehearsal:
 
     def begin(self) -> None:
         """Begins to try what stands back, if anything does; on the event loop."""
+        if not self._waiting:
+            return
         self._waiting = {key: None for key in self._waiting if self._newest(key) is not None}
         if self._waiting and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self.run(), name="rehearsal")
@@ -177,6 +188,7 @@ class Rehearsal:
 
     async def _refusal(self, trial: frozenset[ObjectKey], owners: set[str]) -> str | None:
         """Returns what Envoy says against these; `owners` are whose Envoys are concerned, and grow by those found."""
+        assert self._validator is not None
         imagined = await self._in_turn(partial(self._imagine, trial))
         owners.update(imagined)
         for owner in sorted(owners):
@@ -230,7 +242,7 @@ class Rehearsal:
             except Exception as error:
                 future.set_exception(error)
 
-        self._context.turn(do)
+        self._turn(do)
         return await future
 
 

@@ -52,7 +52,8 @@ class StandIn(_Message):
     """What is in force in place of a version of an object that cannot be.
 
     `of` is the digest of that version: nothing is said of any other. `reason` is `faulty` where the version is refused
-    for what it says; replicas pass over reasons that they do not know.
+    for what it says, or `rejected` where Envoys do so, with `message`: then `document` is empty if nothing stands in.
+    Replicas pass over reasons that they do not know.
     """
 
     key: ObjectKey
@@ -60,6 +61,7 @@ class StandIn(_Message):
     document: str
     """The manifest, as JSON."""
     reason: str = "faulty"
+    message: str = ""
 
 
 class StandIns(_Message):

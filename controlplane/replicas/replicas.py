@@ -67,7 +67,7 @@ class Replicas:
         self._hello = Hello(replica=identity, address=address)
         self._clock = clock
         self._others = others
-        self._agreement = Agreement(plane.engine)
+        self._agreement = Agreement(plane.engine, plane.quarantine)
         self._versions = Versions(plane.cache.published, clock)
         self._told_of = on_change
         self._workers: Mapping[str, str | None] = {}
@@ -162,7 +162,9 @@ class Replicas:
         if self._may_begin:
             return True
         engine = self._plane.engine
-        return all(engine.pipeline.objects.accepted.peek(key) is not None for key in engine.refused)
+        entries = self._plane.quarantine.entries
+        accepted = engine.pipeline.objects.accepted
+        return all(key in entries or accepted.peek(key) is not None for key in engine.refused)
 
     def _everybody_here(self) -> bool:
         here = {member.address for member in self._presence.members if member.whole}

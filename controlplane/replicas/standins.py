@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controlplane.api.core import ConfigMap, Secret
 from controlplane.api.load import load
 from controlplane.api.meta import ObjectKey, Resource
 from controlplane.engine import Engine, Step
+from controlplane.quarantine.entry import Entry
+from controlplane.quarantine.hunt import joined
+from controlplane.quarantine.quarantine import Quarantine
 from controlplane.replicas.messages import StandIn, StandIns
 
 _log = logging.getLogger(__name__)
@@ -24,11 +27,13 @@ class Agreement:
     """What an engine holds, what it has been told, and how the two become one.
 
     A replica that leads tells what stands in for what, and the others do as it says. Where it knows nothing that could,
-    it takes what another remembers: it may have started only when the object was bad already.
+    it takes what another remembers: it may have started only when the object was bad already. What the Envoys of any
+    replica are found to reject is in force at none.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, quarantine: Quarantine) -> None:
         self._engine = engine
+        self._quarantine = quarantine
         self._told: dict[ObjectKey, StandIn] = {}
         self._offered: dict[ObjectKey, StandIn] = {}
         engine.told = self._choose
@@ -46,10 +51,21 @@ class Agreement:
     def standing(self, key: ObjectKey) -> StandIn | None:
         """Returns what stands in for an object; None where it needs nothing, or nothing can."""
         refused, accepted = self._engine.refused.get(key), self._engine.pipeline.objects.accepted.peek(key)
+        admitted = self._engine.pipeline.objects.peek(key)
+        if admitted is not None and admitted.verdict is not None:
+            return self._rejected(key, accepted)
         if refused is None or accepted is None:
             return None
         document = _document(accepted)
         return StandIn(key=key, of=refused, document=document) if len(document) <= MAX_DOCUMENT else None
+
+    def _rejected(self, key: ObjectKey, accepted: Resource | None) -> StandIn | None:
+        entry = self._quarantine.entries.get(key)
+        if entry is None or entry.until is not None:
+            return None  # It is being found out, or was not: others are to find out for themselves.
+        document = _document(accepted) if accepted is not None else ""
+        document = document if len(document) <= MAX_DOCUMENT else ""
+        return StandIn(key=key, of=entry.version, document=document, reason="rejected", message=entry.message)
 
     # Being told
 
@@ -72,13 +88,24 @@ class Agreement:
     def _take(self, held: dict[ObjectKey, StandIn], message: StandIns) -> Step | None:
         for key in message.over:
             held.pop(key, None)
+        step = self._adopt(each for each in message.standing if each.reason == "rejected")
         for each in message.standing:
+            if each.reason == "rejected":
+                continue
             if each.reason != "faulty":
                 _log.warning("%s: another replica says that it is %s, which this one does not know", *_of(each))
             elif len(held) < _MAX_HELD or each.key in held:
                 held[each.key] = each
         concerned = [each.key for each in message.standing if self._engine.refused.get(each.key) == each.of]
-        return self._engine.reconsider(concerned) if concerned else None
+        return joined(step, self._engine.reconsider(concerned)) if concerned else step
+
+    def _adopt(self, rejected: Iterable[StandIn]) -> Step | None:
+        step: Step | None = None
+        for each in rejected:
+            standing = _object(each) if each.document else None
+            made = self._quarantine.adopt(each.key, Entry(each.of, each.message), standing)
+            step = joined(step, made) if made is not None else step
+        return step
 
     def _choose(self, key: ObjectKey, refused: str, accepted: Resource | None) -> Resource | None:
         """Returns what is to stand in for a refused version of an object; None for what does so far."""

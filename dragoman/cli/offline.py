@@ -105,12 +105,12 @@ def engine_of(folder: Path, begun: Reading | None = None, asked: Validator | Non
     quarantine = None
     if asked is not None:
         quarantine = Quarantine(engine, SnapshotCache(), publish=_nobody, later=_never)
-        quarantine.rehearse_with(asked, lambda work: work())
-        quarantine.expect(changes)
+        quarantine.rehearsal.ask(asked, lambda work: work())
+        quarantine.rehearsal.expect(changes)
     engine.apply(changes)
     engine.resolve(dict.fromkeys(engine.pipeline.wanted_hosts(), ()))
     if quarantine is not None:
-        asyncio.run(quarantine.rehearsed())
+        asyncio.run(quarantine.rehearsal.run())
     return engine
 
 

@@ -44,15 +44,15 @@ class Rehearsed(World):
     """A world whose risky changes are tried first."""
 
     def with_judge(self, judge: Any) -> Rehearsed:
-        self.quarantine.rehearse_with(judge, lambda work: work())
+        self.quarantine.rehearsal.ask(judge, lambda work: work())
         self.connect()
         return self
 
     async def change(self, *documents: dict[str, Any]) -> None:
         raws = tuple(RawObject(_key(each), each, Origin("x")) for each in documents)
-        self.quarantine.expect(Changes(raws))
+        self.quarantine.rehearsal.expect(Changes(raws))
         self._publish(self.engine.apply(Changes(raws)))
-        await until(lambda: not self.quarantine.rehearsing, what="the rehearsal")
+        await until(lambda: not self.quarantine.rehearsal.running, what="the rehearsal")
         self.settle()
 
     def texts(self) -> bytes:
