@@ -52,6 +52,11 @@ def virtual_host_of_tree(domain: str, stages: Sequence[Sequence[tree.Branch]]) -
     return _head(domain) + tree.matcher(stages)
 
 
+def virtual_host_of_parts(domain: str, parts: Iterable[bytes]) -> bytes:
+    """Encodes a virtual host, as a part of a RouteConfiguration, out of matchers that are tried in this order."""
+    return part(_head(domain) + tree.joined(parts))
+
+
 def misdirected(domain: str) -> bytes:
     """Encodes a virtual host that answers 421: the request belongs on another connection (RFC 9110 §15.5.20)."""
     answer = Route(match={"prefix": "/"}, direct_response=DirectResponseAction(status=421))
