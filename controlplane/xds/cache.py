@@ -7,73 +7,29 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 from weakref import WeakSet
 
-from controlplane.xds.census import Census, Standing, Tally
-from controlplane.xds.client import Client, Violation
+from controlplane.xds.census import Census
+from controlplane.xds.client import Client
 from controlplane.xds.diff import diff
-from controlplane.xds.events import Ack, ClientSummary, Deliveries, Nack, Protocol, StreamEvent
+from controlplane.xds.events import Ack, ClientSummary, Deliveries, Nack, Protocol, StreamEvent, Violation
 from controlplane.xds.feed import Feed
 from controlplane.xds.identity import SERVICE_OWNERS
-from controlplane.xds.linger import Lingering
 from controlplane.xds.metrics import XdsMetrics
 from controlplane.xds.order import Timing
 from controlplane.xds.requests import Request
 from controlplane.xds.resources import Snapshot
+from controlplane.xds.sessions import Observers, Owner, Session, Waiter
 from controlplane.xds.subscription import Outgoing
 from controlplane.xds.workers import FirstWorkers
+
+__all__ = ["Observers", "Session", "SnapshotCache"]
 
 _log = logging.getLogger(__name__)
 
 _Event = TypeVar("_Event")
-
-
-@dataclass(eq=False, slots=True)
-class Session:
-    """A client and the means to wake the one who writes to it."""
-
-    client: Client
-    wake: Callable[[], None]
-    number: int = 0
-    standing: Standing | None = None
-    unsettled_since: float = 0.0
-
-    @property
-    def settled(self) -> bool:
-        """Whether the client had answered everything when that was last looked at."""
-        return self.standing is None or self.standing.settled
-
-
-@dataclass(frozen=True, slots=True)
-class Observers:
-    """Who is told what happens; called on the event loop, and expected to return at once."""
-
-    on_ack: Callable[[Ack], None] | None = None
-    on_nack: Callable[[Nack], None] | None = None
-    on_stream: Callable[[StreamEvent], None] | None = None
-    on_settled: Callable[[str], None] | None = None
-    """Hears the name of an owner of whose clients, taken together, something else is to be said: see `census`."""
-
-
-@dataclass(eq=False, slots=True)
-class _Waiter:
-    owner: str | None
-    future: asyncio.Future[None]
-
-
-@dataclass(slots=True)
-class _Owner:
-    """`published` is what was asked for; `served` holds, besides, the policies that linger. None: nothing yet."""
-
-    name: str
-    named: bool = False
-    published: Snapshot = field(default_factory=Snapshot)
-    served: Snapshot | None = None
-    sessions: set[Session] = field(default_factory=set[Session])
-    tally: Tally[Session] = field(default_factory=lambda: Tally[Session]())
-    lingering: Lingering = field(default_factory=Lingering)
 
 
 class SnapshotCache:
@@ -96,9 +52,9 @@ class SnapshotCache:
         self._timing = timing or Timing()
         self._clock = clock
         self._max_names = max_names_per_client
-        self._owners: dict[str, _Owner] = {}
+        self._owners: dict[str, Owner] = {}
         self._complete = False
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[Waiter] = []
         self._unsettled_owners: set[str] = set()
         # Those whose routes wait for the services' policies.
         self._holding: set[Session] = set()
@@ -215,7 +171,7 @@ class SnapshotCache:
         """Waits until `settled`; returns False if that takes longer than the timeout."""
         if self.settled(owner):
             return True
-        waiter = _Waiter(owner, asyncio.get_running_loop().create_future())
+        waiter = Waiter(owner, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         try:
             await asyncio.wait_for(waiter.future, timeout_s)
@@ -308,15 +264,15 @@ class SnapshotCache:
     def _look(self, session: Session) -> Callable[[], ClientSummary]:
         return lambda: _summary(session, self._clock())
 
-    def _owner(self, name: str) -> _Owner:
-        return self._owners.setdefault(name, _Owner(name))
+    def _owner(self, name: str) -> Owner:
+        return self._owners.setdefault(name, Owner(name))
 
     def _discard_if_unused(self, name: str) -> None:
         state = self._owners[name]
         if not (state.named or state.sessions):
             del self._owners[name]
 
-    def _serve(self, owner: _Owner, snapshot: Snapshot) -> None:
+    def _serve(self, owner: Owner, snapshot: Snapshot) -> None:
         now = self._clock()
         previous = owner.served or Snapshot()
         served = owner.lingering.extend(snapshot, owner.published, now + self._timing.linger_s, now)
@@ -351,13 +307,13 @@ class SnapshotCache:
         else:
             self._take_in(owner, moved)
 
-    def _answered(self, owner: _Owner, moved: bool) -> None:
+    def _answered(self, owner: Owner, moved: bool) -> None:
         """Takes in that a client of the owner has answered everything, or is gone."""
         self._take_in(owner, moved)
         if owner.name in SERVICE_OWNERS:
             self.policies_moved()
 
-    def _take_in(self, owner: _Owner, moved: bool) -> None:
+    def _take_in(self, owner: Owner, moved: bool) -> None:
         """Tells, where it has, that the standing of the owner's clients has changed."""
         if not moved:
             return

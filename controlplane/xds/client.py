@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import ChainMap
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
@@ -11,24 +10,18 @@ from typing import Any, Final, cast
 
 from controlplane.xds.census import Standing
 from controlplane.xds.diff import Diff
-from controlplane.xds.events import Ack, ClientSummary, Nack, Protocol, TypeSummary
+from controlplane.xds.events import Ack, ClientSummary, Nack, Protocol, Violation
 from controlplane.xds.order import IMMEDIATE, RANK, REMOVAL_ORDER, SERVICE_POLICIES, UNRANKED, Timing
 from controlplane.xds.overlay import Have
 from controlplane.xds.requests import Request
 from controlplane.xds.resources import CLUSTER, ENDPOINT, EXTENSION_CONFIG, LISTENER, ROUTE, Snapshot
 from controlplane.xds.sotw import SotwSubscription
-from controlplane.xds.subscription import DeltaSubscription, InFlight, Outgoing, Subscription
+from controlplane.xds.subscription import DeltaSubscription, InFlight, Outgoing, Subscription, speaks_of
+from controlplane.xds.warming import Warming
 
 _log = logging.getLogger(__name__)
 
 _MAX_TYPES: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """What a client did that ends its stream."""
-
-    message: str
 
 
 @dataclass(slots=True)
@@ -56,8 +49,7 @@ class Client:
     _goal: Snapshot | None = None
     _backlog: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     _busy_since: float | None = None
-    # New clusters whose endpoints are awaited → since when.
-    _warming: dict[str, float] = field(default_factory=dict[str, float])
+    _warming: Warming = field(default_factory=Warming)
     _routes_held_since: float | None = None
     _routes_held_until: float = 0.0
     _no_removal_before: float = 0.0
@@ -143,17 +135,7 @@ class Client:
 
     def summary(self) -> ClientSummary:
         """Returns how far the client is."""
-        types = {
-            each.type_url: TypeSummary(
-                subscribed=len(each.names),
-                wildcard=each.wildcard,
-                known=len(each.known),
-                pending=len(each.adds | each.forced) + len(each.removes),
-                in_flight=each.in_flight is not None,
-                rejected=tuple(sorted(each.culprits)),
-            )
-            for each in self._by_rank
-        }
+        types = {each.type_url: each.summary() for each in self._by_rank}
         return ClientSummary(self.owner, self.node_id, self.protocol, self.settled, types)
 
     # Requests
@@ -183,14 +165,12 @@ class Client:
             subscription.acknowledge()
             if subscription.idle:
                 subscription.share(self._shared(subscription.type_url))
-            if not self._warming:
-                self._warming.clear()  # It holds the room that it once needed.
             self._await_endpoints_of(subscription, in_flight.fresh, now)
             return Ack(self.owner, self.node_id, subscription.type_url, names, now - in_flight.sent_at)
         return self._rejected(subscription, names, request.error, now)
 
     def _rejected(self, subscription: Subscription, names: tuple[str, ...], error: str, now: float) -> Nack | None:
-        named = frozenset(name for name in names if _speaks_of(error, name)) if len(names) > 1 else frozenset[str]()
+        named = frozenset(name for name in names if speaks_of(error, name)) if len(names) > 1 else frozenset[str]()
         _log.warning("%s (%s) rejects %s %s: %s", self.node_id, self.owner, subscription.type_url, names[:8], error)
         fresh = subscription.in_flight.fresh if subscription.in_flight is not None else frozenset[str]()
         verdict = subscription.reject(named, now + self.timing.nack_hold_s)
@@ -215,7 +195,7 @@ class Client:
     def _await_endpoints_of(self, subscription: Subscription, fresh: frozenset[str], now: float) -> None:
         if subscription.type_url == CLUSTER:
             having = self._have(ENDPOINT)
-            self._warming.update((name, now) for name in fresh if name in having)
+            self._warming.begin((name for name in fresh if name in having), now)
 
     # Snapshots
 
@@ -326,26 +306,13 @@ class Client:
 
     def _awaits_endpoints(self, now: float) -> bool:
         """Whether new clusters are not warm yet: their endpoints are acknowledged, or have been awaited enough."""
-        endpoints = self._subscriptions.get(ENDPOINT)
-        clusters = self._have(CLUSTER)
-        waiting = False
-        for name, since in list(self._warming.items()):
-            cluster = clusters.get(name)
-            asked = endpoints is not None and endpoints.wants(name)
-            if cluster is None:
-                del self._warming[name]
-            elif asked and endpoints is not None and not endpoints.owes(name):
-                # Acknowledged; what a health check takes beyond that is counted from the cluster's own acknowledgement.
-                if self._before(since + cluster.warm_s, now):
-                    waiting = True
-                else:
-                    del self._warming[name]
-            elif self._before(since + (self.timing.warm_wait_s if asked else self.timing.subscribe_grace_s), now):
-                waiting = True
-            else:
-                del self._warming[name]
-                self._overdue("warm", f"cluster {name} is not warm in time; routes to it follow all the same")
-        return waiting
+        return self._warming.awaits(
+            self._subscriptions.get(ENDPOINT),
+            self._have(CLUSTER),
+            timing=self.timing,
+            before=lambda moment: self._before(moment, now),
+            overdue=lambda message: self._overdue("warm", message),
+        )
 
     def _awaits_policies(self, now: float) -> bool:
         if self.policies_settled():
@@ -422,8 +389,3 @@ class Client:
     def _take_nonce(self) -> str:
         self._nonce += 1
         return format(self._nonce, "x")
-
-
-def _speaks_of(message: str, name: str) -> bool:
-    """Whether the name occurs in the message as a whole, not as a part of a longer one."""
-    return name in message and re.search(rf"(?<![\w/-]){re.escape(name)}(?![\w/-])", message) is not None

@@ -15,6 +15,13 @@ _MANY: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Violation:
+    """What a client did that ends its stream."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ack:
     """A client has accepted a response."""
 

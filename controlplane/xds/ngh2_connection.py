@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         except (NGH2Error, ssl.SSLError) as error:
             self._broken(error)
             return
-        self._read_or_not()
+        self.read_on()
         self._shared.owner.due(self)
 
     def pause_writing(self) -> None:
@@ -280,7 +280,7 @@ class Connection(asyncio.Protocol):
             stream.end(found)
         else:
             self._admit(stream, serve, found)
-            self._read_or_not()
+            self.read_on()
 
     def _admit(self, stream: Stream, serve: Serve, principal: Principal) -> None:
         ages = not isinstance(self._shared.admission, Principal)
@@ -365,7 +365,7 @@ class Connection(asyncio.Protocol):
         self._release(stream)
         stream.close()
 
-    def _read_or_not(self) -> None:
+    def read_on(self) -> None:
         """Reads no further while more has come than is taken."""
         if self._transport.is_closing():
             return
@@ -373,10 +373,6 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
-
-    def read_on(self) -> None:
-        """Takes in that a message was taken."""
-        self._read_or_not()
 
     def _broken(self, error: Exception) -> None:
         self._shared.owner.misbehaved(self.peer, error)

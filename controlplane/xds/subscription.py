@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import Final
 
+from controlplane.xds.events import TypeSummary
 from controlplane.xds.order import RANK, UNRANKED
 from controlplane.xds.overlay import Have, Names, Versions
 from controlplane.xds.requests import Request
@@ -91,6 +93,17 @@ class Subscription:
     def idle(self) -> bool:
         """Whether the client has taken everything, so that it refers to nothing that the snapshot lacks."""
         return not (self.pending or self.in_flight or self.removes or self.rejected)
+
+    def summary(self) -> TypeSummary:
+        """Returns how far the client is with the type."""
+        return TypeSummary(
+            subscribed=len(self.names),
+            wildcard=self.wildcard,
+            known=len(self.known),
+            pending=len(self.adds | self.forced) + len(self.removes),
+            in_flight=self.in_flight is not None,
+            rejected=tuple(sorted(self.culprits)),
+        )
 
     def wants(self, name: str) -> bool:
         """Whether the client is subscribed to the name."""
@@ -238,6 +251,11 @@ class Subscription:
             self.known.set(resource.name, resource.version)
         self.answer_due = False
         return out
+
+
+def speaks_of(message: str, name: str) -> bool:
+    """Returns whether the name occurs in the message as a whole, not as a part of a longer one."""
+    return name in message and re.search(rf"(?<![\w/-]){re.escape(name)}(?![\w/-])", message) is not None
 
 
 def halves(names: list[str]) -> list[list[str]]:
