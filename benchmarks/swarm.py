@@ -158,7 +158,13 @@ async def _change(scene: _Scene, changes: int) -> list[Row]:
     return [
         Row(f"{scene.name}: one change until all have it, the slowest of {changes}", max(times_s), "s", limit),
         Row(f"{scene.name}: the same, CPU a client", cpu_ms, "ms"),
+        Row(f"{scene.name}: control plane memory, at most", _peak_mib(scene.process.pid), "MiB"),
     ]
+
+
+def _peak_mib(pid: int) -> float:
+    (line,) = (each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if each.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 async def _reaches(scene: _Scene, clients: list[Envoy]) -> float:
