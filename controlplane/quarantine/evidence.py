@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from controlplane.xds.events import Ack, Nack
 
 _MAX_NODES: Final = 64
+_OF_THE_MACHINE: Final = ("cannot bind", "cannot listen")
 
 
 class Watched(NamedTuple):
@@ -105,3 +106,8 @@ class Evidence:
     def half_heard(self) -> bool:
         """Says whether some Envoys have accepted what is published, and others have yet to answer."""
         return any(self._heard.values())
+
+
+def is_of_the_machine(message: str) -> bool:
+    """Says whether Envoy rejects something for where it runs, such as for a port that is taken: no object is at fault."""
+    return any(words in message for words in _OF_THE_MACHINE)

@@ -14,7 +14,7 @@ from controlplane.engine import Engine, Step
 from controlplane.pipeline.objects import Verdict
 from controlplane.quarantine.confirming import Confirming, Envoys, Later, Patience
 from controlplane.quarantine.entry import Bounds, Entries, Entry, tidy
-from controlplane.quarantine.evidence import Evidence, Watched
+from controlplane.quarantine.evidence import Evidence, Watched, is_of_the_machine
 from controlplane.quarantine.hunt import Hunt, Suspect, joined
 from controlplane.quarantine.metrics import Outcome, QuarantineMetrics
 from controlplane.quarantine.rehearsal import Context, Rehearsal
@@ -151,6 +151,11 @@ class Quarantine:
     def nacked(self, nack: Nack) -> None:
         """Takes in a rejection."""
         if not self.may_search() or not self._is_current(nack) or self._unexplained.knows(nack):
+            return
+        if is_of_the_machine(nack.message):
+            evidence = Evidence()
+            evidence.nacked(nack)
+            self._unexplained.add(evidence.rejected)
             return
         self._nacks.append(replace(nack, message=tidy(nack.message)))
         self._look_soon()
