@@ -109,5 +109,5 @@ class Evidence:
 
 
 def is_of_the_machine(message: str) -> bool:
-    """Says whether Envoy rejects something for where it runs, such as for a port that is taken: no object is at fault."""
+    """Says whether Envoy rejects something for where it runs, such as a port that is taken: no object is at fault."""
     return any(words in message for words in _OF_THE_MACHINE)

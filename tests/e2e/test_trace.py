@@ -100,7 +100,8 @@ async def test_what_envoy_rejects_is_told_with_its_words(gateway: Gateway) -> No
     assert (rejection["type"], rejection["names"]) == ("Listener", ["demo/edge/81"])
     assert "Address already in use" in rejection["message"]
     # That is for where Envoy runs: the Gateway is not taken back to what it was.
-    assert gateway.plane is not None and not gateway.plane.quarantine.entries
+    assert gateway.plane is not None
+    assert not gateway.plane.quarantine.entries
 
 
 async def test_a_change_that_a_stopped_envoy_has_not_answered_says_who_is_behind(gateway: Gateway) -> None:
