@@ -8,19 +8,21 @@ from typing import Any
 
 from tests.support.cluster import Cluster
 from tests.support.cluster_faults import Faults
-from tests.support.cluster_scene import Scene, control_planes, kill, rule
+from tests.support.cluster_scene import Scene, control_planes, kill, pods, rule
 from tests.support.waiting import until
 
 Pod = Mapping[str, Any]
 
 
 async def keeps(scene: Scene, planes: Sequence[Pod]) -> None:
-    """Waits until each of the control planes has the Gateway on disk."""
+    """Waits until each control plane has on disk what the Gateway's Envoys have: the backend is what came last."""
+    backend = pods(scene.cluster, scene.namespace, "app=echo")[0]["status"]["podIP"]
 
     def kept(plane: Pod) -> bool:
         pid = plane["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
         found = Path("/proc", pid, "root", "var", "lib", "dragoman").glob("kept.db*")
-        return f"{scene.namespace}/edge".encode() in b"".join(path.read_bytes() for path in found)
+        content = b"".join(path.read_bytes() for path in found)
+        return f"{scene.namespace}/edge".encode() in content and backend.encode() in content
 
     await until(lambda: all(map(kept, planes)), what="the Gateway to be kept", within_s=20)
 

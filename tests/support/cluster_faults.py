@@ -40,9 +40,7 @@ class Faults:
             yield
         finally:
             self._start("kube-apiserver", [argument.decode() for argument in arguments])
-        self._cluster.wait(
-            lambda: self._cluster.api.get("/readyz") == "ok", what="the API server", within_s=60, detail=self._log
-        )
+        self._cluster.wait(self._serves, what="the API server", within_s=60, detail=self._log)
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
@@ -59,6 +57,11 @@ class Faults:
         revision = int(self._etcd("kv/range", key=_base64(b"\0"))["header"]["revision"])
         self._etcd("kv/compaction", revision=str(revision), physical=True)
         return revision
+
+    def _serves(self) -> bool:
+        # It says that it is ready some time before it serves the kinds that are defined by objects.
+        api = self._cluster.api
+        return api.get("/readyz") == "ok" and bool(api.get("/apis/gateway.networking.k8s.io/v1/gateways"))
 
     def _start(self, name: str, command: list[str]) -> None:
         with (self._run / "log" / f"{name}.log").open("ab") as log:
