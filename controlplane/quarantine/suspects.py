@@ -94,7 +94,7 @@ class Suspects:
         self._recall(found, unknown)
         if self.recall is None and unknown and self._past:
             found = self._few(found, unknown, nacks)
-        held = {key: each for key, each in found.items() if may_be_held(key, has_before=each.before is not None)}
+        held = {k: each for k, each in found.items() if may_be_held(k, each.object, has_before=each.before is not None)}
         return {key: held[key] for key in in_order(held, self.newest)}
 
     def _recall(self, found: dict[ObjectKey, Suspect], unknown: Collection[ObjectKey]) -> None:

@@ -31,7 +31,8 @@ _POLICIES: Final = frozenset(
 _PATCHES: Final = frozenset({"EnvoyExtensionPolicy", "EnvoyPatchPolicy", "ExtensionPolicy", "PatchPolicy"})
 _DETACHED: Final = frozenset({*_ROUTES, *_POLICIES, "Backend", "HTTPRouteFilter"})
 # Without these, Envoys would be stopped, or be told to drop everything; with an older version they go on.
-_ROOTS: Final = frozenset({"ConfigMap", "Gateway", "ListenerSet", "ProxyConfig", "EnvoyProxy", "Secret", "Service"})
+_ROOTS: Final = frozenset({"Gateway", "ListenerSet", "ProxyConfig", "EnvoyProxy", "Service"})
+_CERTIFICATE: Final = "kubernetes.io/tls"
 
 _QUOTED: Final = re.compile(r"'([^']{1,512})'|\"([^\"]{1,512})\"")
 _WORD: Final = re.compile(r"[^\s'\",;()]{3,512}")
@@ -39,10 +40,16 @@ _HOLDERS: Final = 3
 _TOKENS: Final = 64
 
 
-def may_be_held(key: ObjectKey, *, has_before: bool) -> bool:
-    """Says whether an object can be kept out of force; of some kinds only where an older version stands in."""
+def may_be_held(key: ObjectKey, object_: Resource, *, has_before: bool) -> bool:
+    """Says whether an object can be kept out of force; of some kinds only where an older version stands in.
+
+    Of Secrets and ConfigMaps that is so for certificates alone: keys that were taken away, and authorities that are
+    trusted no more, must not come back, not even for the time of a trial.
+    """
     if key.kind in _DETACHED or (key.group == DISCOVERY_GROUP and has_before):
         return True
+    if key.kind == "Secret":
+        return has_before and getattr(object_, "type", None) == _CERTIFICATE
     return key.kind in _ROOTS and has_before
 
 

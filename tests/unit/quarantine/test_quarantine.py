@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.xds.resources import ROUTE
+from tests.support import manifests as m
 from tests.unit.quarantine.world import BASE, Mark, World, document, marks
 
 ROUTES = range(6)
@@ -179,6 +180,31 @@ def test_of_two_that_are_bad_only_together_one_is_kept_out(together: bool) -> No
     scene.settle()
     assert scene.quarantined == {"r2"}
     assert {number for number, _, _ in scene.clients[0].in_force} == {0, 1, 3}
+
+
+def test_a_key_that_is_taken_away_does_not_come_back_whatever_an_envoy_rejects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def keys(*ids: str) -> dict[str, object]:
+        return m.manifest("v1", "Secret", "keys", None, stringData={each: f"value-of-{each}" for each in ids})
+
+    target = {"group": GATEWAY_GROUP, "kind": "HTTPRoute", "name": "r0"}
+    by_key = {"credentialRefs": [{"name": "keys"}], "extractFrom": [{"headers": ["x-key"]}]}
+    spec = {"targetRefs": [target], "apiKeyAuth": by_key}
+    guard = m.manifest("dragoman.dev/v1alpha1", "SecurityPolicy", "by-key", spec)
+    scene = World()
+    scene.apply([*BASE, document((0, 0, "good")), guard, keys("kept", "gone")])
+    scene.connect()
+    scene.settle()
+    assert b"value-of-gone" in scene.routes()
+    monkeypatch.setattr("tests.unit.quarantine.world.refusal", lambda resource, telling: "no, thanks")
+    scene.apply([keys("kept")])
+    while True:
+        assert b"value-of-gone" not in scene.routes()
+        if scene.move(1) and not scene.wait():
+            break
+    assert scene.clients[0].rejections
+    assert scene.quarantined == set()
 
 
 def test_a_cold_start_leaves_out_what_is_bad() -> None:

@@ -202,10 +202,19 @@ class World:
         for _ in range(20_000):
             if not self.move(50):
                 continue
-            if not self._due:
+            if not self.wait():
                 return
-            self.clock.now = max(self.clock.now, self._due[0][0])
         raise AssertionError("the world never comes to rest")
+
+    def wait(self) -> bool:
+        """Lets time pass until somebody has waited long enough; returns whether anybody waits."""
+        if self._due:
+            self.clock.now = max(self.clock.now, self._due[0][0])
+        return bool(self._due)
+
+    def routes(self) -> bytes:
+        """Returns all that Envoys are sent of routes."""
+        return b"".join(each.body for each in self.served().of_type(ROUTE).values())
 
     def served(self) -> Snapshot:
         found = self.cache.published(OWNER)
