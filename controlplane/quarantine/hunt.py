@@ -10,7 +10,7 @@ from controlplane.engine import Step
 from controlplane.pipeline.objects import Admitted, Verdict
 from controlplane.quarantine.evidence import Evidence
 from controlplane.quarantine.search import Search
-from controlplane.quarantine.suspicion import exposed, is_guard, is_route, may_wait
+from controlplane.quarantine.suspicion import exposed, is_guard, may_open, may_wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Hunt:
     in_force: frozenset[ObjectKey]
     newcomers: dict[ObjectKey, None] = field(default_factory=dict[ObjectKey, None])
     rounds: int = 0
-    unconfirmed_routes: Callable[[], Iterable[ObjectKey]] = tuple
-    _routes: frozenset[ObjectKey] | None = None
+    unconfirmed: Callable[[], Iterable[ObjectKey]] = tuple
+    _ways: frozenset[ObjectKey] | None = None
 
     def judge(self, key: ObjectKey, object_: Resource, accepted: Resource | None) -> Verdict | None:
         """Returns whether a version of an object may be in force at the moment."""
@@ -43,7 +43,8 @@ class Hunt:
                 return None
             message = self.search.convicted.get(key)
             return Verdict(message) if message is not None else self._held(key, object_, accepted)
-        if object_ == accepted or not may_wait(key):
+        if object_ == accepted or not may_wait(key) or (is_guard(key) and accepted is None):
+            # A guard that is new may be what others that come, and do not wait, count on.
             return None
         self.newcomers[key] = None
         return self._held(key, object_, accepted)
@@ -54,7 +55,7 @@ class Hunt:
         moved = set(wanted ^ self.in_force)
         standing = {key: self.suspects[key].before for key in self.in_force - wanted if key in self.suspects}
         self.in_force = wanted
-        self._routes = None
+        self._ways = None
         # Whether a guard that stands back leaves something open depends on what is in force without it.
         held = (key for key in (*self.suspects, *self.newcomers) if is_guard(key) and key not in wanted)
         return moved | set(held), standing
@@ -69,6 +70,11 @@ class Hunt:
             for key, suspect, admitted in found
             if suspect is not None and (admitted is None or admitted.object != suspect.object or admitted.faults)
         ]
+
+    def guards_aside(self) -> list[ObjectKey]:
+        """Returns the guards that stand back, to be judged again: what is in force without them has changed."""
+        self._ways = None
+        return [key for key in self.suspects if is_guard(key) and key not in self.in_force]
 
     def leave(self, key: ObjectKey) -> None:
         """Takes in that a suspected version is not the newest any more."""
@@ -86,14 +92,14 @@ class Hunt:
     def _held(self, key: ObjectKey, object_: Resource, accepted: Resource | None) -> Verdict:
         if not is_guard(key) or accepted is not None:
             return Verdict()
-        return Verdict(absent=not exposed(object_, self._open_routes()))
+        return Verdict(absent=not exposed(object_, self._open_ways()))
 
-    def _open_routes(self) -> frozenset[ObjectKey]:
-        """Returns the routes in force that are new, or changed, and so may count on a guard that came with them."""
-        if self._routes is None:
-            found = (key for key in self.unconfirmed_routes() if key not in self.suspects or key in self.in_force)
-            self._routes = frozenset(key for key in (*found, *self.in_force) if is_route(key))
-        return self._routes
+    def _open_ways(self) -> frozenset[ObjectKey]:
+        """Returns what is in force that is new, or changed, and so may count on a guard that came with it."""
+        if self._ways is None:
+            found = (key for key in self.unconfirmed() if key not in self.suspects or key in self.in_force)
+            self._ways = frozenset(key for key in (*found, *self.in_force) if may_open(key))
+        return self._ways
 
 
 def joined(first: Step | None, second: Step) -> Step:

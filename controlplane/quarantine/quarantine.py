@@ -20,7 +20,7 @@ from controlplane.quarantine.metrics import Outcome, QuarantineMetrics
 from controlplane.quarantine.rehearsal import Context, Rehearsal
 from controlplane.quarantine.search import Search
 from controlplane.quarantine.suspects import Recall, Suspects
-from controlplane.quarantine.suspicion import Texts, named
+from controlplane.quarantine.suspicion import Texts, may_open, named
 from controlplane.quarantine.unconfirmed import Unconfirmed
 from controlplane.quarantine.unexplained import Unexplained, version_in
 from controlplane.quarantine.unexplained import version_of as version_of_resource
@@ -249,7 +249,7 @@ class Quarantine:
             evidence,
             self._clock(),
             frozenset(suspects),
-            unconfirmed_routes=lambda: self._unconfirmed.waiting,
+            unconfirmed=lambda: self._unconfirmed.waiting,
         )
         _log.warning("Envoy rejects what %d changed objects are part of: searching for the one at fault", len(suspects))
         self._go_on(self._hunt)
@@ -337,6 +337,8 @@ class Quarantine:
                 # A newer version waits; the one that was tried is not to be judged any more.
                 self._unconfirmed.forget(key)
                 self._put_out(hunt, self._engine.rejudge((key,), {key: suspect.before}))
+        if any(map(may_open, step.superseded)) and (guards := hunt.guards_aside()):
+            self._put_out(hunt, self._engine.rejudge(guards))
         hunt.evidence.published({each: self._version(each) for each in hunt.evidence.watched}, self._clock())
         self._look_soon()
 

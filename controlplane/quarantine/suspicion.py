@@ -32,6 +32,10 @@ _PATCHES: Final = frozenset({"EnvoyExtensionPolicy", "EnvoyPatchPolicy", "Extens
 _DETACHED: Final = frozenset({*_ROUTES, *_POLICIES, "Backend", "HTTPRouteFilter"})
 # Without these, Envoys would be stopped, or be told to drop everything; with an older version they go on.
 _ROOTS: Final = frozenset({"Gateway", "ListenerSet", "ProxyConfig", "EnvoyProxy", "Service"})
+# With one of these a route may be reached that was there before, and led nowhere.
+_WAYS: Final = frozenset(
+    {"Backend", "Gateway", "GatewayClass", "ListenerSet", "Namespace", "ReferenceGrant", "Service"} | _ROUTES
+)
 _CERTIFICATE: Final = "kubernetes.io/tls"
 
 _QUOTED: Final = re.compile(r"'([^']{1,512})'|\"([^\"]{1,512})\"")
@@ -71,6 +75,11 @@ def is_guard(key: ObjectKey) -> bool:
 def is_route(key: ObjectKey) -> bool:
     """Says whether an object is a route."""
     return key.group == GATEWAY_GROUP and key.kind in _ROUTES
+
+
+def may_open(key: ObjectKey) -> bool:
+    """Says whether requests may get further by an object that is new, or changed, than they did before it."""
+    return key.kind in _WAYS
 
 
 def is_risky(key: ObjectKey, object_: Resource | None) -> bool:
@@ -122,7 +131,12 @@ def named(keys: Collection[ObjectKey], message: str, text: Callable[[ObjectKey],
 
 
 def exposed(guard: Resource | None, in_force: Collection[ObjectKey]) -> bool:
-    """Says whether something of what is in force might be guarded by a policy alone that is not."""
+    """Says whether something that may be reached only by what has come into force is guarded by a policy that has not.
+
+    `in_force` are the objects of which `may_open` says that they may lead there.
+    """
+    if any(not is_route(key) for key in in_force):
+        return True
     spec = getattr(guard, "spec", None)
     if guard is None or spec is None:
         return True

@@ -182,18 +182,21 @@ def test_of_two_that_are_bad_only_together_one_is_kept_out(together: bool) -> No
     assert {number for number, _, _ in scene.clients[0].in_force} == {0, 1, 3}
 
 
+def guard(name: str, route: str) -> dict[str, object]:
+    target = {"group": GATEWAY_GROUP, "kind": "HTTPRoute", "name": route}
+    by_key = {"credentialRefs": [{"name": "keys"}], "extractFrom": [{"headers": ["x-key"]}]}
+    spec = {"targetRefs": [target], "apiKeyAuth": by_key}
+    return m.manifest("dragoman.dev/v1alpha1", "SecurityPolicy", name, spec)
+
+
 def test_a_key_that_is_taken_away_does_not_come_back_whatever_an_envoy_rejects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def keys(*ids: str) -> dict[str, object]:
         return m.manifest("v1", "Secret", "keys", None, stringData={each: f"value-of-{each}" for each in ids})
 
-    target = {"group": GATEWAY_GROUP, "kind": "HTTPRoute", "name": "r0"}
-    by_key = {"credentialRefs": [{"name": "keys"}], "extractFrom": [{"headers": ["x-key"]}]}
-    spec = {"targetRefs": [target], "apiKeyAuth": by_key}
-    guard = m.manifest("dragoman.dev/v1alpha1", "SecurityPolicy", "by-key", spec)
     scene = World()
-    scene.apply([*BASE, document((0, 0, "good")), guard, keys("kept", "gone")])
+    scene.apply([*BASE, document((0, 0, "good")), guard("by-key", "r0"), keys("kept", "gone")])
     scene.connect()
     scene.settle()
     assert b"value-of-gone" in scene.routes()
@@ -205,6 +208,52 @@ def test_a_key_that_is_taken_away_does_not_come_back_whatever_an_envoy_rejects(
             break
     assert scene.clients[0].rejections
     assert scene.quarantined == set()
+
+
+KEYS = m.manifest("v1", "Secret", "keys", None, stringData={"someone": "value-of-a-key"})
+LATE = [m.service("late"), m.endpoint_slice("late", "192.0.2.1")]
+
+
+def with_a_route_that_leads_nowhere() -> World:
+    scene = World()
+    scene.apply([*BASE, KEYS, m.route("waits", [m.rule("/r9.v0.good", "late")])])
+    scene.connect()
+    scene.settle()
+    return scene
+
+
+def leads_on(scene: World, *, guarded: bool) -> bool:
+    routes = scene.routes()
+    return b"demo/Service/late" in routes and guarded == (b"value-of-a-key" in routes)
+
+
+@pytest.mark.parametrize("service_comes", ["with its guard", "during the search"])
+def test_a_route_is_not_open_while_its_guard_is_suspected(service_comes: str) -> None:
+    scene = with_a_route_that_leads_nowhere()
+    first, later = (LATE, []) if service_comes == "with its guard" else ([], LATE)
+    bad = [document((number, 0, "bad")) for number in (1, 2)]
+    scene.apply([*first, guard("a", "r1"), guard("b", "r2"), guard("z", "waits"), *bad])
+    while not scene.move(1) or scene.wait():
+        assert not leads_on(scene, guarded=False)
+        if later and scene.quarantine.searching:
+            scene.apply(later)
+            later = []
+    assert not later
+    assert leads_on(scene, guarded=True)
+    assert scene.quarantined == {"r1", "r2"}
+
+
+def test_a_guard_that_comes_during_a_search_is_in_force_at_once() -> None:
+    scene = with_a_route_that_leads_nowhere()
+    scene.apply([document((number, 0, "bad" if number == 3 else "good")) for number in range(1, 6)])
+    while not scene.quarantine.searching:
+        scene.move(1)
+    scene.apply([guard("z", "waits"), *LATE])
+    assert scene.quarantine.searching
+    assert leads_on(scene, guarded=True)
+    scene.settle()
+    assert leads_on(scene, guarded=True)
+    assert scene.quarantined == {"r3"}
 
 
 def test_a_cold_start_leaves_out_what_is_bad() -> None:
