@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from controlplane.xds.events import Ack, Nack
+from controlplane.xds.resources import LISTENER
 
 _MAX_NODES: Final = 64
 _OF_THE_MACHINE: Final = ("cannot bind", "cannot listen")
@@ -108,6 +109,9 @@ class Evidence:
         return any(self._heard.values())
 
 
-def is_of_the_machine(message: str) -> bool:
-    """Says whether Envoy rejects something for where it runs, such as a port that is taken: no object is at fault."""
-    return any(words in message for words in _OF_THE_MACHINE)
+def is_of_the_machine(nack: Nack) -> bool:
+    """Says whether Envoy rejects something for where it runs, such as a port that is taken: no object is at fault.
+
+    Only listeners are rejected for that: what Envoy says of others may quote what anybody has written.
+    """
+    return nack.type_url == LISTENER and any(words in nack.message for words in _OF_THE_MACHINE)

@@ -152,7 +152,7 @@ class Quarantine:
         """Takes in a rejection."""
         if not self.may_search() or not self._is_current(nack) or self._unexplained.knows(nack):
             return
-        if is_of_the_machine(nack.message):
+        if is_of_the_machine(nack):
             evidence = Evidence()
             evidence.nacked(nack)
             self._unexplained.add(evidence.rejected)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
-from controlplane.xds.resources import ROUTE
+from controlplane.xds.resources import ROUTE, Resource
 from tests.support import manifests as m
 from tests.unit.quarantine.world import BASE, Mark, World, document, marks
 
@@ -254,6 +254,14 @@ def test_a_guard_that_comes_during_a_search_is_in_force_at_once() -> None:
     scene.settle()
     assert leads_on(scene, guarded=True)
     assert scene.quarantined == {"r3"}
+
+
+def test_what_a_route_has_envoy_say_does_not_keep_it_from_being_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusal(resource: Resource, *, telling: bool) -> str | None:
+        return "no such thing: 'cannot bind'" if any(kind == "bad" for _, _, kind in marks(resource)) else None
+
+    monkeypatch.setattr("tests.unit.quarantine.world.refusal", refusal)
+    assert world((0, 0, "good"), (1, 0, "bad")).quarantined == {"r1"}
 
 
 def test_a_cold_start_leaves_out_what_is_bad() -> None:
