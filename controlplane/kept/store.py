@@ -69,6 +69,8 @@ class Store:
         self._cipher = cipher
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._source = ""
+        self._written: str | None = None  # What the last write left as its mark; None: nobody has written yet.
 
     @property
     def whole(self) -> bool:
@@ -83,12 +85,14 @@ class Store:
     def load(self, source: str) -> Kept:
         """Returns what was kept of a source; nothing where it is of another. Raises DatabaseError for a bad file."""
         with self._lock:
+            self._source = source
             facts = dict(self._db.execute("SELECT name, text FROM facts"))
             if facts.get("source") != source or facts.get("key") != self._cipher.identity:
                 if facts:
                     _log.warning("what %s holds is of another source, or for another key: it is forgotten", self._path)
-                self._begin(source)
+                self._begin()
                 return Kept()
+            self._written = facts.get("written")
             # Two scans and a dictionary are quicker than to look for each content in the file.
             contents: dict[bytes, bytes] = dict(self._db.execute("SELECT address, content FROM contents"))
             rows = self._db.execute("SELECT owner, type, name, address FROM resources").fetchall()
@@ -102,38 +106,53 @@ class Store:
                 resource = self._resource(type_url, name, address, contents.get(address))
                 of_owner.setdefault(type_url, {})[name] = resource
         snapshots = {owner: Snapshot(resources, kept=True) for owner, resources in found.items()}
-        at = datetime.fromtimestamp(float(facts["at"]), UTC) if "at" in facts else None
+        try:
+            at = datetime.fromtimestamp(float(facts["at"]), UTC) if "at" in facts else None
+        except (ValueError, OverflowError, OSError) as fault:
+            raise sqlite3.DatabaseError(f"its time: {fault}") from None
         return Kept(snapshots, withheld, at)
 
     def save(self, changes: Iterable[Change], at: datetime) -> bool:
         """Takes all of this over at once, or none of it; says whether it has."""
         try:
             with self._transaction() as db:
+                db.execute(_PUT_FACT, ("at", str(at.timestamp())))
+                mark = self._mark(db)
                 for change in changes:
                     self._apply(db, change)
                 db.execute(_COLLECT)
-                db.execute("INSERT OR REPLACE INTO facts VALUES ('at', ?)", (str(at.timestamp()),))
                 (size,) = db.execute("SELECT coalesce(sum(length(content)), 0) FROM contents").fetchone()
                 if size > self._max_bytes:
                     raise sqlite3.Error(f"{size} bytes are more than the {self._max_bytes} that may be kept")
         except (sqlite3.Error, ValueError) as fault:
             _log.warning("%s: %s", self._path, fault)
             return False
+        self._written = mark
         return True
 
     def clear(self) -> None:
         """Forgets everything: what is not kept up to date is better not kept."""
-        with contextlib.suppress(sqlite3.Error, ValueError), self._transaction() as db:
-            db.execute("DELETE FROM resources")
-            db.execute("DELETE FROM contents")
+        with contextlib.suppress(sqlite3.Error, ValueError), self._lock:
+            self._begin()
 
-    def _begin(self, source: str) -> None:
+    def _begin(self) -> None:
+        mark = os.urandom(8).hex()
         with self._db:
             self._db.execute("DELETE FROM resources")
             self._db.execute("DELETE FROM contents")
             self._db.execute("DELETE FROM facts")
-            facts = [("source", source), ("key", self._cipher.identity)]
-            self._db.executemany("INSERT INTO facts VALUES (?, ?)", facts)
+            facts = [("source", self._source), ("key", self._cipher.identity), ("written", mark)]
+            self._db.executemany(_PUT_FACT, facts)
+        self._written = mark
+
+    def _mark(self, db: sqlite3.Connection) -> str:
+        """Marks what is being written. What another process has written meanwhile is not to be mixed with it."""
+        row = db.execute("SELECT text FROM facts WHERE name = 'written'").fetchone()
+        if (row[0] if row is not None else None) != self._written:
+            raise sqlite3.Error("another process writes there too: each needs a folder of its own")
+        mark = os.urandom(8).hex()
+        db.execute(_PUT_FACT, ("written", mark))
+        return mark
 
     def _apply(self, db: sqlite3.Connection, change: Change) -> None:
         if change.gone:
@@ -208,6 +227,7 @@ def _put_aside(path: Path, fault: Exception) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+_PUT_FACT: Final = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 _COLLECT: Final = """
 DELETE FROM contents WHERE address NOT IN (SELECT address FROM resources WHERE address IS NOT NULL)
 """

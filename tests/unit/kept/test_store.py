@@ -231,3 +231,27 @@ def test_what_is_no_key_is_refused_and_not_repeated(tmp_path: Path, text: bytes)
     with pytest.raises(KeyFileError) as fault:
         read_key(path)
     assert not text or text.decode("latin-1") not in str(fault.value)
+
+
+@pytest.mark.parametrize("source", ["a", "another"])
+def test_what_two_processes_write_is_never_mixed(tmp_path: Path, source: str) -> None:
+    one, _ = opened(tmp_path)
+    assert one.save([Change(OWNER, put=(cluster("one"),))], NOW)
+    other, _ = opened(tmp_path, source=source)
+    assert other.save([Change(OWNER, put=(cluster("other"),))], NOW)
+    assert not one.save([Change(OWNER, put=(cluster("more"),))], NOW)
+    one.clear()
+    assert one.save([Change(OWNER, put=(cluster("all"),))], NOW)
+    assert not other.save([Change(OWNER, drop=((CLUSTER, "other"),))], NOW)
+    one.close()
+    other.close()
+    assert names(load(tmp_path)) == {"all"}
+
+
+def test_a_time_that_is_none_makes_the_start_a_cold_one(tmp_path: Path) -> None:
+    keep(tmp_path, Change(OWNER, put=(cluster("a"),)))
+    db = sqlite3.connect(tmp_path / "kept.db")
+    with db:
+        db.execute("UPDATE facts SET text = 'soon' WHERE name = 'at'")
+    db.close()
+    assert not load(tmp_path).snapshots
