@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Collection, Generator, Iterable, Mapping
@@ -20,13 +19,13 @@ from typing import Final, Literal
 from controlplane.api.core import ConfigMap
 from controlplane.api.load import load
 from controlplane.api.meta import ObjectKey, Resource
+from controlplane.sqlite_files import connect, is_bad, put_aside
 
 _log = logging.getLogger(__name__)
 
 _APPLICATION_ID: Final = 0x44524147
 _SCHEMA: Final = 2
 _MAX_DOCUMENT_BYTES: Final = 1024 * 1024
-_WAIT_S: Final = 2.0
 
 FactKind = Literal["addresses", "key set"]
 
@@ -71,16 +70,12 @@ class State:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._db = _open(path)
-        except sqlite3.DatabaseError as fault:
-            aside = path.with_name(f"{path.name}.unreadable")
-            _log.warning("%s cannot be read (%s): it is now %s", path, fault, aside.name)
-            os.replace(path, aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self._db = _open(path)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._db = _opened(path)
+        except (OSError, sqlite3.Error) as fault:
+            reason = fault.strerror if isinstance(fault, OSError) else None
+            raise OSError(f"the state file {path} cannot be used: {reason or fault}") from fault
 
     def close(self) -> None:
         """Closes the file."""
@@ -198,7 +193,9 @@ _ADD: Final = """
 CREATE TABLE IF NOT EXISTS before (key TEXT PRIMARY KEY, document TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rejected (key TEXT PRIMARY KEY, version TEXT NOT NULL, message TEXT NOT NULL) WITHOUT ROWID;
 """
+# Two processes that begin at once are not to meet halfway: to one of them the file would look like a bad one.
 _CREATE: Final = f"""
+BEGIN IMMEDIATE;
 DROP TABLE IF EXISTS accepted;
 DROP TABLE IF EXISTS facts;
 CREATE TABLE accepted (key TEXT PRIMARY KEY, file TEXT NOT NULL, document TEXT NOT NULL) WITHOUT ROWID;
@@ -207,15 +204,23 @@ CREATE TABLE facts (kind TEXT, name TEXT, text TEXT NOT NULL, PRIMARY KEY (kind,
 {_ADD}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_SCHEMA};
+COMMIT;
 """
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
+def _opened(path: Path) -> sqlite3.Connection:
     try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
+        return _open(path)
+    except sqlite3.Error as fault:
+        if not is_bad(fault):
+            raise
+        _log.warning("%s cannot be read (%s): it is now %s", path, fault, put_aside(path).name)
+        return _open(path)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = connect(path)
+    try:
         application, schema = (
             db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,41 @@ def test_a_file_that_cannot_be_used_is_put_aside(path: Path, fault: str) -> None
     assert state.keys() == {kept(ROUTE).key}
     state.close()
     assert path.with_name("state.db.unreadable").exists()
+
+
+def test_a_file_that_another_process_holds_is_left_alone_and_the_start_says_so(path: Path) -> None:
+    state = State(path)
+    state.save([kept(ROUTE)])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    state.close()
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(OSError, match="locked") as fault:
+        State(path)
+    assert str(path) in str(fault.value)
+    assert fault.value.strerror is None, "a command would say no more than this"
+    assert not path.with_name("state.db.unreadable").exists()
+    other.execute("COMMIT")
+    other.close()
+    again = State(path)
+    assert again.keys() == {kept(ROUTE).key}
+    again.close()
+
+
+def test_where_no_file_can_be_had_the_start_says_which_and_why(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for path in (tmp_path / "taken" / "state.db", tmp_path):
+        with pytest.raises(OSError, match=r"cannot be used: (File exists|Is a directory)") as fault:
+            State(path)
+        assert str(path) in str(fault.value)
+
+
+def test_processes_that_begin_at_once_share_a_file_that_is_whole(path: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        states = list(threads.map(lambda _: State(path), range(4)))
+    for state in states:
+        state.close()
+    assert not path.with_name("state.db.unreadable").exists()
 
 
 def test_a_document_that_this_version_does_not_understand_is_not_recalled(path: Path) -> None:
