@@ -20,13 +20,13 @@ from types import MappingProxyType
 from typing import Final
 
 from controlplane.kept.sealing import Plain, Sealer
+from controlplane.sqlite_files import connect, is_bad, put_aside
 from controlplane.xds.resources import Resource, Snapshot
 
 _log = logging.getLogger(__name__)
 
 _APPLICATION_ID: Final = 0x4452474B
 _SCHEMA: Final = 1
-_WAIT_S: Final = 2.0
 MAX_BYTES: Final = 1 << 30
 _JSON: Final = json.JSONDecoder()
 
@@ -200,10 +200,11 @@ def open_store(
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             return _opened(path, source, cipher, max_bytes)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as fault:
-            _put_aside(path, fault)
+        except sqlite3.Error as fault:
+            if not is_bad(fault):
+                raise
+            aside = put_aside(path)
+            _log.warning("%s cannot be read (%s): it is now %s, and not served", path, fault, aside.name)
             return _opened(path, source, cipher, max_bytes)
     except (OSError, sqlite3.Error) as fault:
         _log.warning("no snapshot is kept: %s: %s", path, fault)
@@ -211,7 +212,7 @@ def open_store(
 
 
 def _opened(path: Path, source: str, cipher: Sealer | Plain, max_bytes: int) -> tuple[Store, Kept]:
-    store = Store(path, _connect(path), cipher, max_bytes)
+    store = Store(path, _open(path), cipher, max_bytes)
     try:
         return store, store.load(source)
     except BaseException:
@@ -219,19 +220,13 @@ def _opened(path: Path, source: str, cipher: Sealer | Plain, max_bytes: int) -> 
         raise
 
 
-def _put_aside(path: Path, fault: Exception) -> None:
-    aside = path.with_name(f"{path.name}.unreadable")
-    _log.warning("%s cannot be read (%s): it is now %s, and nothing is served from it", path, fault, aside.name)
-    os.replace(path, aside)
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
 _PUT_FACT: Final = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 _COLLECT: Final = """
 DELETE FROM contents WHERE address NOT IN (SELECT address FROM resources WHERE address IS NOT NULL)
 """
+# Two processes that begin at once are not to meet halfway: to one of them the file would look like a bad one.
 _CREATE: Final = f"""
+BEGIN IMMEDIATE;
 DROP TABLE IF EXISTS resources;
 DROP TABLE IF EXISTS contents;
 DROP TABLE IF EXISTS facts;
@@ -241,15 +236,13 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX resources_by_address ON resources (address);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_SCHEMA};
+COMMIT;
 """
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
+def _open(path: Path) -> sqlite3.Connection:
+    db = connect(path)
     try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA journal_size_limit = 4194304")
         application, schema = (
             db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")

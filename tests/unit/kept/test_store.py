@@ -183,6 +183,41 @@ def test_a_file_of_something_else_is_put_aside(tmp_path: Path) -> None:
     assert (tmp_path / "kept.db.unreadable").read_text() == "nothing of ours"
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE facts",
+        "DROP TABLE contents",
+        "ALTER TABLE resources RENAME COLUMN owner TO other",
+        "UPDATE facts SET text = CAST(x'ff' AS TEXT) WHERE name = 'at'",
+        "UPDATE resources SET name = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_a_file_of_ours_that_does_not_have_what_it_should_is_put_aside(tmp_path: Path, damage: str) -> None:
+    keep(tmp_path, Change(OWNER, put=(cluster("a"),)))
+    db = sqlite3.connect(tmp_path / "kept.db")
+    with db:
+        db.execute(damage)
+    db.close()
+    assert load(tmp_path) == Kept()
+    assert (tmp_path / "kept.db.unreadable").exists()
+    keep(tmp_path, Change(OWNER, put=(cluster("b"),)))
+    assert names(load(tmp_path)) == {"b"}
+
+
+def test_a_file_that_another_process_holds_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keep(tmp_path, Change(OWNER, put=(cluster("a"),)))
+    other = sqlite3.connect(tmp_path / "kept.db", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    assert open_store(tmp_path / "kept.db", "a") == (None, Kept())
+    assert "locked" in caplog.text
+    other.execute("COMMIT")
+    other.close()
+    assert names(load(tmp_path)) == {"a"}
+    assert not (tmp_path / "kept.db.unreadable").exists()
+
+
 def test_where_nothing_can_be_kept_there_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file, where a folder should be")
     assert open_store(tmp_path / "state" / "kept.db", "a") == (None, Kept())
