@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from controlplane.api.meta import ObjectKey, Resource
 from controlplane.engine import Step
 from controlplane.pipeline.objects import Admitted, Verdict
+from controlplane.quarantine.bystanders import Bystanders
 from controlplane.quarantine.evidence import Evidence
 from controlplane.quarantine.search import Search
 from controlplane.quarantine.suspicion import exposed, is_guard, may_open, may_wait
@@ -33,6 +34,8 @@ class Hunt:
     newcomers: dict[ObjectKey, None] = field(default_factory=dict[ObjectKey, None])
     rounds: int = 0
     unconfirmed: Callable[[], Iterable[ObjectKey]] = tuple
+    bystanders: Bystanders | None = None
+    _free: dict[ObjectKey, Resource] = field(default_factory=dict[ObjectKey, Resource])
     _ways: frozenset[ObjectKey] | None = None
 
     def judge(self, key: ObjectKey, object_: Resource, accepted: Resource | None) -> Verdict | None:
@@ -43,6 +46,8 @@ class Hunt:
                 return None
             message = self.search.convicted.get(key)
             return Verdict(message) if message is not None else self._held(key, object_, accepted)
+        if self._free.get(key) is object_:
+            return None
         if object_ == accepted or not may_wait(key) or (is_guard(key) and accepted is None):
             # A guard that is new may be what others that come, and do not wait, count on.
             return None
@@ -75,6 +80,22 @@ class Hunt:
         """Returns the guards that stand back, to be judged again: what is in force without them has changed."""
         self._ways = None
         return [key for key in self.suspects if is_guard(key) and key not in self.in_force]
+
+    def let_go(self, changed: Iterable[ObjectKey], newest: Callable[[ObjectKey], Admitted | None]) -> list[ObjectKey]:
+        """Returns what need not wait, when some have come that do: these do not any more.
+
+        That is told only when all has been taken in that came at once, for some of it may count on the rest.
+        """
+        if self.bystanders is None or not any(key in self.newcomers for key in changed):
+            return []
+        found: list[ObjectKey] = []
+        for key in self.bystanders.among(self.newcomers, self.suspects, self.evidence.owners()):
+            del self.newcomers[key]
+            admitted = newest(key)
+            if admitted is not None and admitted.object is not None:
+                self._free[key] = admitted.object
+                found.append(key)
+        return found
 
     def leave(self, key: ObjectKey) -> None:
         """Takes in that a suspected version is not the newest any more."""

@@ -12,6 +12,7 @@ from controlplane.api.meta import ObjectKey, Resource
 from controlplane.api.version import version_of
 from controlplane.engine import Engine, Step
 from controlplane.pipeline.objects import Verdict
+from controlplane.quarantine.bystanders import Bystanders
 from controlplane.quarantine.confirming import Confirming, Envoys, Later, Patience
 from controlplane.quarantine.entry import Bounds, Entries, Entry, tidy
 from controlplane.quarantine.evidence import Evidence, Watched, is_of_the_machine
@@ -250,6 +251,7 @@ class Quarantine:
             self._clock(),
             frozenset(suspects),
             unconfirmed=lambda: self._unconfirmed.waiting,
+            bystanders=Bystanders(self._engine.pipeline.objects),
         )
         _log.warning("Envoy rejects what %d changed objects are part of: searching for the one at fault", len(suspects))
         self._go_on(self._hunt)
@@ -339,6 +341,8 @@ class Quarantine:
                 self._put_out(hunt, self._engine.rejudge((key,), {key: suspect.before}))
         if any(map(may_open, step.superseded)) and (guards := hunt.guards_aside()):
             self._put_out(hunt, self._engine.rejudge(guards))
+        if free := hunt.let_go(step.changed, objects.peek):
+            self._put_out(hunt, self._engine.rejudge(free))
         hunt.evidence.published({each: self._version(each) for each in hunt.evidence.watched}, self._clock())
         self._look_soon()
 

@@ -77,6 +77,11 @@ def is_route(key: ObjectKey) -> bool:
     return key.group == GATEWAY_GROUP and key.kind in _ROUTES
 
 
+def is_policy(key: ObjectKey) -> bool:
+    """Says whether an object is a policy, which applies to others."""
+    return key.kind in _POLICIES
+
+
 def may_open(key: ObjectKey) -> bool:
     """Says whether requests may get further by an object that is new, or changed, than they did before it."""
     return key.kind in _WAYS
