@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
+import stat
 import time
 from pathlib import Path
 from typing import Final
 
 _log = logging.getLogger(__name__)
 
+_MODE: Final = 0o600
 _WAIT_S: Final = 2.0
 _ASK_AGAIN_S: Final = 0.01
 _BESIDE: Final = ("-wal", "-shm")
@@ -18,7 +21,10 @@ _BESIDE: Final = ("-wal", "-shm")
 
 def connect(path: Path) -> sqlite3.Connection:
     """Opens a file, which is made where there is none. Raises OSError or sqlite3.Error."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    _claim(path, os.O_RDWR | os.O_CREAT)
+    for suffix in _BESIDE:
+        with contextlib.suppress(FileNotFoundError):
+            _claim(path.with_name(path.name + suffix), os.O_RDWR)
     db = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
     try:
         _write_ahead(db)
@@ -27,6 +33,22 @@ def connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _claim(path: Path, flags: int) -> None:
+    """Sees to it that a file is its owner's alone; one that was there may be of a wider mode."""
+    descriptor = os.open(path, flags, _MODE)
+    try:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & ~_MODE == 0:
+            return
+        if mode & (stat.S_IRGRP | stat.S_IROTH):
+            _log.warning("%s could be read by others: its mode was %04o", path, mode)
+        os.fchmod(descriptor, _MODE)
+    except PermissionError as fault:
+        _log.warning("%s is not made private, for it is another user's: %s", path, fault)
+    finally:
+        os.close(descriptor)
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:

@@ -90,6 +90,16 @@ def test_the_folder_and_its_files_are_for_nobody_else(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_file_that_others_could_read_is_private_once_it_is_opened(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep(tmp_path, Change(OWNER, put=(cluster("a"),)))
+    (tmp_path / "kept.db").chmod(0o644)
+    assert names(load(tmp_path)) == {"a"}
+    assert (tmp_path / "kept.db").stat().st_mode & 0o777 == 0o600
+    assert "could be read by others" in caplog.text
+
+
 def test_what_is_of_another_source_is_not_served(tmp_path: Path) -> None:
     keep(tmp_path, Change(OWNER, put=(cluster("a"),)))
     assert load(tmp_path, source="b") == Kept()

@@ -97,6 +97,34 @@ def test_the_file_is_its_owners_alone(path: Path) -> None:
     state.close()
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o700])
+def test_a_file_of_a_wider_mode_becomes_its_owners_alone(
+    path: Path, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = State(path)
+    first.save([kept(ROUTE)])
+    copies = {each: each.read_bytes() for each in path.parent.iterdir()}
+    assert {each.name for each in copies} == {"state.db", "state.db-wal", "state.db-shm"}
+    first.close()
+    for each, data in copies.items():
+        each.write_bytes(data)
+        each.chmod(mode)
+    state = State(path)
+    assert {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == dict.fromkeys(
+        ("state.db", "state.db-wal", "state.db-shm"), 0o600
+    )
+    assert state.keys() == {kept(ROUTE).key}
+    state.close()
+    told = [each for each in caplog.messages if "could be read by others" in each]
+    assert len(told) == (3 if mode & 0o044 else 0)
+
+
+def test_a_file_that_is_its_owners_alone_is_opened_without_a_word(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    State(path).close()
+    State(path).close()
+    assert caplog.messages == []
+
+
 def test_an_object_of_an_unreasonable_size_is_not_kept(path: Path) -> None:
     state = State(path)
     big = kept(m.manifest("v1", "ConfigMap", "big", None, data={"text": "x" * 2_000_000}))
