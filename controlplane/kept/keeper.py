@@ -57,13 +57,18 @@ class Keeper:
 
     async def close(self) -> None:
         """Writes what is left, and closes the file."""
-        if self._due is not None:
-            self._due.cancel()
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
-        if self._touched:
-            await asyncio.to_thread(self._write, self._standing())
-        self._store.close()
+        # Only now, for a write that ends may have set the next one.
+        if self._due is not None:
+            self._due.cancel()
+        try:
+            if self._touched:
+                await asyncio.to_thread(self._write, self._standing())
+        except Exception:
+            _log.exception("the snapshot could not be kept")
+        finally:
+            self._store.close()
 
     def _begin(self) -> None:
         self._due = None
@@ -75,22 +80,31 @@ class Keeper:
         self._writing = None
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("the snapshot could not be kept", exc_info=error)
-            self._pause_s = _AFTER_A_FAILURE_S
+            # Nothing says that there will be another change.
+            self._touched = True
+            self._pause_s = min(_AFTER_A_FAILURE_S, 2 * self._pause_s)
         if self._touched:
             self.touch()
 
     def _write(self, standing: Mapping[str, Snapshot]) -> None:
         """Runs on a thread: what is shared with the event loop is frozen."""
         began_at = time.monotonic()
-        changes = list(self._changes(standing))
-        if self._store.save(changes, self._now()):
+        try:
+            saved = self._store.save(list(self._changes(standing)), self._now())
+        except Exception:
+            self._forget()
+            raise
+        if saved:
             self._known = dict(standing)
             self._pause_s = max(self._write_after_s, _SHARE * (time.monotonic() - began_at))
         else:
-            # What is not up to date is not to be served one day; the next attempt writes everything.
-            self._store.clear()
-            self._known = {}
+            self._forget()
             self._pause_s = _AFTER_A_FAILURE_S
+
+    def _forget(self) -> None:
+        """What is not up to date is not to be served one day; the next attempt writes everything."""
+        self._known = {}
+        self._store.clear()
 
     def _changes(self, standing: Mapping[str, Snapshot]) -> Iterator[Change]:
         for owner in self._known.keys() - standing.keys():

@@ -131,6 +131,74 @@ async def test_what_cannot_be_kept_up_to_date_is_not_kept_at_all(tmp_path: Path)
     assert kit.again().snapshots == {}
 
 
+class Failing:
+    """A store's `save` that fails in a way that nobody foresaw, so many times."""
+
+    def __init__(self, kit: Kit, times: int) -> None:
+        self.left = times
+        self.tried = 0
+        self._save = kit.store.save
+        kit.store.save = self.save  # pyright: ignore[reportAttributeAccessIssue]
+
+    def save(self, changes: list[Change], at: datetime) -> bool:
+        self.tried += 1
+        if self.left:
+            self.left -= 1
+            raise RuntimeError("nobody foresaw this")
+        return self._save(changes, at)
+
+
+async def test_a_write_that_fails_in_an_unforeseen_way_is_tried_again_without_another_change(tmp_path: Path) -> None:
+    kit = Kit(tmp_path, write_after_s=0.001)
+    kit.publish(edge=snapshot(cluster("a"), cluster("b")))
+    await until(lambda: kit.written, within_s=5, what="a write")
+    failing = Failing(kit, 3)
+    kit.publish(edge=snapshot(cluster("a"), cluster("b", "2")))
+    await until(lambda: len(kit.written) == 2, within_s=5, what="another write")
+    await kit.keeper.close()
+    assert failing.tried == 4
+    assert kit.again().snapshots[OWNER].of_type(CLUSTER) == {"a": cluster("a"), "b": cluster("b", "2")}
+
+
+async def test_a_write_that_goes_on_failing_is_tried_less_and_less_often(tmp_path: Path) -> None:
+    kit = Kit(tmp_path, write_after_s=0.001)
+    failing = Failing(kit, 1000)
+    kit.publish(edge=snapshot(cluster("a")))
+    pauses: list[float] = []
+
+    def seen() -> bool:
+        pause = kit.keeper._pause_s  # pyright: ignore[reportPrivateUsage]
+        if pause not in pauses:
+            pauses.append(pause)
+        return pause >= 0.1
+
+    await until(seen, within_s=5, what="a longer pause")
+    assert pauses == sorted(pauses)
+    assert failing.tried <= 8
+    await kit.keeper.close()
+
+
+async def test_where_the_last_write_fails_what_is_out_of_date_is_not_kept(tmp_path: Path) -> None:
+    before = Kit(tmp_path)
+    before.publish(edge=snapshot(cluster("old")))
+    await before.keeper.close()
+    kit = Kit(tmp_path, write_after_s=3600)
+    failing = Failing(kit, 1)
+    kit.publish(edge=snapshot(cluster("new")))
+    await kit.keeper.close()
+    assert failing.tried == 1
+    assert kit.again().snapshots == {}
+
+
+async def test_nothing_is_written_once_it_is_closed(tmp_path: Path) -> None:
+    kit = Kit(tmp_path, write_after_s=0.001)
+    failing = Failing(kit, 1000)
+    kit.publish(edge=snapshot(cluster("a")))
+    await until(lambda: failing.tried, within_s=5, what="a try")
+    await kit.keeper.close()
+    assert kit.keeper._due is None or kit.keeper._due.cancelled()  # pyright: ignore[reportPrivateUsage]
+
+
 @pytest.mark.parametrize("case", ["https", "keys", "security", "backendtlspolicy"])
 @pytest.mark.parametrize("key", [None, bytes(32)], ids=["plain", "encrypted"])
 async def test_nothing_secret_is_in_the_folder(tmp_path: Path, case: str, key: bytes | None) -> None:
