@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from controlplane.api.meta import ObjectKey, Resource
+from controlplane.api.version import version_of
 from controlplane.engine import Step
 from controlplane.pipeline.objects import Admitted, Verdict
 from controlplane.quarantine.bystanders import Bystanders
+from controlplane.quarantine.entry import Entry
 from controlplane.quarantine.evidence import Evidence
 from controlplane.quarantine.search import Search
 from controlplane.quarantine.suspicion import exposed, is_guard, may_open, may_wait
@@ -96,6 +98,21 @@ class Hunt:
                 self._free[key] = admitted.object
                 found.append(key)
         return found
+
+    def sentences(self, retry_at: float | None) -> dict[ObjectKey, Entry]:
+        """Returns what is to be in quarantine; until `retry_at`, if any, whatever is undecided too.
+
+        But for guards that would go back to an older version, which may let more through than what is asked for.
+        """
+        entries = {
+            key: Entry(version_of(self.suspects[key].object), message) for key, message in self.search.convicted.items()
+        }
+        message = f"{self.search.message} (it was not found out in time whether that is for this object)"
+        for key in self.search.undecided if retry_at is not None else ():
+            suspect = self.suspects[key]
+            if not is_guard(key) or suspect.before is None:
+                entries[key] = Entry(version_of(suspect.object), message, retry_at)
+        return entries
 
     def leave(self, key: ObjectKey) -> None:
         """Takes in that a suspected version is not the newest any more."""

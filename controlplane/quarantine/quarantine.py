@@ -380,15 +380,10 @@ class Quarantine:
         self._go_on(hunt)
 
     def _convict(self, hunt: Hunt, outcome: Outcome) -> None:
-        entries = {key: Entry(version_of(hunt.suspects[key].object), m) for key, m in hunt.search.convicted.items()}
         # Whom nobody is left to ask about is tried when somebody comes.
         asked = any(self._confirming.is_connected(owner) for owner in hunt.evidence.owners())
-        if outcome == "given up" and asked:
-            until = self._clock() + self._bounds.retry_s
-            message = f"{hunt.search.message} (it was not found out in time whether that is for this object)"
-            for key in hunt.search.undecided:
-                entries[key] = Entry(version_of(hunt.suspects[key].object), message, until)
-        self.entries.enter(entries)
+        again = outcome == "given up" and asked
+        self.entries.enter(hunt.sentences(self._clock() + self._bounds.retry_s if again else None))
 
     def _release(self, keys: Iterable[ObjectKey], step: Step | None = None) -> None:
         self._put_out(None, joined(step, self._engine.rejudge(list(dict.fromkeys(keys)))))

@@ -75,3 +75,28 @@ def test_a_route_that_is_given_a_guard_answers_all_the_while() -> None:
         assert "directResponse" not in text
     assert world.quarantined == {"r5"}
     assert MARK in texts(world)[0]
+
+
+def test_a_guard_that_nobody_has_found_guilty_does_not_go_back_to_its_older_version() -> None:
+    world = World()
+    world.apply([*BASE, document((0, 0, "good")), guard("of-r0", "r0")])
+    world.connect()
+    world.settle()
+    newer = guard("of-r0", "r0")
+    newer["spec"]["authorization"]["rules"] = []
+    world.apply([newer, *(document((number, 0, "bad" if number == 5 else "good")) for number in range(3, 9))])
+    while not world.quarantine.searching:
+        world.move(1)
+    world.clients[0].deaf = True
+    world.settle()
+    assert not world.quarantine.searching
+    assert world.quarantined
+    assert "of-r0" not in world.quarantined
+    assert MARK.encode() not in world.routes()
+    world.clients[0].deaf = False
+    world.settle()
+    world.clock.now += 100.0
+    world.quarantine.age()
+    world.settle()
+    assert world.quarantined == {"r5"}
+    assert MARK not in texts(world)[0]
