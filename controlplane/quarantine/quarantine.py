@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from controlplane.api.meta import ObjectKey, Resource
 from controlplane.api.version import version_of
@@ -28,6 +29,8 @@ from controlplane.quarantine.unexplained import version_of as version_of_resourc
 from controlplane.xds.events import Ack, Nack, StreamEvent
 
 _log = logging.getLogger(__name__)
+
+_AT_A_STRETCH_S: Final = 0.05
 
 
 class Quarantine:
@@ -294,7 +297,7 @@ class Quarantine:
 
     def _try(self, hunt: Hunt) -> None:
         self._round += 1
-        step: Step | None = None
+        step, begun = None, self._clock()
         while True:
             if hunt.search.done:
                 self._end(hunt, "unexplained" if hunt.search.unexplained else "found", step)
@@ -308,14 +311,18 @@ class Quarantine:
                 self._unconfirmed.forget(key)
             step = joined(step, self._engine.rejudge(moved, standing))
             verdict = hunt.evidence.verdict(partial(version_in, step.snapshots, self._envoys.published))
-            if isinstance(verdict, str):
+            late = self._clock() - begun > _AT_A_STRETCH_S
+            if isinstance(verdict, str) and not late:
                 hunt.search.rejected(verdict)  # As is known already: nobody has to be told of it.
                 continue
             self._put_out(hunt, step)
             step = None
             verdict = hunt.evidence.verdict(self._version)
-            if verdict is None:
+            if verdict is None or late:
+                # What the engine has is published when others have their turn, whatever is known of it.
                 self._later(self._bounds.round_s, partial(self._overdue, self._round))
+                if verdict is not None:
+                    self._later(0.0, partial(self._look, self._round))
                 return
             hunt.search.told(verdict)
 

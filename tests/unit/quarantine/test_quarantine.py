@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.engine import Engine, Step
 from controlplane.xds.resources import ROUTE, Resource
 from tests.support import manifests as m
 from tests.unit.quarantine.world import BASE, Mark, World, document, marks
@@ -338,3 +340,21 @@ def test_what_was_acknowledged_a_moment_ago_stands_in_though_not_everybody_has_s
     for envoy in scene.clients:
         assert envoy.in_force == {(0, 0, "good"), (1, 1, "good")}
     assert (1, 0, "good") not in {mark for state in scene.clients[0].history for mark in state}
+
+
+def test_a_search_lets_others_have_their_turn_between_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = world((0, 0, "good"))
+    rejudge, trials = Engine.rejudge, 0
+
+    def slowly(*given: Any, **named: Any) -> Step:
+        nonlocal trials
+        trials += 1
+        scene.clock.now += 0.1
+        return rejudge(*given, **named)
+
+    monkeypatch.setattr(Engine, "rejudge", slowly)
+    scene.apply([document((number, 0, "bad" if number == 5 else "good")) for number in range(1, 6)])
+    while not scene.move(1) or scene.wait():
+        assert trials <= 1, "several trials at a stretch"
+        trials = 0
+    assert scene.quarantined == {"r5"}
