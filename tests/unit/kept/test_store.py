@@ -62,6 +62,12 @@ def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
     assert load(tmp_path) == Kept({OWNER: Snapshot({CLUSTER: {"a": a}, ENDPOINT: {"a": b}}, kept=True)}, 1, NOW)
 
 
+def test_an_object_that_gave_much_of_a_resource_is_named_once(tmp_path: Path) -> None:
+    origins = ("Service demo/echo", "HTTPRoute demo/shop") * 1000
+    keep(tmp_path, Change(OWNER, put=(Resource.of(CLUSTER, "a", b"a", origins),)))
+    assert load(tmp_path).snapshots[OWNER].of_type(CLUSTER)["a"].origins == origins[:2]
+
+
 def test_only_what_changes_is_written_and_what_nobody_refers_to_goes(tmp_path: Path) -> None:
     keep(tmp_path, Change(OWNER, put=(cluster("a"), cluster("b"))), Change("demo/other", put=(cluster("a"),)))
     assert contents(tmp_path) == 2
