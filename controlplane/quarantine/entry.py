@@ -81,6 +81,11 @@ class Entries(dict[ObjectKey, Entry]):
         if self.pop(key, None) is not None:
             self._moved[key] = None
 
+    def keep(self, exists: Callable[[ObjectKey], bool]) -> None:
+        """Lets out what is no more."""
+        for key in [key for key in self if not exists(key)]:
+            self.forget(key)
+
     def due(self, now: float) -> list[ObjectKey]:
         """Lets out what is to be tried again, and returns it."""
         again = [key for key, entry in self.items() if entry.until is not None and entry.until <= now]

@@ -139,7 +139,10 @@ class Quarantine:
                 self.entries.forget(key)
         held = frozenset(hunt.suspects) - hunt.in_force if hunt is not None else frozenset[ObjectKey]()
         self._confirming.took(step, held | self.rehearsal.held, known=self._begun)
-        self._begun = self._begun or published
+        if published and not self._begun:
+            # All that there is has been read: what was remembered of other objects is of such that are gone.
+            self.entries.keep(lambda key: engine.pipeline.objects.peek(key) is not None)
+            self._begun = True
         if hunt is not None and not self._searching:
             self._moved_meanwhile(hunt, step)
         self.entries.tell()
@@ -365,7 +368,9 @@ class Quarantine:
         self.metrics.searched(outcome, hunt.rounds, took_s)
         self._hunt = None
         self._round += 1
-        self._convict(hunt, outcome)
+        # Whom nobody is left to ask about is tried when somebody comes.
+        again = outcome == "given up" and any(map(self._confirming.is_connected, hunt.evidence.owners()))
+        self.entries.enter(hunt.sentences(self._clock() + self._bounds.retry_s if again else None))
         if outcome == "unexplained":
             self._leave_unexplained(hunt.evidence, hunt.search.message)
         _log.warning("the search took %d rounds and %.0f ms: %s", hunt.rounds, took_s * 1000, outcome)
@@ -385,12 +390,6 @@ class Quarantine:
         if step is not None:
             self._put_out(hunt, step)
         self._go_on(hunt)
-
-    def _convict(self, hunt: Hunt, outcome: Outcome) -> None:
-        # Whom nobody is left to ask about is tried when somebody comes.
-        asked = any(self._confirming.is_connected(owner) for owner in hunt.evidence.owners())
-        again = outcome == "given up" and asked
-        self.entries.enter(hunt.sentences(self._clock() + self._bounds.retry_s if again else None))
 
     def _release(self, keys: Iterable[ObjectKey], step: Step | None = None) -> None:
         self._put_out(None, joined(step, self._engine.rejudge(list(dict.fromkeys(keys)))))

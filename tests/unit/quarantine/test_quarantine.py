@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.engine import Engine, Step
+from controlplane.sources.changes import Changes
 from controlplane.xds.resources import ROUTE, Resource
 from tests.support import manifests as m
 from tests.unit.quarantine.world import BASE, Mark, World, document, marks
@@ -358,3 +359,20 @@ def test_a_search_lets_others_have_their_turn_between_its_trials(monkeypatch: py
         assert trials <= 1, "several trials at a stretch"
         trials = 0
     assert scene.quarantined == {"r5"}
+
+
+def test_what_was_deleted_between_two_processes_leaves_quarantine() -> None:
+    scene = world((0, 0, "good"), (1, 0, "bad"), (2, 0, "bad"))
+    assert scene.quarantined == {"r1", "r2"}
+    remembered = dict(scene.quarantine.entries)
+    scene.start()
+    told: list[ObjectKey] = []
+    scene.quarantine.remember(remembered, lambda objects: {})
+    scene.quarantine.entries.observers.append(told.extend)
+    scene.connect()
+    scene.quarantine.stepped(scene.engine.apply(Changes((), ())), published=False)
+    assert scene.quarantined == {"r1", "r2"}
+    scene.apply([*BASE, document((0, 0, "good")), document((1, 0, "bad"))])
+    scene.settle()
+    assert scene.quarantined == {"r1"}
+    assert key(2) in told
