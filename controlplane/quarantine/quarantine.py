@@ -384,7 +384,7 @@ class Quarantine:
         hunt.suspects |= wider
         hunt.in_force |= wider.keys()
         convicted = hunt.search.convicted
-        others = (key for key in (*hunt.search.suspects, *wider) if key not in convicted)
+        others = (key for key in hunt.suspects if key not in convicted)
         hunt.search = Search(others, hunt.search.message)
         hunt.search.convicted.update(convicted)
         if step is not None:

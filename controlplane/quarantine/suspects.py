@@ -95,7 +95,11 @@ class Suspects:
         if self.recall is None and unknown and self._past:
             found = self._few(found, unknown, nacks)
         held = {k: each for k, each in found.items() if may_be_held(k, each.object, has_before=each.before is not None)}
-        return {key: held[key] for key in in_order(held, self.newest)}
+        return {key: held[key] for key in in_order(held, self.newest, self._since)}
+
+    def _since(self, key: ObjectKey) -> float:
+        waiting = self._unconfirmed.waiting.get(key)
+        return waiting.since if waiting is not None else 0.0
 
     def _recall(self, found: dict[ObjectKey, Suspect], unknown: Collection[ObjectKey]) -> None:
         if self.recall is None or not unknown:

@@ -96,9 +96,22 @@ def is_risky(key: ObjectKey, object_: Resource | None) -> bool:
     return ('"tls"' if key.kind in _LISTENING else "RegularExpression") in _text(object_)
 
 
-def in_order(keys: Iterable[ObjectKey], look: Look) -> list[ObjectKey]:
-    """Returns suspects, the most trustworthy first; guards go before routes of equal risk, which they may guard."""
-    return sorted(keys, key=lambda key: (_risk(key, look(key)), not is_guard(key), key))
+def in_order(
+    keys: Iterable[ObjectKey], look: Look, since: Callable[[ObjectKey], float] = lambda key: 0.0
+) -> list[ObjectKey]:
+    """Returns suspects, the most trustworthy first; guards go before routes of equal risk, which they may guard.
+
+    Of those, what has been in force for longer goes first (`since` when), then what was created first: who chooses a
+    name must not choose who is blamed.
+    """
+
+    def trust(key: ObjectKey) -> tuple[int, bool, float, float, ObjectKey]:
+        object_ = look(key)
+        created = object_.metadata.creation_timestamp if object_ is not None else None
+        age = created.timestamp() if created is not None else 0.0
+        return (_risk(key, object_), not is_guard(key), since(key), age, key)
+
+    return sorted(keys, key=trust)
 
 
 def _risk(key: ObjectKey, object_: Resource | None) -> int:

@@ -376,3 +376,24 @@ def test_what_was_deleted_between_two_processes_leaves_quarantine() -> None:
     scene.settle()
     assert scene.quarantined == {"r1"}
     assert key(2) in told
+
+
+@pytest.mark.parametrize("apart", ["in time", "in age"])
+def test_of_two_that_are_bad_only_together_the_newer_is_kept_out_whatever_its_name(apart: str) -> None:
+    def created(mark: Mark, hour: int) -> dict[str, Any]:
+        made = document(mark)
+        made["metadata"]["creationTimestamp"] = f"2026-05-01T{hour:02}:00:00Z"
+        return made
+
+    scene = world((0, 0, "good"))
+    old, new = created((4, 0, "one"), 1), created((1, 0, "other"), 2)
+    if apart == "in time":
+        scene.clients[0].deaf = True
+        scene.apply([created((4, 0, "one"), 3)])
+        scene.move(20)
+        scene.apply([new])
+        scene.clients[0].deaf = False
+    else:
+        scene.apply([new, old])
+    scene.settle()
+    assert scene.quarantined == {"r1"}
