@@ -104,10 +104,6 @@ class Evidence:
                 waits = True
         return None if waits else True
 
-    def half_heard(self) -> bool:
-        """Says whether some Envoys have accepted what is published, and others have yet to answer."""
-        return any(self._heard.values())
-
 
 def is_of_the_machine(nack: Nack) -> bool:
     """Says whether Envoy rejects something for where it runs, such as a port that is taken: no object is at fault.

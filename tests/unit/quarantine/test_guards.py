@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,16 +13,9 @@ from controlplane.xds.resources import ROUTE
 from tests.support import manifests as m
 from tests.unit.quarantine.world import BASE, World, document
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 MARK = "who-may-call"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("controlplane")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(before)
 
 
 def guard(name: str, target: str, *, kind: str = "HTTPRoute") -> dict[str, Any]:

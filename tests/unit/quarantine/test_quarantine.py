@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,22 +15,14 @@ from controlplane.xds.resources import ROUTE, Resource
 from tests.support import manifests as m
 from tests.unit.quarantine.world import BASE, Mark, World, document, marks
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 ROUTES = range(6)
 KINDS = ["good", "good", "bad"]
 
 
 def key(number: int) -> ObjectKey:
     return ObjectKey(GATEWAY_GROUP, "HTTPRoute", "demo", f"r{number}")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quiet() -> Iterator[None]:
-    """Rejections are a part of these tests, by the thousand."""
-    logger = logging.getLogger("controlplane")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(before)
 
 
 def world(*first: Mark, **options: object) -> World:
