@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ratelimit_service import wire
+from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.checks import Check, Plan
 from ratelimit_service.model import OnStoreError
-from ratelimit_service.verdicts import Verdict
 
 STORE_RETRY_AFTER_S = 1
 """What a client is told that is refused because the store cannot be asked."""

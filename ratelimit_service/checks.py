@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ratelimit_service.algorithms.base import Counting
 from ratelimit_service.model import Algorithm, Rule
 from ratelimit_service.stats import RuleStats
 from ratelimit_service.wire import RuleParts, limit_header
@@ -13,29 +14,31 @@ class Limit:
     """A rule in force, with what the request path needs of it at hand."""
 
     __slots__ = (
-        "bucket",
         "capacity",
         "cost",
+        "counting",
         "drain",
         "header",
         "near",
         "parts",
         "per_unit",
         "rule",
+        "script",
         "seconds",
         "stats",
         "tps",
     )
 
-    def __init__(self, rule: Rule, stats: RuleStats, *, near_ratio: float) -> None:
+    def __init__(self, rule: Rule, counting: Counting, stats: RuleStats, *, near_ratio: float) -> None:
         self.rule = rule
+        self.counting = counting
+        self.script = counting.script
         self.stats = stats
         self.parts = RuleParts(rule)
         self.header = limit_header(rule, self.parts.policy)
-        self.bucket = rule.algorithm is Algorithm.TOKEN_BUCKET
         self.seconds = rule.unit.seconds
         self.per_unit = rule.requests_per_unit
-        self.near = int((rule.bucket_size if self.bucket else self.per_unit) * near_ratio)
+        self.near = int((rule.bucket_size if rule.algorithm is Algorithm.TOKEN_BUCKET else self.per_unit) * near_ratio)
         # A bucket is counted in `cost` parts per token, of which `drain` parts come back per tick of the clock: exact
         # in integers whatever the rate is.
         self.tps = rule.unit.ticks_per_second
@@ -70,6 +73,8 @@ class Check(NamedTuple):
     counter: Counter
     limit: Limit
     hits: int
+    caller: bytes = b""
+    """Concurrency: the request that counts."""
 
 
 class Plan(NamedTuple):

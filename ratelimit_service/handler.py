@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dragoman.grpc_worker import Call, StatusCode
+from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.answers import answer, answer_one
 from ratelimit_service.checks import Check, Plan
 from ratelimit_service.memo import Memo
 from ratelimit_service.planner import Planner, Refusal
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Flight, Store
-from ratelimit_service.verdicts import Verdict, fixed_window, known_over, token_bucket
 
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 MAX_PLANNED_BYTES = 2048
@@ -61,7 +61,7 @@ class RateLimiter:
         if check is None:
             _Several(plan, call, now, headers=self._headers).start(self._store)
             return
-        verdict = known_over(check, now) if check.counter.over_until > now else None
+        verdict = check.limit.counting.known_over(check, now) if check.counter.over_until > now else None
         if verdict is not None:
             call.done(answer_one(plan, check, verdict, headers=self._headers))
             return
@@ -102,7 +102,7 @@ class _One(Flight):
         check = self._check
         verdict = None
         if reply is not None:
-            verdict = (token_bucket if check.limit.bucket else fixed_window)(check, reply, self._now)
+            verdict = check.limit.counting.judge(check, reply, self._now)
         self._call.done(answer_one(self._plan, check, verdict, headers=self._headers))
 
 
@@ -117,7 +117,7 @@ class _Several(Flight):
         self._call = call
         self._now = now
         self._headers = headers
-        self._verdicts: list[Verdict | None] = [known_over(check, now) for check in plan.checks]
+        self._verdicts: list[Verdict | None] = [check.limit.counting.known_over(check, now) for check in plan.checks]
         self._asked: Sequence[int] = [index for index, known in enumerate(self._verdicts) if known is None]
 
     def start(self, store: Store) -> None:
@@ -132,6 +132,5 @@ class _Several(Flight):
         for index, reply in zip(self._asked, self.replies, strict=True):
             if reply is not None:
                 check = self._plan.checks[index]
-                judge = token_bucket if check.limit.bucket else fixed_window
-                self._verdicts[index] = judge(check, reply, self._now)
+                self._verdicts[index] = check.limit.counting.judge(check, reply, self._now)
         self._call.done(answer(self._plan, self._verdicts, headers=self._headers))

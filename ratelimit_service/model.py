@@ -36,7 +36,15 @@ class Algorithm(StrEnum):
     """How hits are counted against a limit."""
 
     FIXED_WINDOW = "fixed_window"
+    """Counted from one multiple of the unit to the next."""
+    SLIDING_WINDOW = "sliding_window"
+    """Over the unit that ends now, taking the window before as spread evenly."""
     TOKEN_BUCKET = "token_bucket"  # noqa: S105  (no secret)
+    """At an even rate, with a burst (GCRA)."""
+    LEAKY_BUCKET = "leaky_bucket"
+    """At an even rate, by holding answers back until it is their turn, for up to `delay`."""
+    CONCURRENCY = "concurrency"
+    """As many at a time; one that does not say that it ended counts for `lease_time`."""
 
 
 class OnStoreError(StrEnum):
@@ -44,6 +52,17 @@ class OnStoreError(StrEnum):
 
     ALLOW = "allow"
     DENY = "deny"
+    LOCAL = "local"
+    """As this process counts on its own, at the limit divided by the number of replicas."""
+
+
+class Mode(StrEnum):
+    """Who enforces a limit."""
+
+    REQUEST = "request"
+    """This service, asked for each request (RateLimitService)."""
+    QUOTA = "quota"
+    """Envoy, by the share of the limit that this service assigns to it (RateLimitQuotaService)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +77,19 @@ class Rule:
     name: str = ""
     replaces: tuple[str, ...] = ()
     shadow_mode: bool = False
+    quota_mode: bool = False
+    """Counts and reports in the dynamic metadata, but never refuses (envoyproxy/ratelimit's `quota_mode`)."""
     detailed_metric: bool = False
     algorithm: Algorithm = Algorithm.FIXED_WINDOW
     burst: int = 0
+    """Token bucket: how many tokens it holds; 0 for `requests_per_unit`."""
+    delay_s: float = 0.0
+    """Leaky bucket: how long an answer is held at the most."""
+    lease_time_s: float = 0.0
+    """Concurrency: how long a request counts that does not say that it ended; 0 for the length of the unit."""
+    lease: int = 1
+    """How many hits are taken from the store at a time; 1 is exact."""
+    mode: Mode = Mode.REQUEST
     on_store_error: OnStoreError = OnStoreError.ALLOW
 
     @property
@@ -70,10 +99,22 @@ class Rule:
 
     def fault(self) -> tuple[str, str] | None:
         """Returns the field that makes no sense and why, None for a sound rule."""
-        if self.algorithm is not Algorithm.TOKEN_BUCKET:
-            return ("burst", "applies to algorithm token_bucket alone") if self.burst else None
-        if self.unlimited:
+        for name, given, algorithm in (
+            ("burst", self.burst, Algorithm.TOKEN_BUCKET),
+            ("delay", self.delay_s, Algorithm.LEAKY_BUCKET),
+            ("lease_time", self.lease_time_s, Algorithm.CONCURRENCY),
+        ):
+            if given and self.algorithm is not algorithm:
+                return name, f"applies to algorithm {algorithm} alone"
+        if self.unlimited and self.algorithm is not Algorithm.FIXED_WINDOW:
             return "algorithm", "an unlimited descriptor has no algorithm"
+        if self.algorithm is Algorithm.TOKEN_BUCKET:
+            return self._bucket_fault()
+        if self.algorithm is not Algorithm.FIXED_WINDOW:
+            return "algorithm", f"{self.algorithm} is not supported yet"
+        return None
+
+    def _bucket_fault(self) -> tuple[str, str] | None:
         if self.burst and not self.requests_per_unit:
             return "burst", "tokens never come back with requests_per_unit: 0"
         largest = MAX_EXACT // (self.unit.seconds * self.unit.ticks_per_second)

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from dragoman.grpc_worker import StatusCode
 from ratelimit_service import wire
+from ratelimit_service.algorithms.registry import counting
 from ratelimit_service.checks import Check, Counter, Limit, Plan
 from ratelimit_service.memo import Memo
 from ratelimit_service.model import Config, Domain, Node, OnStoreError, Rule, Unit
@@ -143,12 +144,11 @@ class Planner:
         return detailed
 
     def _limit(self, rule: Rule, path: str) -> Limit:
-        return Limit(rule, self._stats.of(rule.domain, path), near_ratio=self._near_ratio)
+        return Limit(rule, counting(rule.algorithm), self._stats.of(rule.domain, path), near_ratio=self._near_ratio)
 
     def _counter(self, limit: Limit, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Counter:
         prefix = self._prefix(domain, descriptor)
-        if limit.bucket:
-            prefix += b"bucket_%d" % limit.seconds
+        prefix += limit.counting.key_part(limit)
         counter = self._counters.get((limit, prefix))
         if counter is None:
             counter = Counter(limit, prefix)

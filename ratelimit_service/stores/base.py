@@ -11,8 +11,7 @@ from ratelimit_service.checks import Check
 class Flight:
     """A request's questions to a store. A reply is None for a check that the store could not answer.
 
-    For a fixed window the reply is the count after the hits were added; for a token bucket the level after them, or
-    -1 - level if there was no room for them, and then they were not added.
+    What a reply says is a matter of the algorithm (`ratelimit_service.algorithms`).
     """
 
     __slots__ = ("asked_at", "left", "replies", "sent_at")

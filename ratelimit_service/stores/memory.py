@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
@@ -28,7 +29,7 @@ class MemoryStore:
     def __init__(self, *, max_keys: int = 1_000_000) -> None:
         self._max_keys = max_keys
         self._windows: dict[int, _Window] = {}
-        self._buckets: OrderedDict[bytes, tuple[int, int, float]] = OrderedDict()
+        self._held: OrderedDict[bytes, tuple[Any, float]] = OrderedDict()
         self._dead: list[dict[bytes, int]] = []
         self._keys = 0
         self.refused = 0
@@ -44,7 +45,8 @@ class MemoryStore:
     def take(self, checks: Sequence[Check], now: float, flight: Flight) -> None:
         """Adds the hits and settles the flight at once."""
         flight.replies = [
-            self._bucket(check, now) if check.limit.bucket else self._fixed(check, int(now)) for check in checks
+            self._fixed(check, int(now)) if check.limit.script is None else self._scripted(check, now)
+            for check in checks
         ]
         if self._dead:
             self._bury()
@@ -73,38 +75,26 @@ class MemoryStore:
         window.counts[key] = count = count + check.hits
         return count
 
-    def _bucket(self, check: Check, now: float) -> int | None:
-        limit = check.limit
+    def _scripted(self, check: Check, now: float) -> int | None:
         key = check.counter.prefix
-        tick = int(now * limit.tps)
-        held = self._buckets.get(key)
-        level = 0
-        if held is not None:
-            level, at, _ = held
-            if tick > at:
-                level = max(0, level - (tick - at) * limit.drain)
-            else:
-                tick = at
-        added = level + check.hits * limit.cost
-        if not check.hits:
-            return level
-        if added > limit.capacity:
-            return -1 - level
+        held = self._held.get(key)
+        reply, state, expires = check.limit.counting.step(check, None if held is None else held[0], now)
+        if state is None:
+            return reply
         if held is None:
             if not self._has_room(int(now)):
                 return None
             self._keys += 1
-        # Empty again by then, which is the same as not being there.
-        self._buckets[key] = added, tick, (tick + added // limit.drain + 1) / limit.tps
-        return added
+        self._held[key] = state, expires
+        return reply
 
     def _has_room(self, second: int) -> bool:
-        for _ in range(min(_STEP, len(self._buckets))):
-            key, held = self._buckets.popitem(last=False)
-            if held[2] <= second:
+        for _ in range(min(_STEP, len(self._held))):
+            key, held = self._held.popitem(last=False)
+            if held[1] <= second:
                 self._keys -= 1
             else:
-                self._buckets[key] = held
+                self._held[key] = held
         if self._keys < self._max_keys:
             return True
         for seconds, window in self._windows.items():

@@ -126,7 +126,7 @@ class RedisConnection(asyncio.Protocol):
         if reply.__class__ is not int:
             self._on_error(question, str(reply))
             return
-        if reply == check.hits and not check.limit.bucket and reply:
+        if reply == check.hits and check.limit.script is None and reply:
             self._ensure_expiry(check)
         flight.replies[index] = reply
         flight.left -= 1

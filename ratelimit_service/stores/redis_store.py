@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import hiredis
 
 from dragoman.metrics import Distribution
+from ratelimit_service.algorithms.registry import scripts
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
-from ratelimit_service.stores.redis_commands import LOAD_TOKEN_BUCKET, command, eval_whole, evalsha, expire, incrby
+from ratelimit_service.stores.redis_commands import command, eval_whole, evalsha, expire, incrby
 from ratelimit_service.stores.redis_connection import Question, RedisConnection
 from ratelimit_service.stores.redis_url import RedisTarget
 
@@ -90,8 +91,8 @@ class RedisStore:
         flight.sent_at = time.monotonic()
         second = int(now)
         for index, check in enumerate(checks):
-            counter, limit, _ = check
-            if limit.bucket:
+            counter, limit = check.counter, check.limit
+            if limit.script is not None:
                 connection.ask(evalsha(check, self._tick(check, now)), (flight, index, check))
                 continue
             connection.ask(incrby(check, second - second % limit.seconds), (flight, index, check))
@@ -176,7 +177,7 @@ class RedisStore:
             steps.append(command("AUTH", *user, target.password))
         if target.db:
             steps.append(command("SELECT", target.db))
-        return [*steps, LOAD_TOKEN_BUCKET, _PING]
+        return [*steps, *(command("SCRIPT", "LOAD", script.body) for script in scripts()), _PING]
 
     async def _watch(self, connection: RedisConnection) -> str:
         """Returns why the connection ended. On the way, finds out after each stall whether the server lives."""

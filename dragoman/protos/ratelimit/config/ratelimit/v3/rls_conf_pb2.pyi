@@ -18,17 +18,27 @@ class RateLimitUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     YEAR: _ClassVar[RateLimitUnit]
     WEEK: _ClassVar[RateLimitUnit]
 
+class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODE_UNSPECIFIED: _ClassVar[Mode]
+    REQUEST: _ClassVar[Mode]
+    QUOTA: _ClassVar[Mode]
+
 class Algorithm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ALGORITHM_UNSPECIFIED: _ClassVar[Algorithm]
     FIXED_WINDOW: _ClassVar[Algorithm]
     TOKEN_BUCKET: _ClassVar[Algorithm]
+    SLIDING_WINDOW: _ClassVar[Algorithm]
+    LEAKY_BUCKET: _ClassVar[Algorithm]
+    CONCURRENCY: _ClassVar[Algorithm]
 
 class OnStoreError(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ON_STORE_ERROR_UNSPECIFIED: _ClassVar[OnStoreError]
     ALLOW: _ClassVar[OnStoreError]
     DENY: _ClassVar[OnStoreError]
+    LOCAL: _ClassVar[OnStoreError]
 UNKNOWN: RateLimitUnit
 SECOND: RateLimitUnit
 MINUTE: RateLimitUnit
@@ -37,12 +47,19 @@ DAY: RateLimitUnit
 MONTH: RateLimitUnit
 YEAR: RateLimitUnit
 WEEK: RateLimitUnit
+MODE_UNSPECIFIED: Mode
+REQUEST: Mode
+QUOTA: Mode
 ALGORITHM_UNSPECIFIED: Algorithm
 FIXED_WINDOW: Algorithm
 TOKEN_BUCKET: Algorithm
+SLIDING_WINDOW: Algorithm
+LEAKY_BUCKET: Algorithm
+CONCURRENCY: Algorithm
 ON_STORE_ERROR_UNSPECIFIED: OnStoreError
 ALLOW: OnStoreError
 DENY: OnStoreError
+LOCAL: OnStoreError
 
 class RateLimitConfig(_message.Message):
     __slots__ = ("name", "domain", "descriptors", "dragoman")
@@ -103,11 +120,19 @@ class DomainExtension(_message.Message):
     def __init__(self, on_store_error: _Optional[_Union[OnStoreError, str]] = ...) -> None: ...
 
 class PolicyExtension(_message.Message):
-    __slots__ = ("algorithm", "burst", "on_store_error")
+    __slots__ = ("algorithm", "burst", "on_store_error", "delay_ms", "lease_time_ms", "lease", "mode")
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     BURST_FIELD_NUMBER: _ClassVar[int]
     ON_STORE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DELAY_MS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     algorithm: Algorithm
     burst: int
     on_store_error: OnStoreError
-    def __init__(self, algorithm: _Optional[_Union[Algorithm, str]] = ..., burst: _Optional[int] = ..., on_store_error: _Optional[_Union[OnStoreError, str]] = ...) -> None: ...
+    delay_ms: int
+    lease_time_ms: int
+    lease: int
+    mode: Mode
+    def __init__(self, algorithm: _Optional[_Union[Algorithm, str]] = ..., burst: _Optional[int] = ..., on_store_error: _Optional[_Union[OnStoreError, str]] = ..., delay_ms: _Optional[int] = ..., lease_time_ms: _Optional[int] = ..., lease: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ...) -> None: ...

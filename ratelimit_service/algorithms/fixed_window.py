@@ -1,0 +1,72 @@
+"""Fixed windows, decision for decision as envoyproxy/ratelimit: a count from one multiple of the unit to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ratelimit_service.algorithms.base import Stepped, Verdict
+from ratelimit_service.checks import Check, Limit
+
+
+class FixedWindow:
+    """The reply is the count after the hits were added, whether or not they are over the limit."""
+
+    script = None
+    holds = False
+
+    def key_part(self, limit: Limit) -> bytes:
+        """Nothing: the keys are named as envoyproxy/ratelimit names them."""
+        return b""
+
+    def arguments(self, check: Check) -> Sequence[bytes | int]:
+        """None: there is no script."""
+        return ()
+
+    def step(self, check: Check, held: Any, now: float) -> Stepped:
+        """Adds the hits; a window is (start, count)."""
+        seconds = check.limit.seconds
+        start = int(now) // seconds * seconds
+        begun, count = held or (start, 0)
+        if start > begun:
+            begun, count = start, 0
+        # A clock that goes back stays in the window that has begun.
+        count += check.hits
+        return count, (begun, count), begun + seconds
+
+    def judge(self, check: Check, reply: int, now: float) -> Verdict:
+        """Judges the count, in the window that `now` falls into."""
+        limit, hits = check.limit, check.hits
+        second = int(now)
+        reset_s = limit.seconds - second % limit.seconds
+        left = limit.per_unit - reply
+        stats = limit.stats
+        stats.total += hits
+        if left >= 0:
+            stats.within += hits
+            if reply > limit.near:
+                stats.near += min(hits, reply - limit.near)
+            return False, left, reset_s
+        before = reply - hits
+        if before >= limit.per_unit:
+            stats.over += hits
+        else:
+            stats.over += -left
+            stats.near += limit.per_unit - max(limit.near, before)
+        check.counter.over_until = second + reset_s
+        return True, 0, reset_s
+
+    def known_over(self, check: Check, now: float) -> Verdict | None:
+        """A window that is over stays over until it ends."""
+        limit, hits = check.limit, check.hits
+        if check.counter.over_until <= now:
+            return None
+        stats = limit.stats
+        stats.total += hits
+        stats.over += hits
+        stats.over_local += hits
+        return True, 0, limit.seconds - int(now) % limit.seconds
+
+    def hold_s(self, check: Check, reply: int) -> float:
+        """Never."""
+        return 0.0
