@@ -134,7 +134,8 @@ def test_a_limit_may_say_otherwise_than_its_domain_about_a_lost_store() -> None:
         ),
         (
             "domain: d\ndescriptors:\n- key: x\n  rate_limit:\n    unit: day\n    algorithm: leaky",
-            "f.yaml:6: descriptors[0].rate_limit.algorithm: 'leaky' is none of fixed_window, sliding_window, token_bucket, leaky_bucket, concurrency",
+            "f.yaml:6: descriptors[0].rate_limit.algorithm: 'leaky' is none of fixed_window, "
+            "sliding_window, token_bucket, leaky_bucket, concurrency",
         ),
         (
             "domain: d\ndescriptors:\n- key: x\n  rate_limit:\n    unit: day\n    requests_per_unit: 1\n    burst: 3",
