@@ -1,4 +1,4 @@
-"""Loads a unary gRPC server with one fixed request, as h2load does, and tells what a call costs it in CPU time."""
+"""Loads a unary gRPC server, as h2load does, or at a rate, and tells what a call costs it in CPU time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import ssl
 import struct
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -23,11 +24,17 @@ WINDOW_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent: `in_flight` calls at any time, until `requests` have been sent or `seconds` have passed."""
+    """What is sent: `in_flight` calls at any time, until `requests` have been sent or `seconds` have passed.
+
+    With `per_s` a call begins when its time has come, however many are in flight, and counts from that time.
+    """
 
     method: str
     body: bytes
+    body_of: Callable[[int], bytes] | None = None
+    """The body of the n-th call, from 0, where they are not all the same."""
     in_flight: int = 32
+    per_s: float | None = None
     connections: int = 1
     requests: int | None = None
     seconds: float | None = None
@@ -51,28 +58,49 @@ class Result:
         return self.requests / self.seconds
 
 
-async def run(address: Address, load: Load, *, tls: ssl.SSLContext | None = None) -> Result:
-    """Sends the load; raises ConnectionError when the server ends a connection, OSError when it can't be reached."""
+async def run(address: Address | Sequence[Address], load: Load, *, tls: ssl.SSLContext | None = None) -> Result:
+    """Sends the load, spread over the addresses.
+
+    Raises ConnectionError when the server ends a connection, OSError when it can't be reached.
+    """
     if (load.requests is None) == (load.seconds is None):
         raise ValueError("a load ends after either a number of requests or a number of seconds")
     loop = asyncio.get_running_loop()
     state = _State(load, done=loop.create_future())
     clients: list[_Client] = []
-    share = max(1, load.in_flight // load.connections)
+    addresses = [address] if isinstance(address, Address) else address
+    connections = max(load.connections, len(addresses))
+    share = max(1, load.in_flight // connections)
     try:
-        for _ in range(load.connections):
-            clients.append(await _connect(state, address, share, tls))
+        for index in range(connections):
+            clients.append(await _connect(state, addresses[index % len(addresses)], share, tls))
         state.started = time.perf_counter()
         if load.seconds is not None:
             loop.call_later(load.seconds, state.stop)
-        for client in clients:
-            client.start()
+        if load.per_s is not None:
+            await _paced(state, clients, load.per_s)
+        else:
+            for client in clients:
+                client.start()
         await state.done
         seconds = time.perf_counter() - state.started
     finally:
         for client in clients:
             client.close()
     return _result(state, seconds)
+
+
+async def _paced(state: _State, clients: Sequence[_Client], per_s: float) -> None:
+    sent = 0
+    while state.to_send > 0 and not state.done.done():
+        due = int((time.perf_counter() - state.started) * per_s) - sent
+        for index in range(min(due, state.to_send)):
+            clients[(sent + index) % len(clients)].send(since=state.started + (sent + index) / per_s)
+        sent += max(0, due)
+        for client in clients:
+            client.flush()
+        await asyncio.sleep(0.001)
+    state.settle()
 
 
 class _State:
@@ -82,6 +110,7 @@ class _State:
         self.load = load
         self.done = done
         self.to_send = load.requests if load.requests is not None else 1 << 62
+        self.sent = 0
         self.open = 0
         self.failed = 0
         self.latencies_s: list[float] = []
@@ -100,7 +129,9 @@ class _Client(asyncio.Protocol):
         load = state.load
         self._state = state
         self._in_flight = in_flight
-        self._message = struct.pack(">BI", 0, len(load.body)) + load.body
+        self._message = _framed(load.body)
+        self._body_of = load.body_of
+        self._paced = load.per_s is not None
         timeout = [] if load.timeout_ms is None else [(b"grpc-timeout", b"%dm" % load.timeout_ms)]
         self._headers = [
             (b":method", b"POST"),
@@ -123,12 +154,12 @@ class _Client(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._session.initiate_connection({ngh2.Setting.INITIAL_WINDOW_SIZE: WINDOW_BYTES, ngh2.Setting.ENABLE_PUSH: 0})
         self._session.set_local_window_size(WINDOW_BYTES)
-        self._flush()
+        self.flush()
 
     def start(self) -> None:
         for _ in range(self._in_flight):
-            self._send_one()
-        self._flush()
+            self._send_next()
+        self.flush()
 
     def close(self) -> None:
         self._transport.abort()
@@ -138,7 +169,7 @@ class _Client(asyncio.Protocol):
             self._session.receive_data(data)
             for event in self._session.events():
                 self._take(event)
-            self._flush()
+            self.flush()
         except NGH2Error as fault:
             self._fail(fault)
 
@@ -164,20 +195,30 @@ class _Client(asyncio.Protocol):
             self._ok.remove(stream)
         else:
             state.failed += 1
-        self._send_one()
-
-    def _send_one(self) -> None:
-        state = self._state
-        if state.to_send <= 0:
+        if self._paced:
             state.settle()
-            return
+        else:
+            self._send_next()
+
+    def _send_next(self) -> None:
+        if self._state.to_send > 0:
+            self.send(since=time.perf_counter())
+        else:
+            self._state.settle()
+
+    def send(self, *, since: float) -> None:
+        """Sends one call, whose time counts from `since`."""
+        state = self._state
         state.to_send -= 1
         state.open += 1
+        message = self._message if self._body_of is None else _framed(self._body_of(state.sent))
+        state.sent += 1
         stream = self._session.send_request(self._headers)
-        self._session.send_data(stream, self._message, end_stream=True)
-        self._sent_at[stream] = time.perf_counter()
+        self._session.send_data(stream, message, end_stream=True)
+        self._sent_at[stream] = since
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes what is to be sent."""
         out = self._session.data_to_send()
         if out:
             self._transport.write(out)
@@ -186,6 +227,10 @@ class _Client(asyncio.Protocol):
         for waiting in (self.ready, self._state.done):
             if not waiting.done():
                 waiting.set_exception(fault)
+
+
+def _framed(body: bytes) -> bytes:
+    return struct.pack(">BI", 0, len(body)) + body
 
 
 async def _connect(state: _State, address: Address, in_flight: int, tls: ssl.SSLContext | None) -> _Client:

@@ -21,6 +21,7 @@ from benchmarks import (
     engine,
     engine_policies,
     guarded,
+    limiter,
     request_cost,
     restart,
     services,
@@ -40,6 +41,7 @@ KINDS: Final = (
     "envoy",
     "storm",
     "services",
+    "limiter",
     "guarded",
     "cluster",
 )
@@ -122,7 +124,8 @@ def _all(wanted: Wanted) -> Iterator[tuple[str, str, Callable[[], Awaitable[list
     plan = storm.SHORT if wanted.quick else storm.PLAN
     yield "storm", "a storm of changes and restarts", partial(storm.measure, plan=plan)
     yield "storm", "changes that interleave at random", storm.interleavings
-    yield "services", "the services, asked by gRPC", partial(services.measure, wanted.peers)
+    yield "services", "verdicts, asked by gRPC", partial(services.measure, wanted.peers.authz)
+    yield "limiter", "rate-limit decisions, asked by gRPC", partial(limiter.measure, wanted.peers.ratelimit)
     yield "guarded", "requests through Envoy, guarded in each way", partial(guarded.measure, wanted.peers)
     for number in wanted.in_cluster:
         yield "cluster", f"{number} routes in a Kubernetes cluster", partial(cluster.measure, number, changes=changes)
