@@ -23,38 +23,77 @@ class DraftDescriptor:
     rule: Rule | None
     children: Sequence[DraftDescriptor]
     report: Report
+    value_to_metric: bool = False
+    share_threshold: bool = False
+
+    @property
+    def name(self) -> str:
+        """What envoyproxy/ratelimit knows it by, in its parent and in metrics."""
+        return f"{self.key}_{self.value}" if self.value else self.key
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the tree a descriptor is, and what it has from those above it."""
+
+    domain: str
+    path: str = ""
+    depth: int = 0
+    shared: tuple[tuple[int, str], ...] = ()
+    value_to_metric: bool = False
+
+    def below(self, draft: DraftDescriptor) -> _Place:
+        shared = (*self.shared, (self.depth, draft.name)) if draft.share_threshold else self.shared
+        path = f"{self.path}.{draft.name}" if self.path else draft.name
+        return _Place(self.domain, path, self.depth + 1, shared, self.value_to_metric or draft.value_to_metric)
 
 
 def build_domain(name: str, on_store_error: OnStoreError, descriptors: Sequence[DraftDescriptor]) -> Domain:
     """Returns the domain; faults go to the drafts' `report`, and a descriptor at fault is left out."""
-    return Domain(name, _node(name, "", None, descriptors), on_store_error)
+    return Domain(name, _node(Node(), _Place(name), descriptors), on_store_error)
 
 
-def _node(domain: str, path: str, rule: Rule | None, drafts: Sequence[DraftDescriptor]) -> Node:
-    children: dict[tuple[str, str | None], Node] = {}
-    wildcards: dict[tuple[str, str], Node] = {}
+def merge(first: Domain, second: Domain) -> tuple[Domain, list[str]]:
+    """Returns a domain with the descriptors of both, and the names of those that are in both."""
+    children = {**second.root.children, **first.root.children}
+    twice = [name for name in second.root.children if name in first.root.children]
+    root = replace(first.root, children=children, wildcards=first.root.wildcards + second.root.wildcards)
+    return replace(first, root=root), twice
+
+
+def _node(own: Node, place: _Place, drafts: Sequence[DraftDescriptor]) -> Node:
+    children: dict[str, Node] = {}
     for draft in drafts:
         if not draft.key:
             draft.report("key", "must not be empty")
             continue
-        own = f"{draft.key}_{draft.value}" if draft.value else draft.key
-        below = f"{path}.{own}" if path else own
-        prefix = draft.value[:-1] if draft.value.endswith("*") else None
-        if (draft.key, draft.value or None) in children or (prefix is not None and (draft.key, prefix) in wildcards):
-            draft.report("key", f"descriptor {below!r} is there twice")
+        below = place.below(draft)
+        if draft.name in children:
+            draft.report("key", f"descriptor {below.path!r} is there twice")
             continue
-        limit = _checked(draft, replace(draft.rule, domain=domain, path=below) if draft.rule else None)
-        node = _node(domain, below, limit, draft.children)
-        if prefix is not None:
-            wildcards[draft.key, prefix] = node
-        else:
-            children[draft.key, draft.value or None] = node
-    return Node(rule, children, tuple((key, prefix, node) for (key, prefix), node in wildcards.items()))
+        if draft.share_threshold and not draft.name.endswith("*"):
+            draft.report("share_threshold", "applies to a value that ends with * alone")
+        child = Node(
+            draft.name,
+            _checked(draft, below),
+            value_to_metric=draft.value_to_metric,
+            share_threshold=draft.share_threshold,
+        )
+        children[draft.name] = _node(child, below, draft.children)
+    wildcards = tuple((name[:-1], child) for name, child in children.items() if name.endswith("*"))
+    return replace(own, children=children, wildcards=wildcards) if children else own
 
 
-def _checked(draft: DraftDescriptor, rule: Rule | None) -> Rule | None:
-    if rule is None:
+def _checked(draft: DraftDescriptor, place: _Place) -> Rule | None:
+    if draft.rule is None:
         return None
+    rule = replace(
+        draft.rule,
+        domain=place.domain,
+        path=place.path,
+        shared=place.shared,
+        value_to_metric=place.value_to_metric,
+    )
     if rule.name and rule.name in rule.replaces:
         draft.report("rate_limit.replaces", f"{rule.name!r} is the limit itself")
     fault = rule.fault()

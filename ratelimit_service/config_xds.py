@@ -3,82 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as pb
-from ratelimit_service.build import MAX_DEPTH, DraftDescriptor, build_domain
-from ratelimit_service.model import Algorithm, Domain, Fault, OnStoreError, Rule, Unit
+from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, build_domain
+from ratelimit_service.model import Algorithm, Domain, Fault, Mode, OnStoreError, Rule, Unit
 
-TYPE_URL = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
+TYPE_URL: Final = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
+MAX_FAULTS: Final = 1000
 
-_UNITS = {unit.wire: unit for unit in Unit}
-_ON_STORE_ERROR = {pb.ALLOW: OnStoreError.ALLOW, pb.DENY: OnStoreError.DENY}
-_ALGORITHMS = {
+# Numbers of RateLimitUnit, which are those of RateLimitResponse.RateLimit.Unit but for none.
+_UNITS: Final = {
+    pb.SECOND: Unit.SECOND,
+    pb.MINUTE: Unit.MINUTE,
+    pb.HOUR: Unit.HOUR,
+    pb.DAY: Unit.DAY,
+    pb.WEEK: Unit.WEEK,
+    pb.MONTH: Unit.MONTH,
+    pb.YEAR: Unit.YEAR,
+}
+_ON_STORE_ERROR: Final = {pb.ALLOW: OnStoreError.ALLOW, pb.DENY: OnStoreError.DENY, pb.LOCAL: OnStoreError.LOCAL}
+_ALGORITHMS: Final = {
     pb.ALGORITHM_UNSPECIFIED: Algorithm.FIXED_WINDOW,
     pb.FIXED_WINDOW: Algorithm.FIXED_WINDOW,
+    pb.SLIDING_WINDOW: Algorithm.SLIDING_WINDOW,
     pb.TOKEN_BUCKET: Algorithm.TOKEN_BUCKET,
+    pb.LEAKY_BUCKET: Algorithm.LEAKY_BUCKET,
+    pb.CONCURRENCY: Algorithm.CONCURRENCY,
 }
+_MODES: Final = {pb.MODE_UNSPECIFIED: Mode.REQUEST, pb.REQUEST: Mode.REQUEST, pb.QUOTA: Mode.QUOTA}
 
 
 def parse_resource(content: bytes, *, source: str) -> tuple[Domain | None, list[Fault]]:
     """Returns the domain of a resource, and the faults; with any, the domain is not to be used."""
-    faults: list[Fault] = []
     try:
         message = pb.RateLimitConfig.FromString(content)
     except DecodeError as error:
         return None, [Fault(source, 0, "", f"is not a RateLimitConfig: {error}")]
     if not message.domain:
         return None, [Fault(source, 0, "domain", "must not be empty")]
-    on_store_error = _ON_STORE_ERROR.get(message.dragoman.on_store_error, OnStoreError.ALLOW)
-    reader = _Reader(source, on_store_error, faults)
-    drafts = reader.descriptors(message.descriptors, "descriptors", 1)
-    return build_domain(message.domain, on_store_error, drafts), faults
+    reader = _Reader(source)
+    try:
+        return reader.domain(message), reader.faults
+    except _TooLargeError as error:
+        return None, [*reader.faults, Fault(source, 0, "", str(error))]
+
+
+class _TooLargeError(Exception):
+    """The resource is more than anybody wants to limit."""
 
 
 class _Reader:
-    def __init__(self, source: str, on_store_error: OnStoreError, faults: list[Fault]) -> None:
+    def __init__(self, source: str) -> None:
+        self.faults: list[Fault] = []
         self._source = source
-        self._on_store_error = on_store_error
-        self._faults = faults
+        self._descriptors = 0
+        self._on_store_error = OnStoreError.ALLOW
 
-    def descriptors(self, given: Iterable[pb.RateLimitDescriptor], path: str, depth: int) -> list[DraftDescriptor]:
-        if depth > MAX_DEPTH:
-            self._fault(path, f"more than {MAX_DEPTH} levels")
-            return []
+    def domain(self, given: pb.RateLimitConfig) -> Domain:
+        chosen = given.dragoman.on_store_error
+        self._on_store_error = self._choice("dragoman.on_store_error", chosen, OnStoreError.ALLOW)
+        return build_domain(given.domain, self._on_store_error, self._below(given.descriptors, "descriptors", 1))
+
+    def _below(self, given: Iterable[pb.RateLimitDescriptor], path: str, depth: int) -> list[DraftDescriptor]:
         return [self._descriptor(item, f"{path}[{index}]", depth) for index, item in enumerate(given)]
 
     def _descriptor(self, given: pb.RateLimitDescriptor, path: str, depth: int) -> DraftDescriptor:
-        if given.quota_mode:
-            self._fault(f"{path}.quota_mode", "is not supported yet")
+        self._descriptors += 1
+        if depth > MAX_DEPTH or self._descriptors > MAX_DESCRIPTORS:
+            raise _TooLargeError(f"has more than {MAX_DEPTH} levels or {MAX_DESCRIPTORS} descriptors")
         rule = self._rule(given, f"{path}.rate_limit") if given.HasField("rate_limit") else None
-        below = self.descriptors(given.descriptors, f"{path}.descriptors", depth + 1)
+        below = self._below(given.descriptors, f"{path}.descriptors", depth + 1)
         return DraftDescriptor(
             given.key, given.value, rule, below, lambda name, message: self._fault(f"{path}.{name}", message)
         )
 
     def _rule(self, descriptor: pb.RateLimitDescriptor, path: str) -> Rule:
-        given = descriptor.rate_limit
-        unit = _UNITS.get(given.unit)
-        if unit is None and not given.unlimited:
-            self._fault(f"{path}.unit", f"{given.unit} is no unit")
-        algorithm = _ALGORITHMS.get(given.dragoman.algorithm)
+        given, own = descriptor.rate_limit, descriptor.rate_limit.dragoman
+        algorithm = _ALGORITHMS.get(own.algorithm)
         if algorithm is None:
-            self._fault(f"{path}.dragoman.algorithm", f"{given.dragoman.algorithm} is no algorithm known here")
+            self._fault(f"{path}.dragoman.algorithm", f"{own.algorithm} is no algorithm known here")
+        mode = _MODES.get(own.mode)
+        if mode is None:
+            self._fault(f"{path}.dragoman.mode", f"{own.mode} is no mode known here")
         return Rule(
             domain="",
             path="",
-            unit=unit or Unit.SECOND,
+            unit=self._unit(given, path),
             requests_per_unit=given.requests_per_unit,
             unlimited=given.unlimited,
             name=given.name,
-            replaces=tuple(item.name for item in given.replaces),
+            replaces=self._replaces(given, path),
             shadow_mode=descriptor.shadow_mode,
+            quota_mode=descriptor.quota_mode,
             detailed_metric=descriptor.detailed_metric,
             algorithm=algorithm or Algorithm.FIXED_WINDOW,
-            burst=given.dragoman.burst,
-            on_store_error=_ON_STORE_ERROR.get(given.dragoman.on_store_error, self._on_store_error),
+            burst=own.burst,
+            delay_s=own.delay_ms / 1000,
+            lease_time_s=own.lease_time_ms / 1000,
+            lease=max(1, own.lease),
+            mode=mode or Mode.REQUEST,
+            on_store_error=self._choice(f"{path}.dragoman.on_store_error", own.on_store_error, self._on_store_error),
         )
 
+    def _unit(self, given: pb.RateLimitPolicy, path: str) -> Unit:
+        unit = _UNITS.get(given.unit)
+        if given.unlimited and given.unit != pb.UNKNOWN:
+            self._fault(f"{path}.unit", "makes no sense with unlimited")
+        elif unit is None and not given.unlimited:
+            self._fault(f"{path}.unit", f"{given.unit} is no unit")
+        return unit or Unit.SECOND
+
+    def _replaces(self, given: pb.RateLimitPolicy, path: str) -> tuple[str, ...]:
+        for index, item in enumerate(given.replaces):
+            if not item.name:
+                self._fault(f"{path}.replaces[{index}].name", "must not be empty")
+        return tuple(item.name for item in given.replaces)
+
+    def _choice(self, path: str, given: pb.OnStoreError, default: OnStoreError) -> OnStoreError:
+        if given == pb.ON_STORE_ERROR_UNSPECIFIED:
+            return default
+        chosen = _ON_STORE_ERROR.get(given)
+        if chosen is None:
+            self._fault(path, f"{given} is no choice known here")
+        return chosen or default
+
     def _fault(self, path: str, message: str) -> None:
-        self._faults.append(Fault(self._source, 0, path, message))
+        if len(self.faults) >= MAX_FAULTS:
+            raise _TooLargeError(f"has more than {MAX_FAULTS} faults")
+        self.faults.append(Fault(self._source, 0, path, message))

@@ -80,6 +80,11 @@ class Rule:
     quota_mode: bool = False
     """Counts and reports in the dynamic metadata, but never refuses (envoyproxy/ratelimit's `quota_mode`)."""
     detailed_metric: bool = False
+    """Whether metrics tell its values apart."""
+    value_to_metric: bool = False
+    """Whether metrics tell the values of some of its descriptors apart."""
+    shared: tuple[tuple[int, str], ...] = ()
+    """Entries of which all values count as one (`share_threshold`): the position, and the wildcard's `key_value*`."""
     algorithm: Algorithm = Algorithm.FIXED_WINDOW
     burst: int = 0
     """Token bucket: how many tokens it holds; 0 for `requests_per_unit`."""
@@ -126,19 +131,34 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A level of descriptors. `children` by (key, value), None for any value; `wildcards` by (key, prefix) in order."""
+    """A level of descriptors, looked up as envoyproxy/ratelimit does it: by `key_value`, then the first of the
+    wildcards, then by `key`. `name` is the one by which its parent has it.
+    """
 
+    name: str = ""
     rule: Rule | None = None
-    children: Mapping[tuple[str, str | None], Node] = field(default_factory=dict[tuple[str, str | None], "Node"])
-    wildcards: tuple[tuple[str, str, Node], ...] = ()
+    children: Mapping[str, Node] = field(default_factory=dict[str, "Node"])
+    wildcards: tuple[tuple[str, Node], ...] = ()
+    """Those of the children whose name ends with `*`, by what comes before it, in order."""
+    value_to_metric: bool = False
+    share_threshold: bool = False
+
+    def find(self, key: str, value: str) -> Node | None:
+        """Returns the child for an entry of a request."""
+        name = f"{key}_{value}"
+        child = self.children.get(name)
+        if child is None:
+            for prefix, wildcard in self.wildcards:
+                if name.startswith(prefix):
+                    return wildcard
+            child = self.children.get(key)
+        return child
 
     def rules(self) -> Iterator[Rule]:
         """Yields every rule at and below this node."""
         if self.rule is not None:
             yield self.rule
         for child in self.children.values():
-            yield from child.rules()
-        for _, _, child in self.wildcards:
             yield from child.rules()
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from envoy.service.ratelimit.v3 import rls_pb2
@@ -14,7 +15,7 @@ from ratelimit_service import wire
 from ratelimit_service.algorithms.registry import counting
 from ratelimit_service.checks import Check, Counter, Limit, Plan
 from ratelimit_service.memo import Memo
-from ratelimit_service.model import Config, Domain, Node, OnStoreError, Rule, Unit
+from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
 from ratelimit_service.stats import StatsRegistry
 
 MAX_DESCRIPTORS = 256
@@ -23,6 +24,8 @@ MAX_HITS = 2**32
 MAX_KEY_BYTES = 512
 
 _UNITS = {unit.wire: unit for unit in Unit}
+
+Entries = Sequence[ratelimit_pb2.RateLimitDescriptor.Entry]
 
 
 class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
@@ -57,7 +60,7 @@ class Planner:
         self._unknown_domain = unknown_domain
         self._counters: Memo[tuple[Limit, bytes], Counter] = before._counters if before else Memo(memo_size)
         self._brought: Memo[tuple[str, str, int, int, OnStoreError], Limit] = Memo(1024)
-        self._detailed: Memo[tuple[str, str], Limit] = Memo(4096)
+        self._detailed: Memo[tuple[Limit, str], Limit] = Memo(4096)
         # By domain, and by the rule's identity: made when a request first asks for it.
         self._limits: dict[str, dict[int, Limit]] = {
             name: before._limits[name] if before and before._config.domains.get(name) is domain else {}
@@ -104,19 +107,22 @@ class Planner:
     def _find(self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Limit | None:
         if descriptor.HasField("limit"):
             return self._brought_limit(domain, descriptor)
-        node, value = domain.root, ""
+        node = domain.root
         for entry in descriptor.entries:
-            child = _child(node, entry.key, entry.value)
+            child = node.find(entry.key, entry.value)
             if child is None:
                 return None
-            node, value = child, entry.value
-        if node.rule is None or node is domain.root:
+            node = child
+        rule = node.rule
+        if rule is None:
             return None
         limits = self._limits[domain.name]
-        limit = limits.get(id(node.rule))
+        limit = limits.get(id(rule))
         if limit is None:
-            limit = limits[id(node.rule)] = self._limit(node.rule, node.rule.path)
-        return self._detailed_limit(limit, value) if node.rule.detailed_metric and value else limit
+            limit = limits[id(rule)] = self._limit(rule, rule.path)
+        if rule.detailed_metric or rule.value_to_metric:
+            return self._detailed_limit(limit, metric_path(domain, rule, descriptor.entries))
+        return limit
 
     def _brought_limit(self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Limit:
         # As in envoyproxy/ratelimit, a limit that the request brings stands for whatever is configured.
@@ -124,7 +130,7 @@ class Planner:
         unit = _UNITS.get(given.unit)
         if unit is None:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "the limit of a descriptor has no known unit")
-        path = ".".join(entry.key for entry in descriptor.entries)
+        path = ".".join(_named(entry.key, entry.value) for entry in descriptor.entries)
         key = domain.name, path, given.requests_per_unit, given.unit, domain.on_store_error
         limit = self._brought.get(key)
         if limit is None:
@@ -133,21 +139,20 @@ class Planner:
             self._brought.put(key, limit)
         return limit
 
-    def _detailed_limit(self, limit: Limit, value: str) -> Limit:
-        path = limit.rule.path
-        if path.endswith(f"_{value}"):
+    def _detailed_limit(self, limit: Limit, path: str) -> Limit:
+        if path == limit.rule.path:
             return limit
-        detailed = self._detailed.get((f"{limit.rule.domain}/{path}", value))
+        detailed = self._detailed.get((limit, path))
         if detailed is None:
-            detailed = self._limit(limit.rule, f"{path}_{value}")
-            self._detailed.put((f"{limit.rule.domain}/{path}", value), detailed)
+            detailed = self._limit(limit.rule, path)
+            self._detailed.put((limit, path), detailed)
         return detailed
 
     def _limit(self, rule: Rule, path: str) -> Limit:
         return Limit(rule, counting(rule.algorithm), self._stats.of(rule.domain, path), near_ratio=self._near_ratio)
 
     def _counter(self, limit: Limit, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Counter:
-        prefix = self._prefix(domain, descriptor)
+        prefix = self._prefix(limit.rule, domain, descriptor)
         prefix += limit.counting.key_part(limit)
         counter = self._counters.get((limit, prefix))
         if counter is None:
@@ -155,23 +160,45 @@ class Planner:
             self._counters.put((limit, prefix), counter)
         return counter
 
-    def _prefix(self, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> bytes:
-        key = self._key_prefix + domain + "_" + "".join(f"{e.key}_{e.value}_" for e in descriptor.entries)
-        encoded = key.encode()
+    def _prefix(self, rule: Rule, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> bytes:
+        entries = descriptor.entries
+        if rule.shared:
+            values = _counted_values(rule, entries)
+            named = "".join(f"{entry.key}_{value}_" for entry, value in zip(entries, values, strict=True))
+        else:
+            named = "".join(f"{entry.key}_{entry.value}_" for entry in entries)
+        encoded = f"{self._key_prefix}{domain}_{named}".encode()
         if len(encoded) <= MAX_KEY_BYTES:
             return encoded
         digest = hashlib.sha256(encoded).hexdigest()
         return f"{self._key_prefix}{domain[:64]}_sha256:{digest}_".encode()
 
 
-def _child(node: Node, key: str, value: str) -> Node | None:
-    child = node.children.get((key, value)) if value else None
-    if child is None:
-        for wildcard_key, prefix, wildcard in node.wildcards:
-            if key == wildcard_key and value.startswith(prefix):
-                return wildcard
-        child = node.children.get((key, None))
-    return child
+def metric_path(domain: Domain, rule: Rule, entries: Entries) -> str:
+    """Returns what envoyproxy/ratelimit calls a limit in its statistics when values are told apart."""
+    if rule.detailed_metric:
+        if rule.shared:
+            counted = zip(entries, _counted_values(rule, entries), strict=True)
+            return ".".join(_named(entry.key, value) for entry, value in counted)
+        return ".".join(f"{entry.key}_{entry.value}" for entry in entries)
+    parts: list[str] = []
+    node = domain.root
+    for entry in entries:
+        node = node.find(entry.key, entry.value) or node
+        told = node.value_to_metric and not node.share_threshold
+        parts.append(_named(entry.key, entry.value) if told else node.name)
+    return ".".join(parts)
+
+
+def _counted_values(rule: Rule, entries: Entries) -> list[str]:
+    values = [entry.value for entry in entries]
+    for position, name in rule.shared:
+        values[position] = name.removeprefix(f"{entries[position].key}_")
+    return values
+
+
+def _named(key: str, value: str) -> str:
+    return f"{key}_{value}" if value else key
 
 
 def _plain(descriptors: int, *, over: bool) -> Plan:

@@ -101,8 +101,20 @@ def test_a_limit_may_say_otherwise_than_its_domain_about_a_lost_store() -> None:
             "f.yaml:5: descriptors[1].key: descriptor 'x_a*' is there twice",
         ),
         (
-            "domain: d\ndescriptors:\n- key: x\n  quota_mode: true",
-            "f.yaml:4: descriptors[0].quota_mode: is not supported yet",
+            "domain: d\ndescriptors:\n- key: x\n  share_threshold: true\n  value: y",
+            "f.yaml:4: descriptors[0].share_threshold: applies to a value that ends with * alone",
+        ),
+        (
+            "domain: d\ndescriptors:\n- key: x\n  rate_limit: {unit: day}\n  unit: day",
+            "f.yaml:5: descriptors[0].unit: belongs in rate_limit",
+        ),
+        (
+            "domain: d\ndescriptors:\n- key: x\n  rate_limit:\n    unit: day\n    shadow_mode: true",
+            "f.yaml:6: descriptors[0].rate_limit.shadow_mode: belongs beside rate_limit, not in it",
+        ),
+        (
+            "domain: d\ndescriptors:\n- key: a_b\n- key: a\n  value: b",
+            "f.yaml:4: descriptors[1].key: descriptor 'a_b' is there twice",
         ),
         (
             "domain: d\ndescriptors:\n- key: x\n  shadow_mode: 3",
