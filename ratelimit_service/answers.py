@@ -3,71 +3,151 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ratelimit_service import wire
 from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.checks import Check, Plan
-from ratelimit_service.model import OnStoreError
+from ratelimit_service.headers import HeaderNames, HeaderWriter, ResponseHeaders
+from ratelimit_service.metadata import violations
+from ratelimit_service.model import OnStoreError, Rule
 
 STORE_RETRY_AFTER_S = 1
 """What a client is told that is refused because the store cannot be asked."""
 
 
-def answer_one(plan: Plan, check: Check, verdict: Verdict | None, *, headers: bool) -> bytes:
-    """Answers a request with one descriptor; no verdict means that the store could not be asked."""
-    if verdict is None:
-        return answer(plan, (None,), headers=headers)
-    over, remaining, reset_s = verdict
-    parts = check.limit.parts
-    if over and check.limit.rule.shadow_mode:
-        check.limit.stats.shadow += check.hits
-        over = False
-    body = (wire.OVERALL_OVER if over else wire.OVERALL_OK) + parts.status(over, remaining, reset_s)
-    if headers:
-        numbers = wire.remaining_header(remaining), wire.reset_header(reset_s)
-        body = b"%b%b%b%b" % (body, plan.limit_headers[0], *numbers)
-    return body + parts.refusal(reset_s) if over else body
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """What answers carry, and what holds for all limits."""
+
+    headers: ResponseHeaders = ResponseHeaders.DRAFT_03
+    header_names: HeaderNames = field(default_factory=HeaderNames)
+    metadata: bool = False
+    """Whether answers carry dynamic metadata."""
+    shadow_mode: bool = False
+    """No request is refused; what each limit says is in its status."""
+    quota_mode: bool = False
+    """Every limit is in quota mode: it never refuses, and what is over is in the dynamic metadata."""
 
 
-def answer(plan: Plan, verdicts: Sequence[Verdict | None], *, headers: bool) -> bytes:
-    """Answers a request with any number of descriptors; `verdicts` are in the order of the plan's checks."""
-    statuses: list[bytes] = []
-    least = longest = -1
-    failed = False
-    for index, (check, verdict) in enumerate(zip(plan.checks, verdicts, strict=True)):
-        rule, stats = check.limit.rule, check.limit.stats
+class Answers:
+    """Encodes answers as the options ask."""
+
+    def __init__(self, options: AnswerOptions = AnswerOptions()) -> None:
+        self.writer = HeaderWriter(options.headers, options.header_names)
+        self.shadowed = 0
+        """Requests that were let through because no request is refused (`shadow_mode` of the options)."""
+        self.metadata = options.metadata
+        self._shadow_mode = options.shadow_mode
+        self._quota_mode = options.quota_mode
+        self._strict = not (options.shadow_mode or options.quota_mode)
+        self._numbers = self.writer.numbers
+
+    def one(self, plan: Plan, check: Check, verdict: Verdict | None) -> bytes:
+        """Answers a request with one descriptor; no verdict means that the store could not be asked."""
         if verdict is None:
-            stats.errors += check.hits
-            denied = rule.on_store_error is OnStoreError.DENY and not rule.shadow_mode
-            failed = failed or denied
-            statuses.append(wire.STATUS_OVER if denied else wire.STATUS_OK)
-            continue
+            return self.several(plan, (None,))
         over, remaining, reset_s = verdict
-        if over and rule.shadow_mode:
-            stats.shadow += check.hits
+        limit = check.limit
+        if over:
+            return self._one_over(plan, check, verdict)
+        numbers = self._numbers(limit.item, remaining, reset_s)
+        body = b"%b%b%b%b" % (wire.OVERALL_OK, limit.parts.status(False, remaining, reset_s), limit.header, numbers)
+        return body + wire.metadata(plan.metadata) if plan.metadata else body
+
+    def _one_over(self, plan: Plan, check: Check, verdict: Verdict) -> bytes:
+        rule, parts = check.limit.rule, check.limit.parts
+        if plan.metadata or rule.shadow_mode or rule.quota_mode or not self._strict:
+            return self.several(plan, (verdict,))
+        if parts.known_verdict != verdict:
+            _, remaining, reset_s = verdict
+            numbers = self._numbers(check.limit.item, remaining, reset_s)
+            status, refusal = parts.status(True, remaining, reset_s), parts.refusal(reset_s)
+            parts.known_refusal = wire.OVERALL_OVER + status + check.limit.header + numbers + refusal
+            parts.known_verdict = verdict
+        return parts.known_refusal
+
+    def several(self, plan: Plan, verdicts: Sequence[Verdict | None]) -> bytes:
+        """Answers a request with any number of descriptors; `verdicts` are in the order of the plan's checks."""
+        outcome = _Outcome()
+        for index, (check, verdict) in enumerate(zip(plan.checks, verdicts, strict=True)):
+            if verdict is None:
+                outcome.unknown(check, lenient=self._is_lenient(check.limit.rule))
+            else:
+                outcome.known(index, check, verdict, self._violates(check.limit.rule))
+        body = b"".join(outcome.statuses[at] if at >= 0 else _UNCHECKED[at] for at in plan.positions)
+        told = outcome.longest if outcome.longest >= 0 else outcome.least
+        if told >= 0:
+            body += plan.limit_headers[told] + self.writer.several(told, plan.items, verdicts)
+        if plan.metadata:
+            over = tuple(position for position, at in enumerate(plan.positions) if at in outcome.violated)
+            body += wire.metadata(plan.metadata + violations(over) if over else plan.metadata)
+        return self._overall(plan, outcome, body)
+
+    def plain(self, statuses: bytes, metadata: bytes, *, over: bool = False) -> bytes:
+        """Answers a request for which nothing is counted."""
+        body = statuses + wire.metadata(metadata) if metadata else statuses
+        if over and not self._shadow_mode:
+            return wire.OVERALL_OVER + body + wire.unavailable(STORE_RETRY_AFTER_S)
+        return wire.OVERALL_OK + body
+
+    def _overall(self, plan: Plan, outcome: _Outcome, body: bytes) -> bytes:
+        refused = outcome.longest >= 0
+        if (refused or outcome.failed) and self._shadow_mode:
+            self.shadowed += 1
+            return wire.OVERALL_OK + body
+        if refused:
+            return wire.OVERALL_OVER + body + plan.checks[outcome.longest].limit.parts.refusal(outcome.longest_s)
+        if outcome.failed:
+            return wire.OVERALL_OVER + body + wire.unavailable(STORE_RETRY_AFTER_S)
+        return wire.OVERALL_OK + body
+
+    def _violates(self, rule: Rule) -> bool:
+        return rule.quota_mode or self._quota_mode
+
+    def _is_lenient(self, rule: Rule) -> bool:
+        return rule.shadow_mode or self._violates(rule)
+
+
+class _Outcome:
+    """What comes of several verdicts."""
+
+    __slots__ = ("failed", "least", "least_left", "longest", "longest_s", "statuses", "violated")
+
+    def __init__(self) -> None:
+        self.statuses: list[bytes] = []
+        self.violated: list[int] = []
+        """The checks that are over a limit in quota mode."""
+        self.failed = False
+        """Whether a limit refuses because the store cannot be asked."""
+        self.least, self.least_left = -1, 0
+        """The check with the least left."""
+        self.longest, self.longest_s = -1, 0
+        """The check that refuses for the longest."""
+
+    def unknown(self, check: Check, *, lenient: bool) -> None:
+        check.limit.stats.errors += check.hits
+        denied = check.limit.rule.on_store_error is OnStoreError.DENY and not lenient
+        self.failed = self.failed or denied
+        self.statuses.append(wire.STATUS_OVER if denied else wire.STATUS_OK)
+
+    def known(self, index: int, check: Check, verdict: Verdict, violates: bool) -> None:
+        over, remaining, reset_s = verdict
+        limit = check.limit
+        if over and limit.rule.shadow_mode:
+            limit.stats.shadow += check.hits
             over = False
-        statuses.append(check.limit.parts.status(over, remaining, reset_s))
-        if over and (longest < 0 or reset_s > _reset(verdicts, longest)):
-            longest = index
-        if least < 0 or remaining < _remaining(verdicts, least):
-            least = index
-    body = b"".join(wire.STATUS_OK if position < 0 else statuses[position] for position in plan.positions)
-    if headers and least >= 0:
-        body += plan.limit_headers[least]
-        body += wire.remaining_header(_remaining(verdicts, least)) + wire.reset_header(_reset(verdicts, least))
-    if longest >= 0:
-        refusal = plan.checks[longest].limit.parts.refusal(_reset(verdicts, longest))
-        return wire.OVERALL_OVER + body + refusal
-    if failed:
-        return wire.OVERALL_OVER + body + wire.unavailable(STORE_RETRY_AFTER_S)
-    return wire.OVERALL_OK + body
+        elif over and violates:
+            limit.stats.quota += check.hits
+            self.violated.append(index)
+            over = False
+        self.statuses.append(limit.parts.status(over, remaining, reset_s))
+        if over and (self.longest < 0 or reset_s > self.longest_s):
+            self.longest, self.longest_s = index, reset_s
+        if self.least < 0 or remaining < self.least_left:
+            self.least, self.least_left = index, remaining
 
 
-def _remaining(verdicts: Sequence[Verdict | None], index: int) -> int:
-    verdict = verdicts[index]
-    return verdict[1] if verdict else 0
-
-
-def _reset(verdicts: Sequence[Verdict | None], index: int) -> int:
-    verdict = verdicts[index]
-    return verdict[2] if verdict else 0
+NO_LIMIT, UNLIMITED = -1, -2
+"""What stands in a plan's positions for a descriptor that is not checked."""
+_UNCHECKED = {NO_LIMIT: wire.STATUS_OK, UNLIMITED: wire.STATUS_UNLIMITED}

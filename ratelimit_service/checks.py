@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ratelimit_service.algorithms.base import Counting
+from ratelimit_service.headers import HeaderWriter
 from ratelimit_service.model import Algorithm, Rule
 from ratelimit_service.stats import RuleStats
-from ratelimit_service.wire import RuleParts, limit_header
+from ratelimit_service.wire import RuleParts
 
 
 class Limit:
@@ -19,6 +20,7 @@ class Limit:
         "counting",
         "drain",
         "header",
+        "item",
         "near",
         "parts",
         "per_unit",
@@ -29,13 +31,16 @@ class Limit:
         "tps",
     )
 
-    def __init__(self, rule: Rule, counting: Counting, stats: RuleStats, *, near_ratio: float) -> None:
+    def __init__(
+        self, rule: Rule, counting: Counting, stats: RuleStats, *, near_ratio: float, headers: HeaderWriter
+    ) -> None:
         self.rule = rule
         self.counting = counting
         self.script = counting.script
         self.stats = stats
         self.parts = RuleParts(rule)
-        self.header = limit_header(rule, self.parts.policy)
+        (self.header,) = headers.fixed((rule,))
+        (self.item,) = headers.items((rule,))
         self.seconds = rule.unit.seconds
         self.per_unit = rule.requests_per_unit
         self.near = int((rule.bucket_size if rule.algorithm is Algorithm.TOKEN_BUCKET else self.per_unit) * near_ratio)
@@ -82,17 +87,24 @@ class Plan(NamedTuple):
 
     checks: tuple[Check, ...] = ()
     positions: tuple[int, ...] = ()
-    """For each descriptor the index of its check, -1 where no limit applies."""
+    """For each descriptor the index of its check, below 0 where nothing is counted (`answers.NO_LIMIT`)."""
     reply: bytes = b""
     only: Check | None = None
     """The check of a request with one descriptor, the case that is made fast."""
     limit_headers: tuple[bytes, ...] = ()
-    """x-ratelimit-limit, encoded, for each check being the one with the least left."""
+    """What does not change of the headers, encoded, for each check being the one that they tell of."""
+    items: tuple[bytes, ...] = ()
+    """How each check's item of the header RateLimit begins."""
+    metadata: bytes = b""
+    """The dynamic metadata, encoded, where it is asked for."""
 
     @classmethod
-    def of(cls, checks: tuple[Check, ...], positions: tuple[int, ...]) -> Plan:
+    def of(
+        cls, checks: tuple[Check, ...], positions: tuple[int, ...], headers: HeaderWriter, metadata: bytes = b""
+    ) -> Plan:
         """Returns the plan for these checks, at least one."""
         if len(positions) == 1:
-            return cls(checks, positions, only=checks[0], limit_headers=(checks[0].limit.header,))
-        policies = b"".join(check.limit.parts.policy for check in checks)
-        return cls(checks, positions, limit_headers=tuple(limit_header(c.limit.rule, policies) for c in checks))
+            limit = checks[0].limit
+            return cls(checks, positions, b"", checks[0], (limit.header,), (limit.item,), metadata)
+        rules = [check.limit.rule for check in checks]
+        return cls(checks, positions, b"", None, headers.fixed(rules), headers.items(rules), metadata)

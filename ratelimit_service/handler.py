@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from dragoman.grpc_worker import Call, StatusCode
 from ratelimit_service.algorithms.base import Verdict
-from ratelimit_service.answers import answer, answer_one
+from ratelimit_service.answers import Answers
 from ratelimit_service.checks import Check, Plan
 from ratelimit_service.memo import Memo
 from ratelimit_service.planner import Planner, Refusal
@@ -27,13 +27,13 @@ class RateLimiter:
         stats: StatsRegistry,
         *,
         clock: Callable[[], float],
-        headers: bool = True,
+        answers: Answers | None = None,
         memo_size: int = 16_384,
     ) -> None:
         self._store = store
         self._stats = stats
         self._clock = clock
-        self._headers = headers
+        self._answers = answers or Answers()
         self._planner: Planner | None = None
         self._plans: Memo[bytes, Plan] = Memo(memo_size)
 
@@ -59,13 +59,13 @@ class RateLimiter:
         now = self._clock()
         check = plan.only
         if check is None:
-            _Several(plan, call, now, headers=self._headers).start(self._store)
+            _Several(plan, call, now, self._answers).start(self._store)
             return
         verdict = check.limit.counting.known_over(check, now) if check.counter.over_until > now else None
         if verdict is not None:
-            call.done(answer_one(plan, check, verdict, headers=self._headers))
+            call.done(self._answers.one(plan, check, verdict))
             return
-        self._store.take(plan.checks, now, _One(plan, check, call, now, self._headers))
+        self._store.take(plan.checks, now, _One(plan, check, call, now, self._answers))
 
     def _plan(self, body: bytes, call: Call) -> Plan | None:
         plan = self._plans.get(body)
@@ -88,14 +88,14 @@ class RateLimiter:
 class _One(Flight):
     """A request with one descriptor, on its way to the store and back."""
 
-    __slots__ = ("_call", "_check", "_headers", "_now", "_plan")
+    __slots__ = ("_answers", "_call", "_check", "_now", "_plan")
 
-    def __init__(self, plan: Plan, check: Check, call: Call, now: float, headers: bool) -> None:
+    def __init__(self, plan: Plan, check: Check, call: Call, now: float, answers: Answers) -> None:
         self._plan = plan
         self._check = check
         self._call = call
         self._now = now
-        self._headers = headers
+        self._answers = answers
 
     def settle(self) -> None:
         reply = self.replies[0]
@@ -103,20 +103,20 @@ class _One(Flight):
         verdict = None
         if reply is not None:
             verdict = check.limit.counting.judge(check, reply, self._now)
-        self._call.done(answer_one(self._plan, check, verdict, headers=self._headers))
+        self._call.done(self._answers.one(self._plan, check, verdict))
 
 
 class _Several(Flight):
     """A request with several descriptors."""
 
-    __slots__ = ("_asked", "_call", "_headers", "_now", "_plan", "_verdicts")
+    __slots__ = ("_answers", "_asked", "_call", "_now", "_plan", "_verdicts")
 
-    def __init__(self, plan: Plan, call: Call, now: float, *, headers: bool) -> None:
+    def __init__(self, plan: Plan, call: Call, now: float, answers: Answers) -> None:
         super().__init__()
         self._plan = plan
         self._call = call
         self._now = now
-        self._headers = headers
+        self._answers = answers
         self._verdicts: list[Verdict | None] = [check.limit.counting.known_over(check, now) for check in plan.checks]
         self._asked: Sequence[int] = [index for index, known in enumerate(self._verdicts) if known is None]
 
@@ -133,4 +133,4 @@ class _Several(Flight):
             if reply is not None:
                 check = self._plan.checks[index]
                 self._verdicts[index] = check.limit.counting.judge(check, reply, self._now)
-        self._call.done(answer(self._plan, self._verdicts, headers=self._headers))
+        self._call.done(self._answers.several(self._plan, self._verdicts))

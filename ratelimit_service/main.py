@@ -21,6 +21,7 @@ from dragoman.http_server import Health, HttpServer, serve_http
 from dragoman.metrics import CallMetrics, new_registry
 from dragoman.signals import stop_on_signals
 from dragoman.workers import WorkerPlace, run_workers
+from ratelimit_service.answers import Answers
 from ratelimit_service.handler import METHOD, RateLimiter
 from ratelimit_service.health import ready_route
 from ratelimit_service.metrics import collector
@@ -94,8 +95,10 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     """Serves on `settings.listen` while the context lasts, then drains; raises OSError when it cannot listen."""
     stats = StatsRegistry()
     store = _store(settings)
-    limiter = RateLimiter(store, stats, clock=time.time, headers=settings.response_headers)
-    service = Service(limiter, stats, PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain))
+    answers = Answers(settings.answers)
+    limiter = RateLimiter(store, stats, clock=time.time, answers=answers)
+    options = PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain, answers)
+    service = Service(limiter, stats, options)
     source = _source(settings, service)
     calls = CallMetrics()
     health = Health()

@@ -13,8 +13,10 @@ from google.protobuf.message import DecodeError
 from dragoman.grpc_worker import StatusCode
 from ratelimit_service import wire
 from ratelimit_service.algorithms.registry import counting
+from ratelimit_service.answers import NO_LIMIT, UNLIMITED, Answers
 from ratelimit_service.checks import Check, Counter, Limit, Plan
 from ratelimit_service.memo import Memo
+from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
 from ratelimit_service.stats import StatsRegistry
 
@@ -47,6 +49,7 @@ class Planner:
         config: Config,
         stats: StatsRegistry,
         *,
+        answers: Answers | None = None,
         key_prefix: str = "",
         near_ratio: float = 0.8,
         unknown_domain: OnStoreError = OnStoreError.ALLOW,
@@ -55,6 +58,7 @@ class Planner:
     ) -> None:
         self._config = config
         self._stats = stats
+        self._answers = answers or Answers()
         self._key_prefix = key_prefix
         self._near_ratio = near_ratio
         self._unknown_domain = unknown_domain
@@ -74,7 +78,9 @@ class Planner:
         descriptors = request.descriptors
         if domain is None:
             self._stats.unknown_domain += 1
-            return _plain(len(descriptors), over=self._unknown_domain is OnStoreError.DENY)
+            denied = self._unknown_domain is OnStoreError.DENY
+            statuses = (wire.STATUS_OVER if denied else wire.STATUS_OK) * len(descriptors)
+            return Plan(reply=self._answers.plain(statuses, self._metadata(request, ()), over=denied))
         found = [self._find(domain, descriptor) for descriptor in descriptors]
         replaced = {name for limit in found if limit is not None for name in limit.rule.replaces}
         shared_hits = request.hits_addend or 1
@@ -82,14 +88,21 @@ class Planner:
         positions: list[int] = []
         for descriptor, limit in zip(descriptors, found, strict=True):
             if limit is None or limit.rule.unlimited or limit.rule.name in replaced:
-                positions.append(-1)
+                positions.append(UNLIMITED if limit is not None and limit.rule.unlimited else NO_LIMIT)
                 continue
             positions.append(len(checks))
             own = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else shared_hits
             checks.append(Check(self._counter(limit, request.domain, descriptor), limit, min(own, MAX_HITS)))
+        metadata = self._metadata(request, checks)
         if not checks:
-            return _plain(len(descriptors), over=False)
-        return Plan.of(tuple(checks), tuple(positions))
+            statuses = b"".join(wire.STATUS_UNLIMITED if at == UNLIMITED else wire.STATUS_OK for at in positions)
+            return Plan(reply=self._answers.plain(statuses, metadata))
+        return Plan.of(tuple(checks), tuple(positions), self._answers.writer, metadata)
+
+    def _metadata(self, request: rls_pb2.RateLimitRequest, checks: Sequence[Check]) -> bytes:
+        if not self._answers.metadata:
+            return b""
+        return metadata_of(request, quota_mode=any(check.limit.rule.quota_mode for check in checks))
 
     def _parsed(self, body: bytes) -> rls_pb2.RateLimitRequest:
         try:
@@ -149,7 +162,9 @@ class Planner:
         return detailed
 
     def _limit(self, rule: Rule, path: str) -> Limit:
-        return Limit(rule, counting(rule.algorithm), self._stats.of(rule.domain, path), near_ratio=self._near_ratio)
+        stats = self._stats.of(rule.domain, path)
+        writer = self._answers.writer
+        return Limit(rule, counting(rule.algorithm), stats, near_ratio=self._near_ratio, headers=writer)
 
     def _counter(self, limit: Limit, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Counter:
         prefix = self._prefix(limit.rule, domain, descriptor)
@@ -199,9 +214,3 @@ def _counted_values(rule: Rule, entries: Entries) -> list[str]:
 
 def _named(key: str, value: str) -> str:
     return f"{key}_{value}" if value else key
-
-
-def _plain(descriptors: int, *, over: bool) -> Plan:
-    if over:
-        return Plan(reply=wire.OVERALL_OVER + wire.STATUS_OVER * descriptors + wire.unavailable(1))
-    return Plan(reply=wire.OVERALL_OK + wire.STATUS_OK * descriptors)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ratelimit_service.answers import Answers
 from ratelimit_service.config_xds import parse_resource
 from ratelimit_service.handler import RateLimiter
 from ratelimit_service.model import Config, Domain, Fault, OnStoreError
@@ -31,6 +32,7 @@ class PlanOptions:
     key_prefix: str = ""
     near_ratio: float = 0.8
     unknown_domain: OnStoreError = OnStoreError.ALLOW
+    answers: Answers | None = None
 
 
 class Service:
@@ -63,6 +65,7 @@ class Service:
             key_prefix=options.key_prefix,
             near_ratio=options.near_ratio,
             unknown_domain=options.unknown_domain,
+            answers=options.answers,
             before=self._planner,
         )
         self._limiter.use(planner)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from dragoman import logs
 from dragoman.grpc_worker import Address, Engine, TlsFiles
 from dragoman.xds_credentials import XdsSettings
+from ratelimit_service.answers import AnswerOptions
+from ratelimit_service.headers import HeaderNames, ResponseHeaders
 from ratelimit_service.model import OnStoreError
 from ratelimit_service.stores.redis_url import RedisTarget
+
+
+def _header(name: str) -> Any:
+    return Field(default=name, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")
 
 
 class RateLimitSettings(XdsSettings):
@@ -36,8 +42,18 @@ class RateLimitSettings(XdsSettings):
     state: Path | None = None
     """The folder that the last good configuration is kept in."""
     node_id: str = "dragoman/ratelimit"
-    response_headers: bool = True
-    """Whether answers carry X-RateLimit-Limit, -Remaining and -Reset."""
+    response_headers: ResponseHeaders = ResponseHeaders.DRAFT_03
+    """What answers tell clients of their limits: none, plain, draft-03, ietf or both (the latter two)."""
+    limit_header: str = _header("x-ratelimit-limit")
+    remaining_header: str = _header("x-ratelimit-remaining")
+    reset_header: str = _header("x-ratelimit-reset")
+    """How the headers of `plain` and `draft-03` are called."""
+    response_metadata: bool = False
+    """Whether answers carry dynamic metadata, as envoyproxy/ratelimit's with RESPONSE_DYNAMIC_METADATA."""
+    shadow_mode: bool = False
+    """Refuses no request: everything is counted and told, and let through."""
+    quota_mode: bool = False
+    """Every limit lets through what is over it, and names it in the dynamic metadata."""
     near_ratio: float = Field(default=0.8, gt=0, le=1)
     """From which part of a limit on hits count as near it, in metrics."""
     key_prefix: str = Field(default="", max_length=128)
@@ -56,6 +72,19 @@ class RateLimitSettings(XdsSettings):
         if self.tls_certificate is None or self.tls_private_key is None:
             return None
         return TlsFiles(self.tls_certificate, self.tls_private_key, self.tls_client_ca)
+
+    @property
+    def answers(self) -> AnswerOptions:
+        """What answers carry."""
+        return AnswerOptions(
+            headers=self.response_headers,
+            header_names=HeaderNames(
+                self.limit_header.lower(), self.remaining_header.lower(), self.reset_header.lower()
+            ),
+            metadata=self.response_metadata,
+            shadow_mode=self.shadow_mode,
+            quota_mode=self.quota_mode,
+        )
 
     @field_validator("listen", "http")
     @classmethod

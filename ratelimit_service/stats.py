@@ -15,7 +15,7 @@ OTHER = "other"
 class RuleStats:
     """The hits of one rule; those of the local cache are among those over the limit, and near ones among the within."""
 
-    __slots__ = ("errors", "near", "over", "over_local", "shadow", "total", "within")
+    __slots__ = ("errors", "near", "over", "over_local", "quota", "shadow", "total", "within")
 
     def __init__(self) -> None:
         self.total = 0
@@ -24,6 +24,7 @@ class RuleStats:
         self.over = 0
         self.over_local = 0
         self.shadow = 0
+        self.quota = 0
         self.errors = 0
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 
-from ratelimit_service.model import Algorithm, Rule
+from ratelimit_service.model import MAX_LIMIT, Rule
 
 OVERALL_OK = b"\x08\x01"
 OVERALL_OVER = b"\x08\x02"
-_STATUSES, _HEADERS, _RAW_BODY = 2, 3, 5
+_STATUSES, _HEADERS, _RAW_BODY, _METADATA = 2, 3, 5, 6
 _CODE_OK, _CODE_OVER = b"\x08\x01", b"\x08\x02"
 
 
@@ -47,8 +47,15 @@ def raw_body(content: bytes) -> bytes:
     return field(_RAW_BODY, content)
 
 
+def metadata(struct: bytes) -> bytes:
+    """Encodes the dynamic metadata."""
+    return field(_METADATA, struct)
+
+
 STATUS_OK = field(_STATUSES, _CODE_OK)
 """The status of a descriptor that no limit applies to."""
+STATUS_UNLIMITED = field(_STATUSES, _CODE_OK + b"\x18" + varint(MAX_LIMIT))
+"""The status of a descriptor whose limit is `unlimited`."""
 STATUS_OVER = field(_STATUSES, _CODE_OVER)
 JSON_CONTENT = header(b"content-type", b"application/json")
 
@@ -56,22 +63,6 @@ JSON_CONTENT = header(b"content-type", b"application/json")
 @lru_cache(maxsize=8192)
 def _until_reset(seconds: int) -> bytes:
     return field(4, b"\x08" + varint(seconds))
-
-
-# By how many digits the number has: all of the header that comes before them.
-_REMAINING = tuple(header(b"x-ratelimit-remaining", b"0" * digits).removesuffix(b"0" * digits) for digits in range(24))
-
-
-def remaining_header(value: int) -> bytes:
-    """The header x-ratelimit-remaining, encoded."""
-    digits = b"%d" % value
-    return _REMAINING[len(digits)] + digits
-
-
-@lru_cache(maxsize=8192)
-def reset_header(seconds: int) -> bytes:
-    """The header x-ratelimit-reset, encoded."""
-    return header(b"x-ratelimit-reset", b"%d" % seconds)
 
 
 @lru_cache(maxsize=8192)
@@ -94,7 +85,7 @@ def unavailable(retry_after_s: int) -> bytes:
 class RuleParts:
     """The parts of a response that one rule determines."""
 
-    __slots__ = ("_body", "_ok", "_over", "policy")
+    __slots__ = ("_body", "_ok", "_over", "known_refusal", "known_verdict")
 
     def __init__(self, rule: Rule) -> None:
         per = rule.unit.name.lower()
@@ -105,7 +96,9 @@ class RuleParts:
         message = f"Too many requests: the limit is {rule.requests_per_unit} per {per}."
         error = {"error": "rate_limited", "message": message, "retry_after": 0}
         self._body = json.dumps(error, separators=(",", ":")).encode().removesuffix(b"0}")
-        self.policy = _policy(rule)
+        self.known_verdict: tuple[bool, int, int] | None = None
+        """The last refusal, and its encoding: a flood meets the same one until the second is over."""
+        self.known_refusal = b""
 
     def status(self, over: bool, remaining: int, reset_s: int) -> bytes:
         """The DescriptorStatus, encoded as an entry of `statuses`."""
@@ -116,18 +109,3 @@ class RuleParts:
         """What goes with a refusal: retry-after, content type and JSON body, encoded."""
         body = b"%b%d}" % (self._body, max(1, retry_after_s))
         return retry_header(retry_after_s) + JSON_CONTENT + raw_body(body)
-
-
-def limit_header(least: Rule, policies: bytes) -> bytes:
-    """The header x-ratelimit-limit as Envoy writes it (draft-03): the least limit, then all that apply."""
-    return header(b"x-ratelimit-limit", b"%d%b" % (least.requests_per_unit, policies))
-
-
-def _policy(rule: Rule) -> bytes:
-    policy = f", {rule.requests_per_unit};w={rule.unit.seconds}"
-    if rule.algorithm is Algorithm.TOKEN_BUCKET and rule.burst:
-        policy += f";burst={rule.burst}"
-    # A name may hold anything that a header may not: quoted, or left out.
-    if rule.name and rule.name.isascii() and rule.name.isprintable() and '"' not in rule.name:
-        policy += f';name="{rule.name}"'
-    return policy.encode()

@@ -12,6 +12,7 @@ from typing import Any
 from envoy.service.ratelimit.v3 import rls_pb2
 
 from dragoman.grpc_worker import StatusCode
+from ratelimit_service.answers import AnswerOptions, Answers
 from ratelimit_service.config_file import parse
 from ratelimit_service.handler import RateLimiter
 from ratelimit_service.model import Config, OnStoreError
@@ -90,12 +91,13 @@ class Limiter:
         store: Store,
         *,
         clock: Clock,
-        headers: bool = True,
+        answers: AnswerOptions = AnswerOptions(),  # noqa: B008  (frozen)
         unknown_domain: OnStoreError = OnStoreError.ALLOW,
     ) -> None:
         self.stats = StatsRegistry()
         self.clock = clock
-        self.handler = RateLimiter(store, self.stats, clock=clock, headers=headers)
+        self.answers = Answers(answers)
+        self.handler = RateLimiter(store, self.stats, clock=clock, answers=self.answers)
         self._unknown_domain = unknown_domain
         self.use(yaml)
 
@@ -103,7 +105,7 @@ class Limiter:
         """Puts another configuration in force."""
         config = loaded(yaml)
         self.stats.configure(config.rules())
-        self.handler.use(Planner(config, self.stats, unknown_domain=self._unknown_domain))
+        self.handler.use(Planner(config, self.stats, answers=self.answers, unknown_domain=self._unknown_domain))
 
     def ask(self, body: bytes) -> RecordedCall:
         """Sends a request; over the memory store it is answered when this returns."""

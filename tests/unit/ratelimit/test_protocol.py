@@ -12,7 +12,9 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from hypothesis import given, settings
 
 from dragoman.grpc_worker import StatusCode
+from ratelimit_service.answers import AnswerOptions
 from ratelimit_service.handler import RateLimiter
+from ratelimit_service.headers import ResponseHeaders
 from ratelimit_service.model import OnStoreError
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.memory import MemoryStore
@@ -69,7 +71,7 @@ def test_a_refusal_brings_retry_after_and_a_json_body() -> None:
 
 
 def test_x_ratelimit_headers_can_be_left_to_envoy() -> None:
-    given = limiter(BASIC, headers=False)
+    given = limiter(BASIC, answers=AnswerOptions(headers=ResponseHeaders.NONE))
     assert headers(given.ask(request("d", [("k", "a")])).response) == {}
     refused = given.ask(request("d", [("k", "a")], hits=9)).response
     assert headers(refused).keys() == {"retry-after", "content-type"}
