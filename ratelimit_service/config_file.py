@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, Report, build_domain, merge
+from ratelimit_service.config_folder import read
 from ratelimit_service.model import MAX_LIMIT, Algorithm, Config, Domain, Fault, Mode, OnStoreError, Rule, Unit
 from ratelimit_service.yaml_fields import TooLargeError, YamlFile, YamlMap, line_of, yaml_map
-
-SUFFIXES: Final = ("", ".yaml", ".yml", ".json")
-"""Of a folder, files of these are read; none is what a key of a ConfigMap often has."""
-
-_MAX_FOLDERS: Final = 8
-_MAX_FILES: Final = 10_000
 
 
 def read_path(path: Path, *, merge_domains: bool = False) -> tuple[Config, list[Fault]]:
@@ -26,13 +20,7 @@ def read_path(path: Path, *, merge_domains: bool = False) -> tuple[Config, list[
 
     A domain is in one file, unless `merge_domains` says that several may each give a part of it.
     """
-    files: dict[str, bytes] = {}
-    faults: list[Fault] = []
-    for file in files_of(path):
-        try:
-            files[str(file)] = file.read_bytes()
-        except OSError as error:
-            faults.append(Fault(str(file), 0, "", error.strerror or "cannot be read"))
+    files, faults = read(path)
     config, wrong = read_files(files, merge_domains=merge_domains)
     return config, faults + wrong
 
@@ -54,25 +42,6 @@ def read_files(files: Mapping[str, bytes], *, merge_domains: bool = False) -> tu
                 faults.append(Fault(source, line, "domain", message))
             domains[domain.name] = domain
     return Config(domains), faults
-
-
-def files_of(path: Path) -> list[Path]:
-    """Returns the files that a path stands for, in the order in which they are read."""
-    if not path.is_dir():
-        return [path]
-    return sorted(_files_below(path, _MAX_FOLDERS))[:_MAX_FILES]
-
-
-def _files_below(folder: Path, levels: int) -> Iterator[Path]:
-    # What begins with a dot is none of ours: in a mounted ConfigMap those are the folders of which one is current.
-    with os.scandir(folder) as entries:
-        found = [entry for entry in entries if not entry.name.startswith(".")]
-    for entry in found:
-        if entry.is_dir():
-            if levels > 0:
-                yield from _files_below(Path(entry.path), levels - 1)
-        elif Path(entry.name).suffix in SUFFIXES:
-            yield Path(entry.path)
 
 
 def parse(content: bytes, *, source: str) -> tuple[list[tuple[Domain, int]], list[Fault]]:

@@ -6,73 +6,101 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
 
 from dragoman.xds_client import write_privately
-from ratelimit_service.config_file import files_of, parse, read_path
+from ratelimit_service.config_file import read_files
+from ratelimit_service.config_folder import State, passed_over, read, state_of, watched
 from ratelimit_service.model import Config, Fault
 from ratelimit_service.service import ConfigRejectedError, Service
 
 _log = logging.getLogger(__name__)
 logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
+_SETTLED_S: Final = 0.02
+_MOST_WAITS: Final = 50
+
 
 class FileSource:
     """Loads `path` into a service, and again whenever it changes; `last_good` holds what was accepted last."""
 
-    def __init__(self, path: Path, service: Service, *, last_good: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, service: Service, *, last_good: Path | None = None, merge_domains: bool = False
+    ) -> None:
         self._path = path
         self._service = service
         self._last_good = last_good
-        self._seen = self._state()
+        self._merge_domains = merge_domains
+        self._seen: State = frozenset()
 
     def load(self) -> bool:
         """Loads the files, else the last good copy; returns whether a configuration is in force."""
-        self._seen = self._state()
-        return self._take(*read_path(self._path))
+        self._seen = state_of(self._path)
+        with contextlib.suppress(OSError):
+            for file in passed_over(self._path):
+                _log.warning("%s is not read: it is neither .yaml, .yml nor .json", file)
+        return self._take(*self._read())
 
     async def run(self) -> None:
         """Watches until cancelled."""
-        # Editors and Kubernetes replace files rather than write them, so it is the folder that is watched.
-        folder = self._path if self._path.is_dir() else self._path.absolute().parent
         while True:
+            folders = watched(self._path)
             with contextlib.suppress(FileNotFoundError):
                 # It wakes once a second all the same: some file systems tell of no changes.
                 async for _ in awatch(
-                    folder, debounce=50, step=5, rust_timeout=1000, yield_on_timeout=True, recursive=False
+                    *folders, debounce=50, step=5, rust_timeout=1000, yield_on_timeout=True, recursive=False
                 ):
-                    state = self._state()
-                    if state != self._seen:
-                        self._seen = state
-                        # Requests go on while a large file is read.
-                        self._take(*await asyncio.to_thread(read_path, self._path))
-            await asyncio.sleep(1)
+                    await self._look()
+                    if watched(self._path) != folders:
+                        break
+            if not folders:
+                await asyncio.sleep(1)
+                await self._look()
 
-    def _take(self, config: Config, faults: Sequence[Fault]) -> bool:
+    async def _look(self) -> None:
+        state = state_of(self._path)
+        while state != self._seen:
+            state = await self._settled(state)
+            # Requests go on while a large file is read.
+            found = await asyncio.to_thread(self._read)
+            self._seen = state
+            state = state_of(self._path)
+            if state == self._seen:
+                self._take(*found)
+            # Else some were read before a folder was swapped, and some after it: once more.
+
+    async def _settled(self, state: State) -> State:
+        """Waits until nothing changes: who writes a file in place may be halfway, and half a file may make sense."""
+        for _ in range(_MOST_WAITS):
+            await asyncio.sleep(_SETTLED_S)
+            before, state = state, state_of(self._path)
+            if state == before:
+                break
+        return state
+
+    def _read(self) -> tuple[Mapping[str, bytes], Config, list[Fault]]:
+        files, faults = read(self._path)
+        config, wrong = read_files(files, merge_domains=self._merge_domains)
+        return files, config, faults + wrong
+
+    def _take(self, files: Mapping[str, bytes], config: Config, faults: Sequence[Fault]) -> bool:
         try:
             self._service.take(config, faults)
         except ConfigRejectedError:
             return self._service.ready or self._load_last_good()
         _log.info("configuration in force: %d domains from %s", len(config.domains), self._path)
-        self._keep()
+        self._keep(files)
         return True
 
-    def _state(self) -> tuple[tuple[str, int, int, int], ...]:
-        found: list[tuple[str, int, int, int]] = []
-        with contextlib.suppress(OSError):
-            for file in files_of(self._path):
-                stat = file.stat()
-                found.append((str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino))
-        return tuple(found)
-
-    def _keep(self) -> None:
+    def _keep(self, files: Mapping[str, bytes]) -> None:
         if self._last_good is None:
             return
         try:
-            kept = {str(file): file.read_text("utf-8") for file in files_of(self._path)}
+            kept = {name: content.decode("utf-8") for name, content in files.items()}
             write_privately(self._last_good, json.dumps(kept).encode())
         except (OSError, UnicodeDecodeError) as error:
             _log.warning("the last good configuration cannot be kept in %s: %s", self._last_good, error)
@@ -82,15 +110,16 @@ class FileSource:
             return False
         try:
             kept: dict[str, str] = json.loads(self._last_good.read_bytes())
-        except (OSError, ValueError) as error:
+            files = {name: content.encode() for name, content in kept.items()}
+        except (OSError, ValueError, AttributeError) as error:
             _log.warning("the last good configuration in %s cannot be read: %s", self._last_good, error)
             return False
-        parsed = [parse(content.encode(), source=name) for name, content in kept.items()]
-        if any(faults for _, faults in parsed):
+        config, faults = read_files(files, merge_domains=self._merge_domains)
+        if faults:
             _log.warning("the last good configuration in %s is no good any more", self._last_good)
             return False
         rejected = self._service.rejected
-        self._service.use(Config({domain.name: domain for domains, _ in parsed for domain, _ in domains}))
+        self._service.use(config)
         self._service.rejected = rejected
         _log.warning("the last good configuration is in force, from %s", self._last_good)
         return True

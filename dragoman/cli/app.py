@@ -21,7 +21,7 @@ _COMMANDS: Final = {
     "up": ("dragoman.cli.up", "up"),
     "serve": ("dragoman.cli.serve", "serve"),
     "authz": ("dragoman.cli.services", "authz"),
-    "ratelimit": ("dragoman.cli.services", "ratelimit"),
+    "ratelimit": ("dragoman.cli.services", "ratelimit_app"),
     "bootstrap": ("dragoman.cli.offline", "bootstrap"),
     "validate": ("dragoman.cli.offline", "validate"),
     "translate": ("dragoman.cli.offline", "translate"),

@@ -1,4 +1,4 @@
-"""`dragoman authz` and `dragoman ratelimit`: what Envoy asks about requests."""
+"""`dragoman authz` and `dragoman ratelimit`: what Envoy asks about requests, and `dragoman ratelimit check`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dragoman.cli.errors import CommandError
 from dragoman.cli.settings import SettingsFile, load
 from ext_authz.settings import AuthzSettings
 from ratelimit_service.settings import RateLimitSettings
@@ -75,7 +76,12 @@ def authz(
     raise typer.Exit(run(loaded))
 
 
+ratelimit_app = typer.Typer(invoke_without_command=True)
+
+
+@ratelimit_app.callback()
 def ratelimit(
+    context: typer.Context,
     listen: Listen = None,
     workers: Workers = None,
     tls_certificate: TlsCertificate = None,
@@ -98,6 +104,8 @@ def ratelimit(
 
     Counts in memory, or in Redis (--redis), which several workers and several machines share.
     """
+    if context.invoked_subcommand is not None:
+        return
     flags: dict[str, object] = {
         "listen": listen,
         "workers": workers,
@@ -113,3 +121,45 @@ def ratelimit(
     from ratelimit_service.main import run
 
     raise typer.Exit(run(loaded))
+
+
+@ratelimit_app.command()
+def check(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="Files, or folders of files, that are one configuration.")
+    ],
+    merge_domains: Annotated[
+        bool, typer.Option("--merge-domains", help="Let several files give parts of one domain.")
+    ] = False,
+) -> None:
+    """Check configuration files of the rate limiter, and say what is wrong in which line.
+
+    Exit code 0: nothing is wrong; 1: something is. Nothing is started and nothing is contacted.
+    """
+    from ratelimit_service.config_file import read_files
+    from ratelimit_service.config_folder import passed_over, read
+
+    files: dict[str, bytes] = {}
+    faults: list[object] = []
+    for path in paths:
+        found, unreadable = read(path)
+        files |= found
+        faults += unreadable
+        for file in passed_over(path) if not unreadable else ():
+            typer.secho(f"{file}: is not read: it is neither .yaml, .yml nor .json", err=True, dim=True)
+    config, wrong = read_files(files, merge_domains=merge_domains)
+    faults += wrong
+    if not files and not faults:
+        faults.append(f"{paths[0]}: holds no configuration file")
+    for fault in faults:
+        typer.echo(str(fault))
+    if faults:
+        raise CommandError(_several(len(faults), "fault"))
+    for name, domain in sorted(config.domains.items()):
+        typer.echo(f"{name}: {_several(sum(1 for _ in domain.root.rules()), 'limit')}")
+    told = (files, "file"), (config.domains, "domain"), (list(config.rules()), "limit")
+    typer.echo(", ".join(_several(len(each), noun) for each, noun in told) + ", no faults")
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
