@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client.core import Metric
 
@@ -11,6 +11,7 @@ from ratelimit_service.service import Service
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
 from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis_node import RedisNode
 from ratelimit_service.stores.redis_store import RedisStore
 
 _HITS = {
@@ -34,7 +35,7 @@ def collector(stats: StatsRegistry, service: Service, store: Store) -> Collected
             "dragoman_ratelimit_store_up", "Whether the store can be asked.", (), [((), float(store.available))]
         )
         if isinstance(store, RedisStore):
-            yield from _redis(store)
+            yield from _redis(store.nodes)
         elif isinstance(store, MemoryStore):
             yield from _memory(store)
 
@@ -66,16 +67,23 @@ def _configuration(service: Service) -> Iterable[Metric]:
     yield gauge("dragoman_ratelimit_domains", "Domains with limits.", (), [((), domains)])
 
 
-def _redis(store: RedisStore) -> Iterable[Metric]:
+def _redis(nodes: Sequence[RedisNode]) -> Iterable[Metric]:
+    yield gauge(
+        "dragoman_ratelimit_store_node_up",
+        "Whether a Redis server can be asked.",
+        ("node",),
+        [((node.name,), float(node.available)) for node in nodes],
+    )
     yield histogram(
         "dragoman_ratelimit_store_seconds",
         "Seconds that Redis took to reply, one observation for each batch of replies.",
-        (),
-        [((), store.latency)],
+        ("node",),
+        [((node.name,), node.latency) for node in nodes],
     )
-    errors = (((kind,), count) for kind, count in store.errors.items())
-    yield counter("dragoman_ratelimit_store_errors", "What went wrong with Redis, by kind.", ("kind",), errors)
-    yield counter("dragoman_ratelimit_store_unanswered", "Checks without an answer.", (), [((), store.unanswered)])
+    errors = [((node.name, kind), count) for node in nodes for kind, count in node.errors.items()]
+    yield counter("dragoman_ratelimit_store_errors", "What went wrong with Redis, by kind.", ("node", "kind"), errors)
+    unanswered = [((node.name,), node.unanswered) for node in nodes]
+    yield counter("dragoman_ratelimit_store_unanswered", "Checks without an answer.", ("node",), unanswered)
 
 
 def _memory(store: MemoryStore) -> Iterable[Metric]:

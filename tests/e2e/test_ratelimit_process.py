@@ -100,7 +100,9 @@ async def test_two_workers_share_a_limit_exactly_and_drain_on_sigterm(tmp_path: 
         over = [found[f"{name}_over_total", frozenset({*labels, ("worker", worker)})] for worker in "01"]
         assert per_worker == [700, 700]
         assert sum(over) == 400
-        assert found["dragoman_ratelimit_store_seconds_count", frozenset({("worker", "0")})] > 0
+        node = ("node", f"127.0.0.1:{redis.port}")
+        assert found["dragoman_ratelimit_store_seconds_count", frozenset({("worker", "0"), node})] > 0
+        assert found["dragoman_ratelimit_store_node_up", frozenset({("worker", "0"), node})] == 1
         assert await process.stop() == 0
     lines = [json.loads(line) for line in process.output().splitlines()]
     assert {line["service"] for line in lines} == {"ratelimit"}

@@ -225,8 +225,8 @@ async def test_redis_out_of_memory_is_the_fail_mode_of_each_limit(redis: RedisSe
         assert (await timed(given, "shut"))[0] == 2
         assert (await timed(given, "shut-bucket"))[0] == 2
         # A script that cannot write reports it under its own name.
-        assert store.errors["OOM"] >= 2
-        assert store.errors.total() == 3
+        assert store.nodes[0].errors["OOM"] >= 2
+        assert store.nodes[0].errors.total() == 3
         await client.config_set("maxmemory", "0")
         assert (await timed(given, "shut"))[0] == 1
 

@@ -1,0 +1,76 @@
+"""Connects to a Redis server and logs in; or asks one something, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+
+from ratelimit_service.stores.redis_commands import command
+from ratelimit_service.stores.redis_connection import RedisConnection
+from ratelimit_service.stores.redis_url import RedisTarget
+
+_CONNECT_S = 1.0
+
+
+class RefusedError(Exception):
+    """The server does not let us in, or not now."""
+
+
+FAULTS = (OSError, TimeoutError, RefusedError)
+"""What `dial` and `ask_once` raise where the server cannot be asked."""
+
+
+async def dial(
+    target: RedisTarget, connection: RedisConnection, *steps: bytes, within_s: float = _CONNECT_S
+) -> list[Any]:
+    """Connects, logs in and sends the steps, all in one write; returns the replies to the steps.
+
+    Raises one of `FAULTS`; then the connection is closed. A reply to a step may be a ReplyError.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        login = _login(target)
+        tls = target.tls.context() if target.tls is not None else None
+        async with asyncio.timeout(within_s):
+            if target.path:
+                await loop.create_unix_connection(lambda: connection, target.path, ssl=tls)
+            else:
+                await loop.create_connection(lambda: connection, target.host, target.port, ssl=tls)
+            replies = await asyncio.gather(*(connection.command(step) for step in (*login, *steps)))
+        if any(reply is None for reply in replies):
+            raise RefusedError(await connection.closed)
+        accepted(replies[: len(login)])
+    except BaseException:
+        connection.abort("the handshake failed")
+        raise
+    return replies[len(login) :]
+
+
+async def ask_once(target: RedisTarget, *steps: bytes, within_s: float = _CONNECT_S) -> list[Any]:
+    """Asks a server on a connection of its own; raises one of `FAULTS`. A reply may be a ReplyError."""
+    connection = RedisConnection()
+    try:
+        return await dial(target, connection, *steps, within_s=within_s)
+    finally:
+        connection.abort("was for one question")
+
+
+def accepted(replies: Sequence[Any]) -> None:
+    """Raises RefusedError if one of the replies is an error."""
+    for reply in replies:
+        if isinstance(reply, hiredis.ReplyError):
+            raise RefusedError(str(reply))
+
+
+def _login(target: RedisTarget) -> list[bytes]:
+    steps: list[bytes] = []
+    password = target.secret()
+    if password:
+        user = (target.username,) if target.username else ()
+        steps.append(command("AUTH", *user, password))
+    if target.db:
+        steps.append(command("SELECT", target.db))
+    return steps

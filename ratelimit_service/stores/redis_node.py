@@ -1,0 +1,328 @@
+"""One Redis server: keeps a connection to it, and itself connected. While it is away, nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import time
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import hiredis
+
+from dragoman.metrics import Distribution
+from ratelimit_service.algorithms.registry import scripts
+from ratelimit_service.checks import Check
+from ratelimit_service.stores.redis_commands import command, eval_whole, evalsha, expire, incrby
+from ratelimit_service.stores.redis_connection import Question, RedisConnection, Resent
+from ratelimit_service.stores.redis_dial import FAULTS, RefusedError, accepted, dial
+from ratelimit_service.stores.redis_url import RedisTarget
+
+_log = logging.getLogger(__name__)
+
+_PING = command("PING")
+_ROLE = command("ROLE")
+_ASKING = command("ASKING")
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 1.0
+_GIVE_UP_S = 1.0
+"""A server that answers nothing for so long is connected to anew."""
+_IDLE_S = 5.0
+"""A server that was asked nothing for so long is asked whether it lives: the other end may be gone without a word."""
+_LOG_EVERY_S = 10.0
+# With these the server can do no more for us on this connection: it is loading, a replica now, or wants a login.
+_FATAL = frozenset({"LOADING", "READONLY", "MASTERDOWN", "NOAUTH"})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What all nodes of a store have in common."""
+
+    timeout_s: float = 0.02
+    max_pending: int = 16_384
+    server_time: bool = True
+    """Whether the server's clock counts in scripts, or ours."""
+    generations: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Numbers the connections: counters note on which one their expiry was sent."""
+
+
+class RedisNode:
+    """`start` returns at once, whether or not the server is there. `find` says, for each connection, where it is.
+
+    `redirect` may take an error over, and the question with it: it is told the node, the question, and what was said.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        find: Callable[[], Awaitable[RedisTarget]],
+        options: NodeOptions,
+        *,
+        primary_only: bool = False,
+        redirect: Callable[[RedisNode, Question | Resent, str], bool] | None = None,
+    ) -> None:
+        self.name = name
+        self._find = find
+        self._options = options
+        self._primary_only = primary_only
+        self._redirect = redirect
+        self.connection: RedisConnection | None = None
+        self.target: RedisTarget | None = None
+        """The server that it is, or was last, connected to."""
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._waiting: deque[tuple[Resent, bool]] = deque()
+        self._connecting = False
+        self._outage: float | None = None
+        self._outage_told = False
+        self._unanswered_before = 0
+        self._told: dict[str, float] = {}
+        self.settled = asyncio.Event()
+        """Set once it is known whether the server answers."""
+        self.unanswered = 0
+        """How many checks were not answered, for whatever reason."""
+        self.errors: Tally[str] = Tally()
+        """What went wrong, by kind: an error code of Redis, or `timeout`, `unreachable`."""
+        self.latency = Distribution()
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be asked at present."""
+        return self.connection is not None and self.connection.usable
+
+    def start(self) -> None:
+        """Begins to connect."""
+        self._connecting = True
+        self._task = asyncio.create_task(self._stay_connected())
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self.connection is not None:
+            self.connection.abort("closed by us")
+        self._connecting = False
+        self._lose_waiting()
+
+    def leave(self, reason: str) -> None:
+        """Gives the present connection up, and has the server found anew, at once."""
+        self._wake.set()
+        if self.connection is not None:
+            self.connection.abort(reason)
+
+    def ask(self, connection: RedisConnection, check: Check, now: float, question: Question) -> None:
+        """Sends a check on its connection, with all others of this turn of the event loop."""
+        counter, limit = check.counter, check.limit
+        if limit.script is not None:
+            connection.ask(evalsha(check, self._tick(check, now)), question)
+            return
+        second = int(now)
+        connection.ask(incrby(check, second - second % limit.seconds), question)
+        if counter.sent_expiry != connection.generation:
+            counter.sent_expiry = connection.generation
+            connection.tell(expire(counter))
+
+    def ask_again(self, resent: Resent, *, asking: bool = False, whole: bool = False) -> None:
+        """Sends a question once more; it waits for a server that is being connected to for the first time.
+
+        `asking`: as the cluster demands for a slot that is on its way to this node. `whole`: with the script itself.
+        """
+        connection = self.connection
+        if connection is None or not connection.usable:
+            if self._connecting and connection is None and len(self._waiting) < self._options.max_pending:
+                self._waiting.append((resent, asking))
+            else:
+                resent.lose()
+            return
+        flight, _, check = resent.question
+        second, seconds = int(flight.asked_at), check.limit.seconds
+        if asking:
+            connection.tell(_ASKING)
+        if check.limit.script is not None:
+            encode = eval_whole if whole else evalsha
+            connection.ask_again(encode(check, self._tick(check, flight.asked_at)), resent)
+            return
+        connection.ask_again(incrby(check, second - second % seconds), resent)
+        # Sent also where it was sent before: that may have been to a server that did not have the key.
+        if asking:
+            connection.tell(_ASKING)
+        connection.tell(expire(check.counter))
+
+    def resent(self, question: Question | Resent) -> Resent:
+        """Returns the question as one that is asked once more."""
+        if isinstance(question, tuple):
+            question = Resent(question, timeout_s=self._options.timeout_s, on_lost=self._count_lost)
+        question.tries += 1
+        return question
+
+    def refuse(self, question: Question | Resent, kind: str, message: str) -> None:
+        """Counts a check as not answered, because of what the server said."""
+        self.errors[kind] += 1
+        self._tell(kind, logging.WARNING, f"Redis at {self.name} says: {message}")
+        if isinstance(question, Resent):
+            question.lose()
+            return
+        self.unanswered += 1
+        flight = question[0]
+        flight.left -= 1
+        if not flight.left:
+            flight.settle()
+
+    def _tick(self, check: Check, now: float) -> int | None:
+        return None if self._options.server_time else int(now * check.limit.tps)
+
+    def _count_lost(self) -> None:
+        self.unanswered += 1
+
+    def _on_error(self, question: Question | Resent, message: str) -> None:
+        kind = message.partition(" ")[0]
+        if self._redirect is not None and self._redirect(self, question, message):
+            return
+        if kind == "NOSCRIPT" and not (isinstance(question, Resent) and question.tries > 1):
+            self.ask_again(self.resent(question), whole=True)
+            return
+        kind = kind if kind.isupper() and len(kind) < 32 else "ERR"
+        self.refuse(question, kind, message)
+        if kind in _FATAL and self.connection is not None:
+            self.connection.abort(message)
+
+    async def _stay_connected(self) -> None:
+        failures = 0
+        while True:
+            started = time.monotonic()
+            self._wake.clear()
+            try:
+                connection = await self._connect()
+            except FAULTS as error:
+                failures += 1
+                self._down(str(error) or "no answer")
+            else:
+                self.connection = connection
+                self._up()
+                reason = await self._watch(connection)
+                self.connection = None
+                self._collect(connection)
+                self._down(reason)
+                # A server that accepts us and then does nothing is not tried in a tight loop.
+                failures = failures + 1 if time.monotonic() - started < _GIVE_UP_S else 0
+            delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(failures, 10)) if failures else 0.0
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+
+    async def _connect(self) -> RedisConnection:
+        options = self._options
+        target = self.target = await self._find()
+        connection = RedisConnection(
+            generation=next(options.generations),
+            timeout_s=options.timeout_s,
+            max_pending=options.max_pending,
+            on_error=self._on_error,
+        )
+        connection.observe = self.latency.observe
+        role = (_ROLE,) if self._primary_only else ()
+        loads = [command("SCRIPT", "LOAD", script.body) for script in scripts()]
+        replies = await dial(target, connection, *role, *loads, _PING)
+        try:
+            if role:
+                _must_be_primary(target, replies.pop(0))
+            accepted(replies)
+        except RefusedError as error:
+            connection.abort(str(error))
+            raise
+        return connection
+
+    async def _watch(self, connection: RedisConnection) -> str:
+        """Returns why the connection ended. On the way, finds out after each stall whether the server lives."""
+        while not connection.closed.done():
+            stalled = asyncio.ensure_future(connection.stalled.wait())
+            waiting = (stalled, connection.closed)
+            await asyncio.wait(waiting, timeout=_IDLE_S, return_when=asyncio.FIRST_COMPLETED)
+            stalled.cancel()
+            if connection.closed.done():
+                break
+            if connection.stalled.is_set():
+                self._down(f"no answer within {self._options.timeout_s * 1000:.0f} ms", kind="timeout")
+                await self._probe(connection)
+            elif time.monotonic() - connection.heard_at > _IDLE_S:
+                await self._ping(connection)
+        return connection.closed.result()
+
+    async def _probe(self, connection: RedisConnection) -> None:
+        while not connection.closed.done():
+            took_s = await self._ping(connection)
+            if took_s <= self._options.timeout_s:
+                connection.recovered()
+                self._collect(connection)
+                self._up()
+                return
+            await asyncio.sleep(self._options.timeout_s)
+
+    async def _ping(self, connection: RedisConnection) -> float:
+        """Returns the seconds until the answer; the connection is given up if there is none."""
+        asked = time.monotonic()
+        reply = connection.command(_PING)
+        await asyncio.wait((reply, connection.closed), timeout=_GIVE_UP_S, return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            connection.abort(f"no answer within {_GIVE_UP_S:.0f} s")
+        return time.monotonic() - asked
+
+    def _collect(self, connection: RedisConnection) -> None:
+        self.unanswered += connection.given_up
+        connection.given_up = 0
+
+    def _lose_waiting(self) -> None:
+        while self._waiting:
+            self._waiting.popleft()[0].lose()
+
+    def _down(self, reason: str, *, kind: str = "unreachable") -> None:
+        self._connecting = False
+        self.settled.set()
+        self._lose_waiting()
+        if self._outage is None:
+            self.errors[kind] += 1
+            self._outage = time.monotonic()
+            self._outage_told = False
+            self._unanswered_before = self.unanswered
+        if not self._outage_told:
+            message = f"Redis at {self.name} is out of reach: {reason}. Limits follow on_store_error"
+            self._outage_told = self._tell("", logging.WARNING, message)
+
+    def _up(self) -> None:
+        self._connecting = False
+        self.settled.set()
+        while self._waiting and self.available:
+            resent, asking = self._waiting.popleft()
+            if resent.open:
+                self.ask_again(resent, asking=asking)
+        self._lose_waiting()
+        if self._outage is None:
+            return
+        lasted_s = time.monotonic() - self._outage
+        self._outage = None
+        if self._outage_told:
+            missed = self.unanswered - self._unanswered_before
+            _log.info("Redis at %s answers again after %.2f s; %d checks went without", self.name, lasted_s, missed)
+
+    def _tell(self, kind: str, level: int, message: str) -> bool:
+        # Not once a request, and not once a flap either.
+        now = time.monotonic()
+        if now - self._told.get(kind, -_LOG_EVERY_S) < _LOG_EVERY_S:
+            return False
+        self._told[kind] = now
+        _log.log(level, "%s", message)
+        return True
+
+
+def _must_be_primary(target: RedisTarget, role: Any) -> None:
+    if isinstance(role, hiredis.ReplyError):
+        # We may not ask. A replica will say READONLY then.
+        return
+    if not isinstance(role, list) or not role or role[0] != b"master":
+        raise RefusedError(f"{target} is not the primary")
