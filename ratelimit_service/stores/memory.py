@@ -1,8 +1,9 @@
-"""Counters in the memory of this process: exact for one process, gone with it."""
+"""Counters in the memory of this process: exact for all that ask it, gone with it."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import marshal
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,16 +12,22 @@ from ratelimit_service.stores.base import Flight
 
 _STEP = 4
 """How many dead entries each request helps to remove, so that none has to remove a million."""
+_SHARDS = 256
+"""A dictionary that grows copies itself: many small ones do so one by one, and none of them takes long."""
+
+_Counts = list[dict[bytes, int]]
+_Held = bytes | tuple[Any, float]
+"""An algorithm's state, and when it expires; packed if it is a tuple, lest the garbage collector visit a million."""
 
 
 class _Window:
     """The counters of one unit's present window: they all end together."""
 
-    __slots__ = ("counts", "start")
+    __slots__ = ("shards", "start")
 
     def __init__(self) -> None:
         self.start = -1
-        self.counts: dict[bytes, int] = {}
+        self.shards: _Counts = [{} for _ in range(_SHARDS)]
 
 
 class MemoryStore:
@@ -29,11 +36,15 @@ class MemoryStore:
     def __init__(self, *, max_keys: int = 1_000_000) -> None:
         self._max_keys = max_keys
         self._windows: dict[int, _Window] = {}
-        self._held: OrderedDict[bytes, tuple[Any, float]] = OrderedDict()
-        self._dead: list[dict[bytes, int]] = []
+        self._held: list[dict[bytes, _Held]] = [{} for _ in range(_SHARDS)]
+        self._swept = 0
+        self._to_sweep = 0
+        self._dead: _Counts = []
         self._keys = 0
         self.refused = 0
         """How often there was no room for a new counter."""
+        self.since = time.time()
+        """Unix time from when on it has counted."""
 
     available = True
 
@@ -44,19 +55,21 @@ class MemoryStore:
 
     def take(self, checks: Sequence[Check], now: float, flight: Flight) -> None:
         """Adds the hits and settles the flight at once."""
-        flight.replies = [
-            self._fixed(check, int(now)) if check.limit.script is None else self._scripted(check, now)
-            for check in checks
-        ]
-        if self._dead:
-            self._bury()
+        flight.replies = [self.count(check, check.counter.prefix, now) for check in checks]
         flight.settle()
 
     async def close(self) -> None:
         """Does nothing."""
 
-    def _fixed(self, check: Check, second: int) -> int | None:
-        seconds = check.limit.seconds
+    def count(self, check: Check, key: bytes, now: float) -> int | None:
+        """Adds the hits of a check to the counter of that key; returns the reply, None where there is no room."""
+        if self._dead:
+            self._bury()
+        limit = check.limit
+        if limit.script is not None:
+            return self._scripted(check, key, now)
+        seconds = limit.seconds
+        second = int(now)
         window = self._windows.get(seconds)
         if window is None:
             window = self._windows[seconds] = _Window()
@@ -65,36 +78,33 @@ class MemoryStore:
             # A clock that goes back stays in the window that has begun.
             self._retire(window)
             window.start = start
-        key = check.counter.prefix
-        count = window.counts.get(key)
+        counts = window.shards[hash(key) % _SHARDS]
+        count = counts.get(key)
         if count is None:
             if not self._has_room(second):
                 return None
             self._keys += 1
             count = 0
-        window.counts[key] = count = count + check.hits
+        counts[key] = count = count + check.hits
         return count
 
-    def _scripted(self, check: Check, now: float) -> int | None:
-        key = check.counter.prefix
-        held = self._held.get(key)
-        reply, state, expires = check.limit.counting.step(check, None if held is None else held[0], now)
+    def _scripted(self, check: Check, key: bytes, now: float) -> int | None:
+        states = self._held[hash(key) % _SHARDS]
+        held = states.get(key)
+        reply, state, expires = check.limit.counting.step(check, None if held is None else _unpacked(held)[0], now)
         if state is None:
             return reply
         if held is None:
             if not self._has_room(int(now)):
                 return None
             self._keys += 1
-        self._held[key] = state, expires
+            # Making room may have put another dictionary in the place of this one.
+            states = self._held[hash(key) % _SHARDS]
+        states[key] = marshal.dumps((state, expires)) if state.__class__ is tuple else (state, expires)
         return reply
 
     def _has_room(self, second: int) -> bool:
-        for _ in range(min(_STEP, len(self._held))):
-            key, held = self._held.popitem(last=False)
-            if held[1] <= second:
-                self._keys -= 1
-            else:
-                self._held[key] = held
+        self._sweep(second)
         if self._keys < self._max_keys:
             return True
         for seconds, window in self._windows.items():
@@ -105,11 +115,26 @@ class MemoryStore:
         self.refused += 1
         return False
 
+    def _sweep(self, second: int) -> None:
+        """Removes states that have expired: on the average, looks at a few of them for each new counter."""
+        self._to_sweep = min(self._to_sweep + _STEP, self._keys)
+        for _ in range(_SHARDS // 8):
+            states = self._held[self._swept]
+            if len(states) > self._to_sweep:
+                return
+            if states:
+                self._to_sweep -= len(states)
+                live = {key: held for key, held in states.items() if _unpacked(held)[1] > second}
+                self._keys -= len(states) - len(live)
+                self._held[self._swept] = live
+            self._swept = (self._swept + 1) % _SHARDS
+
     def _retire(self, window: _Window) -> None:
-        self._keys -= len(window.counts)
-        if window.counts:
-            self._dead.append(window.counts)
-            window.counts = {}
+        full = [counts for counts in window.shards if counts]
+        if full:
+            self._keys -= sum(map(len, full))
+            self._dead += full
+            window.shards = [{} for _ in range(_SHARDS)]
 
     def _bury(self) -> None:
         dead = self._dead[-1]
@@ -117,3 +142,7 @@ class MemoryStore:
             dead.popitem()
         if not dead:
             self._dead.pop()
+
+
+def _unpacked(held: _Held) -> tuple[Any, float]:
+    return marshal.loads(held) if isinstance(held, bytes) else held  # noqa: S302  (packed by this process)
