@@ -16,6 +16,7 @@ from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it
     ClaimHeader,
     ClaimRule,
     Cors,
+    Counting,
     Deny,
     GlobalLimit,
     Jwks,
@@ -29,6 +30,7 @@ from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it
     Policies,
     SourceSelector,
     TokenHeader,
+    Unit,
     ValueSelector,
 )
 

@@ -8,7 +8,9 @@ from typing import Literal
 
 # Headers under this prefix are the gateway's own: whatever a client sends of them is dropped before routes are chosen.
 RESERVED_PREFIX = "x-dragoman-"
-Unit = Literal["Second", "Minute", "Hour", "Day", "Month", "Year"]
+# How long the service may hold a request back.
+MAX_DELAY_S = 10
+Unit = Literal["Second", "Minute", "Hour", "Day", "Week", "Month", "Year"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,19 @@ class SourceSelector:
 
 
 @dataclass(frozen=True, slots=True)
+class Counting:
+    """How the rate limit service counts hits; `on_store_error` of None is as the policy fails."""
+
+    algorithm: Literal["FixedWindow", "SlidingWindow", "TokenBucket", "LeakyBucket", "Concurrency"] = "FixedWindow"
+    burst: int = 0
+    delay_ms: int = 0
+    lease_time_ms: int = 0
+    lease: int = 1
+    quota: bool = False
+    on_store_error: Literal["Allow", "Deny", "Local"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LimitRule:
     """`requests` per unit for the requests that all selectors choose; without any, for all requests."""
 
@@ -201,8 +216,7 @@ class LimitRule:
     sources: tuple[SourceSelector, ...] = ()
     cost: int = 1
     shared: bool = False
-    token_bucket: bool = False
-    burst: int | None = None
+    counting: Counting = Counting()
     shadow: bool = False
 
     @property
@@ -230,6 +244,16 @@ class GlobalLimit:
     def domain(self) -> str:
         """How routes name it: by content."""
         return f"{self.policy}/{digest(self)}"
+
+    @property
+    def holds(self) -> bool:
+        """Says whether some requests may be held back until it is their turn."""
+        return any(rule.counting.delay_ms for rule in self.rules)
+
+    @property
+    def counts_until_done(self) -> bool:
+        """Says whether some of it counts requests until they end."""
+        return any(rule.counting.algorithm == "Concurrency" for rule in self.rules)
 
     @property
     def counts_apart(self) -> bool:

@@ -7,11 +7,12 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from controlplane.api.authorization import PathMatch
+from controlplane.api.counting import Counted, RateLimitUnit
 from controlplane.api.httproute import HTTPMethod
 from controlplane.api.marks import NotSupported
 from controlplane.api.meta import Model
 from controlplane.api.policy import CIDR, LaterMapping, LaterText
-from controlplane.api.scalars import Bool, HeaderName, NonNegative, Positive, refuse
+from controlplane.api.scalars import Bool, HeaderName, NonNegative, refuse
 
 ValueMatchType: TypeAlias = Literal["Exact", "RegularExpression", "Distinct"]
 
@@ -92,8 +93,8 @@ class RateLimitValue(Model):
 
     requests: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
     """0 refuses every request."""
-    unit: Literal["Second", "Minute", "Hour", "Day", "Month", "Year"]
-    """The time."""
+    unit: RateLimitUnit
+    """The time. Week is not in Envoy Gateway."""
     from_metadata: LaterMapping = None
 
 
@@ -143,21 +144,11 @@ class RateLimitRule(Model):
     x_rate_limit_headers: LaterText = None
 
 
-class GlobalRateLimitRule(RateLimitRule):
+class GlobalRateLimitRule(Counted, RateLimitRule):
     """A limit that all Envoys count together."""
 
     shadow_mode: Bool = False
     """Count, but let all requests pass."""
-    algorithm: Literal["FixedWindow", "TokenBucket"] = "FixedWindow"
-    """Not in Envoy Gateway: TokenBucket spreads the limit evenly over the unit."""
-    burst: Positive | None = None
-    """Not in Envoy Gateway: requests that TokenBucket admits at once; `limit.requests` when absent."""
-
-    @model_validator(mode="after")
-    def _burst_fits(self) -> GlobalRateLimitRule:
-        if self.burst is not None and self.algorithm != "TokenBucket":
-            raise refuse("burst needs algorithm TokenBucket", "burst")
-        return self
 
 
 class GlobalRateLimit(Model):

@@ -9,25 +9,16 @@ from typing import Final
 from controlplane.api.authorization import Authorization, PathMatch
 from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
 from controlplane.api.faults import Fault
-from controlplane.api.ratelimit import GlobalRateLimitRule, HeaderMatch, QueryParamMatch, RateLimitRule
+from controlplane.api.ratelimit import HeaderMatch, QueryParamMatch, RateLimitRule
 from controlplane.api.securitypolicy import SecurityPolicy
 from controlplane.compile import jwks
+from controlplane.compile.counting import faults_of
 from controlplane.compile.regex import fault_of
 
 # Headers that frame or route a request: an identity is never written into one.
 _FRAMING: Final = frozenset(("host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "cookie"))
 # Each change between allowing and denying nests one expression deeper.
 _MAX_TURNS: Final = 16
-# The service counts token buckets in numbers that a double holds exactly: seconds of the unit, ticks of its clock.
-_MAX_EXACT: Final = 2**53
-_TICKS: Final = {
-    "Second": 1_000_000,
-    "Minute": 60 * 1_000_000,
-    "Hour": 3600 * 1_000_000,
-    "Day": 86_400 * 1_000,
-    "Month": 30 * 86_400 * 1_000,
-    "Year": 365 * 86_400 * 1_000,
-}
 
 
 def check_security(policy: SecurityPolicy) -> Iterator[Fault]:
@@ -58,7 +49,10 @@ def check_limits(policy: BackendTrafficPolicy) -> Iterator[Fault]:
         for index, rule in enumerate(limit.global_.rules):
             field = f"spec.rateLimit.global.rules[{index}]"
             yield from _selectors(rule, field)
-            yield from _bucket(rule, field)
+            limit_field = f"{field}.limit.requests"
+            yield from faults_of(
+                rule, requests=rule.limit.requests, unit=rule.limit.unit, field=field, limit_field=limit_field
+            )
     if limit is not None and limit.local is not None:
         general = 0
         for index, rule in enumerate(limit.local.rules):
@@ -119,14 +113,3 @@ def _regex(pattern: str, field: str) -> Iterator[Fault]:
     reason = fault_of(pattern)
     if reason is not None:
         yield Fault(field, f"expected a regular expression of RE2's syntax; got {pattern!r}: {reason}")
-
-
-def _bucket(rule: GlobalRateLimitRule, field: str) -> Iterator[Fault]:
-    if rule.algorithm != "TokenBucket":
-        return
-    largest = _MAX_EXACT // _TICKS[rule.limit.unit]
-    size = rule.burst or rule.limit.requests
-    if size > largest:
-        where = "burst" if rule.burst else "limit.requests"
-        message = f"a token bucket per {rule.limit.unit} holds at most {largest} requests; got {size}"
-        yield Fault(f"{field}.{where}", message)

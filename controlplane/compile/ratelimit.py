@@ -11,6 +11,7 @@ from controlplane.api import ratelimit as api
 from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
 from controlplane.api.fields import unsupported_fields
 from controlplane.api.meta import ObjectKey
+from controlplane.compile.counting import counting, without_effect
 from controlplane.conditions import Condition
 
 _RULE = re.compile(r"spec\.rateLimit\.(global|local)\.rules\[(\d+)\]")
@@ -68,6 +69,8 @@ def _unsupported(policy: BackendTrafficPolicy, conditions: list[Condition]) -> s
             message = "has no effect: each Envoy counts local limits for each rule of a route"
             field = f"spec.rateLimit.local.rules[{index}].shared"
             conditions.append(Condition("NotSupported", "True", "UnsupportedField", message, field))
+    for index, each in enumerate(limit.global_.rules if limit is not None and limit.global_ is not None else ()):
+        conditions += without_effect(each, f"spec.rateLimit.global.rules[{index}]")
     return left_out
 
 
@@ -107,8 +110,7 @@ def _rule(rule: api.RateLimitRule) -> ir.LimitRule:
     )
     if not isinstance(rule, api.GlobalRateLimitRule):
         return made
-    bucket = rule.algorithm == "TokenBucket"
-    return replace(made, token_bucket=bucket, burst=rule.burst, shadow=rule.shadow_mode)
+    return replace(made, counting=counting(rule), shadow=rule.shadow_mode)
 
 
 def _value(match: api.HeaderMatch | api.QueryParamMatch) -> ir.ValueSelector:

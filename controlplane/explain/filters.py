@@ -24,6 +24,7 @@ from controlplane.translate.filters import (
     local_ratelimit,
     per_route_configs,
     ratelimit,
+    request_id,
 )
 
 FIELDS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -35,8 +36,8 @@ FIELDS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ext_authz.NAME: ("keys",),
         authorization.NAME: ("authorization", "own_authorization"),
         local_ratelimit.NAME: ("local_limit",),
-        ratelimit.OPEN.NAME: ("global_limit",),
-        ratelimit.CLOSED.NAME: ("global_limit",),
+        request_id.NAME: ("global_limit",),
+        **{each.NAME: ("global_limit",) for each in ratelimit.ALL},
     }
 )
 """The fields of `ir.Policies` that enable a filter, by its name."""

@@ -15,7 +15,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane import ir
 from controlplane.translate.actions import edit_headers, set_action, set_denial
-from controlplane.translate.filters import cors, per_route_configs, ratelimit
+from controlplane.translate.filters import cors, per_route_configs, ratelimit, request_id
 from controlplane.translate.matches import route_match
 from controlplane.translate.wire import encode
 
@@ -81,7 +81,7 @@ def _head(name: str, match: ir.Match) -> Route:
 
 def _limit(limit: ir.GlobalLimit, scope: str) -> bytes:
     policies = ir.Policies(global_limit=limit, limit_scope=scope)
-    found = ((each.NAME, each.route_config(_NO_RULE, policies)) for each in (ratelimit.OPEN, ratelimit.CLOSED))
+    found = ((each.NAME, each.route_config(_NO_RULE, policies)) for each in (request_id, *ratelimit.ALL))
     return _encoded({name: config for name, config in found if config is not None})
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import get_args
 
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -24,6 +25,7 @@ from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpPro
 
 from controlplane import ir
 from controlplane.translate.clusters import ads
+from controlplane.translate.counting import counting_of
 from controlplane.translate.descriptors import ROUTE_KEY, RULE_KEY, levels
 from controlplane.translate.wire import duration, encode, packed
 from dragoman.protos.dragoman.authz.v1 import policy_pb2 as authz
@@ -35,7 +37,7 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT_TIMEOUT_S = 0.25
 # Each request of a client is one here, and a stream costs nothing but its memory.
 _MAX_REQUESTS = 65_536
-_UNITS = {unit: getattr(rls, unit.upper()) for unit in ("Second", "Minute", "Hour", "Day", "Month", "Year")}
+_UNITS = {unit: getattr(rls, unit.upper()) for unit in get_args(ir.Unit)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,10 @@ def rate_limit_config(source: ir.GlobalLimit) -> bytes:
     )
 
 
-def _descriptor(index: int, rule: ir.LimitRule, on_error: int) -> rls.RateLimitDescriptor:
+def _descriptor(index: int, rule: ir.LimitRule, on_error: rls.OnStoreError) -> rls.RateLimitDescriptor:
     path = [(RULE_KEY, str(index)), *([] if rule.shared else [(ROUTE_KEY, "")]), *levels(rule)]
     policy = rls.RateLimitPolicy(unit=_UNITS[rule.unit], requests_per_unit=rule.requests)
-    policy.dragoman.on_store_error = on_error
-    policy.dragoman.algorithm = rls.TOKEN_BUCKET if rule.token_bucket else rls.FIXED_WINDOW
-    if rule.token_bucket and rule.burst is not None:
-        policy.dragoman.burst = rule.burst
+    policy.dragoman.CopyFrom(counting_of(rule.counting, on_error))
     *above, (key, value) = path
     found = rls.RateLimitDescriptor(key=key, value=value, rate_limit=policy, shadow_mode=rule.shadow)
     for key, value in reversed(above):

@@ -130,6 +130,25 @@ _PATH: Final = (
         "value",
     ),
 )
+_COUNTED: Final = (
+    *(
+        Rule(f"!has(self.{field}) || self.algorithm == '{algorithm}'", f"{field} needs algorithm {algorithm}", field)
+        for field, algorithm in (("burst", "TokenBucket"), ("delay", "LeakyBucket"), ("leaseTime", "Concurrency"))
+    ),
+    Rule(
+        "(self.precision == 'Lease') == has(self.leaseSize)",
+        "leaseSize goes with precision Lease, and with no other",
+        "leaseSize",
+    ),
+    *(
+        Rule(
+            f"self.{field} != '{value}' || !(self.algorithm in ['LeakyBucket', 'Concurrency'])",
+            f"algorithms LeakyBucket and Concurrency have no {what}",
+            field,
+        )
+        for field, value, what in (("precision", "Lease", "leases"), ("mode", "Quota", "quotas"))
+    ),
+)
 _SELECTORS: Final = ("headers", "methods", "path", "sourceCIDR", "queryParams")
 
 _MODEL_RULES: Final[Mapping[str, tuple[Rule, ...] | Callable[[type[Model]], list[Rule]]]] = {
@@ -169,6 +188,7 @@ _MODEL_RULES: Final[Mapping[str, tuple[Rule, ...] | Callable[[type[Model]], list
             "endpoints",
         ),
     ),
+    "counting.Counted._fit_together": _COUNTED,
     "httproutefilter.HostnameModifier._type_has_value": (_only_with("type", "Header", "header"),),
     "httproutefilter.ResponseBody._type_has_value": (
         _only_with("type", "Inline", "inline"),
@@ -270,9 +290,6 @@ _MODEL_RULES: Final[Mapping[str, tuple[Rule, ...] | Callable[[type[Model]], list
         _only_with("from", "Number", "number"),
         _only_with("from", "Metadata", "metadata"),
     ),
-    "ratelimit.GlobalRateLimitRule._burst_fits": (
-        Rule("!has(self.burst) || self.algorithm == 'TokenBucket'", "burst needs algorithm TokenBucket", "burst"),
-    ),
     "ratelimit.LocalRateLimit._no_response_cost": (
         Rule(
             "!has(self.cost) || !has(self.cost.response)",
@@ -295,6 +312,10 @@ _VALUE_RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
             "self.all(each, has(each.fqdn)) || !self.exists(each, has(each.fqdn))",
             "fqdn endpoints cannot be mixed with others",
         ),
+    ),
+    "counting._check_delay": (Rule("duration(self) <= duration('10s')", "expected at most 10s"),),
+    "counting._check_lease_time": (
+        Rule("duration(self) >= duration('1s') && duration(self) <= duration('24h')", "expected 1s to 24h"),
     ),
     "meta.check_targets": (
         Rule(

@@ -29,6 +29,7 @@ from controlplane.translate.filters import (
     jwt,
     local_ratelimit,
     ratelimit,
+    request_id,
 )
 from controlplane.translate.wire import packed
 
@@ -58,8 +59,8 @@ FILTERS: tuple[FilterModule, ...] = (
     ext_authz,
     authorization,
     local_ratelimit,
-    ratelimit.OPEN,
-    ratelimit.CLOSED,
+    request_id,
+    *ratelimit.ALL,
 )
 
 

@@ -18,7 +18,15 @@ from controlplane.translate.descriptors import RULE_KEY, levels, rate_limit
 from controlplane.translate.wire import duration, packed
 
 NAME: str = "envoy.filters.http.local_ratelimit"
-_SECONDS = {"Second": 1, "Minute": 60, "Hour": 3600, "Day": 86_400, "Month": 30 * 86_400, "Year": 365 * 86_400}
+_SECONDS = {
+    "Second": 1,
+    "Minute": 60,
+    "Hour": 3600,
+    "Day": 86_400,
+    "Week": 7 * 86_400,
+    "Month": 30 * 86_400,
+    "Year": 365 * 86_400,
+}
 _ALWAYS = RuntimeFractionalPercent(default_value=FractionalPercent(numerator=100))
 _OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 # Envoy wants a bucket for the requests that no descriptor matches, also where they are not limited.

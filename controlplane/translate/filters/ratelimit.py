@@ -1,7 +1,8 @@
 # pyright: standard, reportAttributeAccessIssue=false
 """Limits that all Envoys count together, by Envoy's ratelimit filter; a route carries its descriptors.
 
-The filter is there twice: what happens while the service cannot be reached can only be said for a whole filter.
+The filter is there four times: what happens while the service cannot be reached, and how long an answer may take, can
+only be said for a whole filter.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane import ir
+from controlplane.ir_policies import MAX_DELAY_S
 from controlplane.translate.descriptors import rate_limit
+from controlplane.translate.requests import until_done
 from controlplane.translate.services import RATE_LIMIT_CLUSTER
 from controlplane.translate.wire import duration, packed
 
@@ -25,17 +28,21 @@ _TIMEOUT_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RateLimitFilter:
-    """One of the two: requests pass while the service cannot be reached, or they are answered with 503."""
+    """One of the four: requests pass while the service cannot be reached, or they are answered with 503.
+
+    With `holds`, the service may hold an answer back until it is the request's turn.
+    """
 
     NAME: str
     fail_open: bool
+    holds: bool = False
 
     def listener_filter(self) -> HttpFilter:
         """Returns the filter as it stands on every listener, disabled."""
         service = GrpcService(envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=RATE_LIMIT_CLUSTER))
         config = RateLimit(
             domain="none",
-            timeout=duration(_TIMEOUT_S),
+            timeout=duration(_TIMEOUT_S + (MAX_DELAY_S if self.holds else 0)),
             failure_mode_deny=not self.fail_open,
             status_on_error={"code": 503},
             rate_limit_service=RateLimitServiceConfig(grpc_service=service, transport_api_version=ApiVersion.V3),
@@ -46,11 +53,18 @@ class RateLimitFilter:
     def route_config(self, rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
         """Returns the domain and the descriptors of a route."""
         limit = policies.global_limit
-        if limit is None or limit.fail_open is not self.fail_open:
+        if limit is None or limit.fail_open is not self.fail_open or limit.holds is not self.holds:
             return None
-        limits = [rate_limit(index, each, scope=policies.limit_scope) for index, each in enumerate(limit.rules)]
+        limits = [
+            each
+            for index, rule_ in enumerate(limit.rules)
+            for each in until_done(rate_limit(index, rule_, scope=policies.limit_scope), rule_.counting)
+        ]
         return packed(RateLimitPerRoute(domain=limit.domain, rate_limits=limits))
 
 
 OPEN = RateLimitFilter("dragoman/ratelimit", fail_open=True)
 CLOSED = RateLimitFilter("dragoman/ratelimit-closed", fail_open=False)
+HELD_OPEN = RateLimitFilter("dragoman/ratelimit-held", fail_open=True, holds=True)
+HELD_CLOSED = RateLimitFilter("dragoman/ratelimit-held-closed", fail_open=False, holds=True)
+ALL = (OPEN, CLOSED, HELD_OPEN, HELD_CLOSED)

@@ -142,9 +142,9 @@ rateLimit:
         ("SecurityPolicy", "jwts: {}", "jwts", "unknown field; did you mean `jwt`?"),
         (
             "BackendTrafficPolicy",
-            "rateLimit: {global: {rules: [{limit: {requests: 5, unit: Week}}]}}",
+            "rateLimit: {global: {rules: [{limit: {requests: 5, unit: Fortnight}}]}}",
             "rateLimit.global.rules[0].limit.unit",
-            "expected one of Second, Minute, Hour, Day, Month, Year; got 'Week'",
+            "expected one of Second, Minute, Hour, Day, Week, Month, Year; got 'Fortnight'",
         ),
         (
             "BackendTrafficPolicy",
@@ -157,6 +157,25 @@ rateLimit:
             "rateLimit: {global: {rules: [{burst: 5, limit: {requests: 5, unit: Day}}]}}",
             "rateLimit.global.rules[0].burst",
             "burst needs algorithm TokenBucket",
+        ),
+        *(
+            (
+                "BackendTrafficPolicy",
+                f"rateLimit: {{global: {{rules: [{{{fields}, limit: {{requests: 5, unit: Day}}}}]}}}}",
+                f"rateLimit.global.rules[0].{path}",
+                message,
+            )
+            for fields, path, message in (
+                ("delay: 1s", "delay", "delay needs algorithm LeakyBucket"),
+                ("algorithm: LeakyBucket, delay: 11s", "delay", "expected at most 10s"),
+                ("leaseTime: 5s", "leaseTime", "leaseTime needs algorithm Concurrency"),
+                ("algorithm: Concurrency, leaseTime: 25h", "leaseTime", "expected 1s to 24h"),
+                ("precision: Lease", "leaseSize", "precision Lease needs leaseSize"),
+                ("leaseSize: 5", "leaseSize", "precision Exact must not have leaseSize"),
+                ("algorithm: Concurrency, precision: Lease, leaseSize: 5", "precision", "it has no leases"),
+                ("algorithm: LeakyBucket, mode: Quota", "mode", "it has no quotas"),
+                ("onStoreError: Wait", "onStoreError", "expected one of Allow, Deny, Local"),
+            )
         ),
         (
             "BackendTrafficPolicy",
