@@ -25,8 +25,9 @@ from ratelimit_service.answers import Answers
 from ratelimit_service.handler import METHOD, RateLimiter
 from ratelimit_service.health import ready_route
 from ratelimit_service.metrics import collector
+from ratelimit_service.quota.main import serve_quota
 from ratelimit_service.service import PlanOptions, Service
-from ratelimit_service.settings import RateLimitSettings
+from ratelimit_service.settings import DEFAULT_NODE_ID, RateLimitSettings
 from ratelimit_service.sources import Source, file_source, xds_source
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
@@ -63,8 +64,12 @@ async def _several(settings: RateLimitSettings) -> int:
 
         def command(place: WorkerPlace) -> list[str]:
             file = Path(folder) / f"{place.name}.json"
-            own = {"listen": str(place.listen), "http": str(place.http), "workers": 1}
-            given = settings.model_copy(update={**own, "node_id": f"{settings.node_id}/{place.name}"})
+            own: dict[str, object] = {"listen": str(place.listen), "http": str(place.http), "workers": 1}
+            # One process divides the limits of quota mode: what Envoys report must come together.
+            own["quota_listen"] = settings.quota_listen if place.index == 0 else None
+            if settings.node_id == DEFAULT_NODE_ID:
+                own["node_id"] = f"{DEFAULT_NODE_ID}/{place.name}"
+            given = settings.model_copy(update=own)
             file.write_text(given.model_dump_json())
             # -P: what lies in the present folder must not hide installed packages.
             return ["-P", "-m", "ratelimit_service", str(file)]
@@ -88,6 +93,7 @@ class Worker:
     http: Address | None
     service: Service
     store: Store
+    quota: Address | None = None
 
 
 @contextlib.asynccontextmanager
@@ -115,11 +121,14 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             observe=calls,
         )
         stack.push_async_callback(_drain, server, health, settings.drain_s)
+        quota = await stack.enter_async_context(serve_quota(settings, service, stats))
         http: HttpServer | None = None
         if settings.http is not None:
             registry = new_registry()
             registry.register(calls)
             registry.register(collector(stats, service, store))
+            if quota is not None:
+                registry.register(quota.metrics)
             without = {"store": lambda: None if store.available else "cannot be asked", "config": source.without}
             http = await serve_http(
                 health=health,
@@ -130,7 +139,8 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             stack.push_async_callback(http.close)
         health.started()
         _log.info("serving rate limits on %s", server.address)
-        yield Worker(server.address, http.address if http else None, service, store)
+        where = quota.address if quota is not None else None
+        yield Worker(server.address, http.address if http else None, service, store, where)
 
 
 def _store(settings: RateLimitSettings) -> Store:
@@ -144,7 +154,12 @@ def _store(settings: RateLimitSettings) -> Store:
 def _source(settings: RateLimitSettings, service: Service) -> Source:
     state = settings.state
     if settings.config is not None:
-        return file_source(settings.config, service, last_good=state / "ratelimit-files.json" if state else None)
+        return file_source(
+            settings.config,
+            service,
+            last_good=state / "ratelimit-files.json" if state else None,
+            merge_domains=settings.merge_domains,
+        )
     assert settings.xds is not None
     return xds_source(
         settings.xds,
@@ -152,6 +167,7 @@ def _source(settings: RateLimitSettings, service: Service) -> Source:
         service,
         last_good=state / "ratelimit-xds.pb" if state else None,
         credentials=settings.xds_credentials,
+        protocol=settings.xds_protocol,
     )
 
 

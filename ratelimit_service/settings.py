@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_valida
 from dragoman import logs
 from dragoman.grpc_worker import Address, Engine, TlsFiles
 from dragoman.xds_credentials import XdsSettings
+from dragoman.xds_protocol import XdsProtocol
 from ratelimit_service.answers import AnswerOptions
 from ratelimit_service.headers import HeaderNames, ResponseHeaders
 from ratelimit_service.model import OnStoreError
@@ -20,6 +21,9 @@ def _header(name: str) -> Any:
     return Field(default=name, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")
 
 
+DEFAULT_NODE_ID = "dragoman/ratelimit"
+
+
 class RateLimitSettings(XdsSettings):
     """The settings of `dragoman ratelimit`; times are in seconds."""
 
@@ -27,6 +31,8 @@ class RateLimitSettings(XdsSettings):
 
     listen: str
     """HOST:PORT or unix:PATH."""
+    quota_listen: str | None = None
+    """HOST:PORT or unix:PATH of quota mode (RateLimitQuotaService), which Envoy calls work in progress."""
     tls_certificate: Path | None = None
     """PEM files to serve TLS with; the clients must then show a certificate that `tls_client_ca` signed, if given."""
     tls_private_key: Path | None = None
@@ -34,6 +40,10 @@ class RateLimitSettings(XdsSettings):
     workers: PositiveInt = 1
     config: Path | None = None
     """A file, or a folder of files, in envoyproxy/ratelimit's format; this or `xds`."""
+    merge_domains: bool = False
+    """Whether several files, or resources, may each give a part of one domain."""
+    xds_protocol: XdsProtocol = "auto"
+    """How `xds` is asked: by delta, by sotw (state of the world), or by whichever it knows (auto)."""
     redis: str | None = Field(default=None, repr=False)
     """redis://, rediss:// or unix:// URL; without it counters are kept in memory."""
     http: str | None = None
@@ -41,7 +51,8 @@ class RateLimitSettings(XdsSettings):
     engine: Engine = "ngh2"
     state: Path | None = None
     """The folder that the last good configuration is kept in."""
-    node_id: str = "dragoman/ratelimit"
+    node_id: str = DEFAULT_NODE_ID
+    """What the control plane is told to be asked by; unless it is given, each worker has one of its own."""
     response_headers: ResponseHeaders = ResponseHeaders.DRAFT_03
     """What answers tell clients of their limits: none, plain, draft-03, ietf or both (the latter two)."""
     limit_header: str = _header("x-ratelimit-limit")
@@ -86,7 +97,7 @@ class RateLimitSettings(XdsSettings):
             quota_mode=self.quota_mode,
         )
 
-    @field_validator("listen", "http")
+    @field_validator("listen", "quota_listen", "http")
     @classmethod
     def _is_address(cls, text: str | None) -> str | None:
         if text is not None:

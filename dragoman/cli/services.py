@@ -15,6 +15,10 @@ from ratelimit_service.settings import RateLimitSettings
 Listen = Annotated[
     str | None, typer.Option(help="Where Envoy asks: HOST:PORT or unix:PATH; with N workers PORT.., PATH.0..")
 ]
+QuotaListen = Annotated[
+    str | None,
+    typer.Option(help="Where Envoys report that enforce limits with mode: quota themselves: HOST:PORT or unix:PATH."),
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes, each with a socket of its own. [default: 1]")]
 Xds = Annotated[str | None, typer.Option(help="The control plane (HOST:PORT or unix:PATH) that policies come from.")]
 XdsCa = Annotated[
@@ -23,6 +27,10 @@ XdsCa = Annotated[
 XdsServerName = Annotated[
     str | None, typer.Option(help="The name that the control plane's certificate is for. [default: the host of --xds]")
 ]
+XdsClientCertificate = Annotated[
+    Path | None, typer.Option(help="PEM file with the certificate to show the control plane, where it asks for one.")
+]
+XdsClientKey = Annotated[Path | None, typer.Option(help="PEM file with the key of --xds-client-certificate.")]
 XdsToken = Annotated[Path | None, typer.Option(help="File with the service-account token to show the control plane.")]
 XdsInsecure = Annotated[
     bool | None, typer.Option("--xds-insecure", help="Allow xDS in plain text from other addresses than loopback.")
@@ -83,6 +91,7 @@ ratelimit_app = typer.Typer(invoke_without_command=True)
 def ratelimit(
     context: typer.Context,
     listen: Listen = None,
+    quota_listen: QuotaListen = None,
     workers: Workers = None,
     tls_certificate: TlsCertificate = None,
     tls_private_key: TlsPrivateKey = None,
@@ -91,8 +100,19 @@ def ratelimit(
     xds_server_name: XdsServerName = None,
     xds_token: XdsToken = None,
     xds_insecure: XdsInsecure = None,
+    xds_client_certificate: XdsClientCertificate = None,
+    xds_client_key: XdsClientKey = None,
+    xds_protocol: Annotated[
+        str | None, typer.Option(help="How the control plane is asked: auto, delta or sotw. [default: auto]")
+    ] = None,
+    node_id: Annotated[
+        str | None, typer.Option(help="What to be called there: envoy-ratelimit, for Envoy Gateway.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A file, or a folder of files, in the format of envoyproxy/ratelimit.")
+    ] = None,
+    merge_domains: Annotated[
+        bool | None, typer.Option("--merge-domains", help="Let several files give parts of one domain.")
     ] = None,
     redis: Redis = None,
     http: Http = None,
@@ -108,6 +128,7 @@ def ratelimit(
         return
     flags: dict[str, object] = {
         "listen": listen,
+        "quota_listen": quota_listen,
         "workers": workers,
         "xds": xds,
         "config": config,
@@ -117,6 +138,8 @@ def ratelimit(
     flags |= {"tls_certificate": tls_certificate, "tls_private_key": tls_private_key}
     flags |= {"xds_ca": xds_ca, "xds_server_name": xds_server_name, "xds_token": xds_token}
     flags |= {"xds_insecure": xds_insecure, "engine": grpc_engine, "state": state}
+    flags |= {"xds_client_certificate": xds_client_certificate, "xds_client_key": xds_client_key}
+    flags |= {"xds_protocol": xds_protocol, "node_id": node_id, "merge_domains": merge_domains}
     loaded = load(RateLimitSettings, settings, **flags)
     from ratelimit_service.main import run
 

@@ -34,9 +34,9 @@ async def start(
     """Listens and serves; raises OSError when it cannot. grpcio cannot limit the number of connections."""
     health = HealthCheck(methods)
     served = {**methods, CHECK_METHOD: health.check}
-    server = grpc.aio.server(options=_options(limits))
+    server = grpc.aio.server(options=options(limits))
     server.add_generic_rpc_handlers((_Router(served, observe),))
-    address = _bind(server, listen, tls, unix_mode)
+    address = bind(server, listen, tls, unix_mode)
     await server.start()
     return GrpcioServer(server, address, health)
 
@@ -140,7 +140,7 @@ async def _answer(name: str, handler: Handler, body: bytes, call: _Call) -> tupl
     return await call.wait()
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def options(limits: Limits) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -156,7 +156,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, listen: Address, tls: TlsFiles | None, unix_mode: int) -> Address:
+def bind(server: grpc.aio.Server, listen: Address, tls: TlsFiles | None, unix_mode: int) -> Address:
     if listen.is_unix:
         sockets.clear_stale(listen.path)
     try:
