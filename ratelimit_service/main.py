@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -24,7 +25,9 @@ from dragoman.workers import WorkerPlace, run_workers
 from ratelimit_service.answers import Answers
 from ratelimit_service.handler import METHOD, RateLimiter
 from ratelimit_service.health import ready_route
+from ratelimit_service.http import routes as http_routes
 from ratelimit_service.metrics import collector
+from ratelimit_service.pool import pool_routes
 from ratelimit_service.quota.main import serve_quota
 from ratelimit_service.service import PlanOptions, Service
 from ratelimit_service.settings import DEFAULT_NODE_ID, RateLimitSettings
@@ -32,12 +35,13 @@ from ratelimit_service.sources import Source, file_source, xds_source
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis_store import RedisStore
-from ratelimit_service.stores.redis_url import RedisTarget
+from ratelimit_service.stores.redis_open import open_redis
 
 _log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 256 * 1024
+HEALTH_NAME = "ratelimit"
+"""What envoyproxy/ratelimit calls itself in grpc.health.v1: probes made for it go on working."""
 
 
 def run(settings: RateLimitSettings) -> int:
@@ -82,6 +86,7 @@ async def _several(settings: RateLimitSettings) -> int:
             stop=stop_on_signals(),
             http=Address.parse(settings.http) if settings.http else None,
             grace_s=settings.drain_s,
+            routes=pool_routes,
         )
 
 
@@ -119,8 +124,11 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             limits=Limits(max_message_bytes=MAX_MESSAGE_BYTES),
             tls=settings.tls,
             observe=calls,
+            health_names=(HEALTH_NAME,),
         )
-        stack.push_async_callback(_drain, server, health, settings.drain_s)
+        server.set_serving(service.ready)
+        service.on_ready = partial(server.set_serving, True)
+        stack.push_async_callback(_drain, server, service, health, settings.drain_s)
         quota = await stack.enter_async_context(serve_quota(settings, service, stats))
         http: HttpServer | None = None
         if settings.http is not None:
@@ -134,7 +142,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
                 health=health,
                 registry=registry,
                 listen=Address.parse(settings.http),
-                routes=[ready_route(health, without)],
+                routes=[ready_route(health, without), *http_routes(limiter, service, health)],
             )
             stack.push_async_callback(http.close)
         health.started()
@@ -146,9 +154,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
 def _store(settings: RateLimitSettings) -> Store:
     if settings.redis is None:
         return MemoryStore(max_keys=settings.max_keys)
-    store = RedisStore(RedisTarget.parse(settings.redis), timeout_s=settings.store_timeout_s)
-    store.start()
-    return store
+    return open_redis(settings.redis, timeout_s=settings.store_timeout_s)
 
 
 def _source(settings: RateLimitSettings, service: Service) -> Source:
@@ -171,7 +177,8 @@ def _source(settings: RateLimitSettings, service: Service) -> Source:
     )
 
 
-async def _drain(server: GrpcServer, health: Health, drain_s: float) -> None:
+async def _drain(server: GrpcServer, service: Service, health: Health, drain_s: float) -> None:
+    service.on_ready = None
     health.drain()
     server.set_serving(False)
     await server.drain(drain_s)

@@ -14,7 +14,7 @@ from dragoman.xds_protocol import XdsProtocol
 from ratelimit_service.answers import AnswerOptions
 from ratelimit_service.headers import HeaderNames, ResponseHeaders
 from ratelimit_service.model import OnStoreError
-from ratelimit_service.stores.redis_url import RedisTarget
+from ratelimit_service.stores.redis_url import RedisUrl
 
 
 def _header(name: str) -> Any:
@@ -45,7 +45,7 @@ class RateLimitSettings(XdsSettings):
     xds_protocol: XdsProtocol = "auto"
     """How `xds` is asked: by delta, by sotw (state of the world), or by whichever it knows (auto)."""
     redis: str | None = Field(default=None, repr=False)
-    """redis://, rediss:// or unix:// URL; without it counters are kept in memory."""
+    """URL of the store (docs/ratelimit.md#stores); without it counters are kept in memory."""
     http: str | None = None
     """HOST:PORT of health and metrics."""
     engine: Engine = "ngh2"
@@ -108,7 +108,7 @@ class RateLimitSettings(XdsSettings):
     @classmethod
     def _is_redis_url(cls, url: str | None) -> str | None:
         if url is not None:
-            RedisTarget.parse(url)
+            RedisUrl.parse(url)
         return url
 
     @model_validator(mode="after")

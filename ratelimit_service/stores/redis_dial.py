@@ -40,8 +40,8 @@ async def dial(
             else:
                 await loop.create_connection(lambda: connection, target.host, target.port, ssl=tls)
             replies = await asyncio.gather(*(connection.command(step) for step in (*login, *steps)))
-        if any(reply is None for reply in replies):
-            raise RefusedError(await connection.closed)
+        if connection.closed.done():
+            raise RefusedError(connection.closed.result())
         accepted(replies[: len(login)])
     except BaseException:
         connection.abort("the handshake failed")
