@@ -17,7 +17,7 @@ from pathlib import Path
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from dragoman import metrics
 from dragoman.grpc_worker import Address
@@ -78,11 +78,13 @@ async def run_workers(
     start_within_s: float = 30.0,
     back_off: BackOff | None = None,
     on_running: Callable[[tuple[WorkerPlace, ...]], None] = lambda places: None,
+    routes: Callable[[Sequence[WorkerPlace]], Sequence[BaseRoute]] = lambda places: (),
 ) -> int:
     """Runs the workers until `stop` is set; returns the exit code of the whole.
 
     It is 0 when all ended by themselves within `grace_s` of SIGTERM, the worker's own when one cannot be started, else
-    1. A worker counts as started once its `/health/startup` says so. Raises OSError when `http` cannot be had.
+    1. A worker counts as started once its `/health/startup` says so. Raises OSError when `http` cannot be had, which
+    answers for all workers, by `routes` too.
     """
     addresses = listen_addresses(listen, count)
     with tempfile.TemporaryDirectory(prefix="dragoman-") as folder:
@@ -94,8 +96,8 @@ async def run_workers(
             supervisor = await stack.enter_async_context(Supervisor(on_event=_report))
             health = Health()
             if http is not None:
-                routes = _routes(places, supervisor, health)
-                stack.push_async_callback((await serve_http(health=health, listen=http, routes=routes)).close)
+                own = [*_routes(places, supervisor, health), *routes(places)]
+                stack.push_async_callback((await serve_http(health=health, listen=http, routes=own)).close)
             specs = [
                 ChildSpec(
                     place.name,

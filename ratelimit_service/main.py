@@ -117,6 +117,20 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         await stack.enter_async_context(_background(source))
+        registry = new_registry()
+        registry.register(calls)
+        registry.register(collector(stats, service, store))
+        http: HttpServer | None = None
+        if settings.http is not None:
+            without = {"store": lambda: None if store.available else "cannot be asked", "config": source.without}
+            http = await serve_http(
+                health=health,
+                registry=registry,
+                listen=Address.parse(settings.http),
+                routes=[ready_route(health, without), *http_routes(limiter, service, health)],
+            )
+            # It ends last: while calls are drained it says so.
+            stack.push_async_callback(http.close)
         server = await serve_grpc(
             {METHOD: limiter},
             listen=Address.parse(settings.listen),
@@ -130,21 +144,8 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         service.on_ready = partial(server.set_serving, True)
         stack.push_async_callback(_drain, server, service, health, settings.drain_s)
         quota = await stack.enter_async_context(serve_quota(settings, service, stats))
-        http: HttpServer | None = None
-        if settings.http is not None:
-            registry = new_registry()
-            registry.register(calls)
-            registry.register(collector(stats, service, store))
-            if quota is not None:
-                registry.register(quota.metrics)
-            without = {"store": lambda: None if store.available else "cannot be asked", "config": source.without}
-            http = await serve_http(
-                health=health,
-                registry=registry,
-                listen=Address.parse(settings.http),
-                routes=[ready_route(health, without), *http_routes(limiter, service, health)],
-            )
-            stack.push_async_callback(http.close)
+        if quota is not None:
+            registry.register(quota.metrics)
         health.started()
         _log.info("serving rate limits on %s", server.address)
         where = quota.address if quota is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ratelimit_service.answers import Answers
@@ -49,6 +49,8 @@ class Service:
         self.rejections = 0
         self.rejected: ConfigRejectedError | None = None
         """Why the last configuration was refused; None if it was taken."""
+        self.on_ready: Callable[[], None] | None = None
+        """Called when a configuration is put in force."""
 
     @property
     def ready(self) -> bool:
@@ -69,6 +71,8 @@ class Service:
             before=self._planner,
         )
         self._limiter.use(planner)
+        if self.on_ready is not None:
+            self.on_ready()
         self._planner = planner
         self.config = config
         self.loads += 1

@@ -5,7 +5,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import grpc
@@ -30,9 +30,10 @@ async def start(
     tls: TlsFiles | None,
     observe: CallObserver | None,
     unix_mode: int,
+    health_names: Sequence[str] = (),
 ) -> "GrpcioServer":
     """Listens and serves; raises OSError when it cannot. grpcio cannot limit the number of connections."""
-    health = HealthCheck(methods)
+    health = HealthCheck(methods, health_names)
     served = {**methods, CHECK_METHOD: health.check}
     server = grpc.aio.server(options=options(limits))
     server.add_generic_rpc_handlers((_Router(served, observe),))

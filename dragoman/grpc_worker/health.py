@@ -1,7 +1,7 @@
 # pyright: standard
 """grpc.health.v1: what the built-in health method answers (`Check`; `Watch` is not offered)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from grpc_health.v1 import health_pb2
 
@@ -11,10 +11,10 @@ CHECK_METHOD = "/grpc.health.v1.Health/Check"
 
 
 class HealthCheck:
-    """Answers for the server as a whole ("") and for each service that it has."""
+    """Answers for the server as a whole (""), for each service that it has, and for other names of it."""
 
-    def __init__(self, methods: Mapping[str, Handler]) -> None:
-        self._services = {"", *(method.split("/")[1] for method in methods)}
+    def __init__(self, methods: Mapping[str, Handler], names: Sequence[str] = ()) -> None:
+        self._services = {"", *(method.split("/")[1] for method in methods), *names}
         self._serving = health_pb2.HealthCheckResponse(status="SERVING").SerializeToString()
         self._not_serving = health_pb2.HealthCheckResponse(status="NOT_SERVING").SerializeToString()
         self.serving = True

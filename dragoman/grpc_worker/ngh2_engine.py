@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dragoman.grpc_worker import sockets
 from dragoman.grpc_worker.api import Address, CallObserver, Handler, Limits, TlsFiles
@@ -29,9 +29,10 @@ async def start(
     tls: TlsFiles | None,
     observe: CallObserver | None,
     unix_mode: int,
+    health_names: Sequence[str] = (),
 ) -> "Ngh2Server":
     """Listens and serves; raises OSError when it cannot."""
-    server = Ngh2Server(methods, limits=limits, observe=observe)
+    server = Ngh2Server(methods, limits=limits, observe=observe, health_names=health_names)
     await server.listen(listen, tls=tls, unix_mode=unix_mode)
     return server
 
@@ -39,9 +40,16 @@ async def start(
 class Ngh2Server:
     """A `GrpcServer` whose connections are `ngh2_connection.Connection`."""
 
-    def __init__(self, methods: Mapping[str, Handler], *, limits: Limits, observe: CallObserver | None) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Handler],
+        *,
+        limits: Limits,
+        observe: CallObserver | None,
+        health_names: Sequence[str],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._health = HealthCheck(methods)
+        self._health = HealthCheck(methods, health_names)
         self._limits = limits
         served = {**methods, CHECK_METHOD: self._health.check}
         self._shared = Shared(

@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from dragoman.grpc_worker.api import Address, CallObserver, GrpcServer, Handler, Limits, TlsFiles
@@ -22,8 +22,10 @@ async def serve(
     tls: TlsFiles | None = None,
     observe: CallObserver | None = None,
     unix_mode: int = UNIX_MODE,
+    health_names: Sequence[str] = (),
 ) -> GrpcServer:
-    """Serves unary methods, keyed by path (`/package.Service/Method`), and grpc.health.v1 beside them.
+    """Serves unary methods, keyed by path (`/package.Service/Method`), and grpc.health.v1 beside them, which answers
+    for the services by name and for `health_names`.
 
     Raises OSError, naming the address, when it cannot listen.
     """
@@ -36,4 +38,5 @@ async def serve(
             log.warning("ngh2 cannot be imported (%s): serving gRPC with grpcio, which is many times slower", error)
     if start is None:
         start = importlib.import_module("dragoman.grpc_worker.grpcio_engine").start
-    return await start(methods, listen=listen, limits=limits, tls=tls, observe=observe, unix_mode=unix_mode)
+    options = {"limits": limits, "tls": tls, "observe": observe, "unix_mode": unix_mode, "health_names": health_names}
+    return await start(methods, listen=listen, **options)
