@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from envoy.service.ratelimit.v3 import rls_pb2
-from google.protobuf import struct_pb2, text_format
+from google.protobuf import struct_pb2
+from google.protobuf.descriptor import FieldDescriptor
 
 
 def metadata_of(request: rls_pb2.RateLimitRequest, *, quota_mode: bool) -> bytes:
@@ -42,6 +43,13 @@ def _describe(descriptor: ratelimit_pb2.RateLimitDescriptor, struct: struct_pb2.
     for entry in descriptor.entries:
         entries.values.add().string_value = f"{entry.key}={entry.value}"
     if descriptor.HasField("limit"):
-        struct.fields["limit"].string_value = text_format.MessageToString(descriptor.limit, as_one_line=True)
+        # As Go's protobuf shows a message, but for its spaces, which it varies.
+        shown = (f"{field.name}:{_shown(field, value)}" for field, value in descriptor.limit.ListFields())
+        struct.fields["limit"].string_value = " ".join(shown)
     if descriptor.HasField("hits_addend"):
         struct.fields["hitsAddend"].number_value = descriptor.hits_addend.value
+
+
+def _shown(field: FieldDescriptor, value: int) -> str:
+    known = field.enum_type.values_by_number.get(value) if field.enum_type is not None else None
+    return known.name if known is not None else str(value)
