@@ -1,5 +1,5 @@
 # pyright: standard, reportAttributeAccessIssue=false
-"""Subscribes to one type of resource over delta ADS, keeps the last good state, and hands changes to its owner."""
+"""Subscribes to one type of resource over ADS, keeps the last good state, and hands changes to its owner."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import grpc
 import grpc.aio
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
-from google.rpc import code_pb2, status_pb2
 
 from dragoman.xds_credentials import XdsCredentials
+from dragoman.xds_protocol import ClientNode, Delta, Dialect, NameOf, Received, Sotw, XdsProtocol
 
 _log = logging.getLogger(__name__)
-
-_METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
 # Called with name → bytes of what is new or changed and the names that are gone; raising rejects the whole update.
 OnUpdate = Callable[[Mapping[str, bytes], set[str]], None]
@@ -74,7 +72,8 @@ class XdsClient:
     """A subscription to all resources of a type; `run` it as a task, and cancel the task to end it.
 
     `on_update` runs on the event loop; an update is acknowledged only after it has returned. With `last_good`, the
-    accepted state is kept in that file (mode 0600, replaced atomically), and `load` starts from it.
+    accepted state is kept in that file (mode 0600, replaced atomically), and `load` starts from it. State of the world
+    needs `name_of`.
     """
 
     def __init__(
@@ -89,10 +88,12 @@ class XdsClient:
         credentials: XdsCredentials | None = None,
         backoff: Backoff | None = None,
         max_response_bytes: int = 64 << 20,
+        protocol: XdsProtocol = "delta",
+        name_of: NameOf | None = None,
     ) -> None:
         self._address = address
-        self._node_id = node_id
-        self._cluster = cluster
+        self._node = ClientNode(node_id, cluster)
+        self._dialects = _dialects(protocol, type_url, name_of)
         self._type_url = type_url
         self._on_update = on_update
         self._last_good = last_good
@@ -127,7 +128,7 @@ class XdsClient:
         if kept.type_url != self._type_url:
             _log.warning("the last good state in %s is of another type; it is left alone", self._last_good)
             return False
-        rejection = self._apply(kept)
+        rejection = self._apply(Delta(self._type_url).of(kept, {}))
         if rejection is not None:
             _log.warning("the last good state in %s is no good any more: %s", self._last_good, rejection)
             return False
@@ -172,69 +173,99 @@ class XdsClient:
         ]
 
     async def _stream(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
-        call = channel.stream_stream(_METHOD)(metadata=metadata)
+        dialect = self._dialects[0]
+        call = channel.stream_stream(dialect.method)(metadata=metadata)
+        refused, repeats = "", 0
         try:
-            await call.write(self._first_request())
-            while (raw := await call.read()) is not grpc.aio.EOF:
+            await call.write(dialect.first(self._node, self._versions()))
+            while isinstance(raw := await call.read(), bytes):
                 self._connected = True
                 self._failures = 0
                 self._error = None
-                await call.write(self._answer(discovery_pb2.DeltaDiscoveryResponse.FromString(raw)))
-            self._lost(f"{await call.code()}: {await call.details()}")
-        except asyncio.InvalidStateError:
-            # Written to after the server had ended it.
-            self._lost(f"{await call.code()}: {await call.details()}")
-        except (grpc.aio.AioRpcError, DecodeError) as error:
-            self._lost(error.details() or str(error.code()) if isinstance(error, grpc.aio.AioRpcError) else str(error))
+                received = dialect.received(raw, self._versions())
+                if received.version and received.version == refused:
+                    # Some servers send what was rejected again at once, and would go on doing so.
+                    repeats += 1
+                    await asyncio.sleep(self._backoff.delay_s(repeats))
+                    await call.write(dialect.answer(received, self._rejected))
+                    continue
+                await call.write(self._answer(dialect, received))
+                refused, repeats = (received.version if self._rejected is not None else ""), 0
+            await self._ended(call)
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            # Refused, or written to after the server had ended it.
+            await self._ended(call)
+        except DecodeError as error:
+            self._lost(str(error))
         finally:
             call.cancel()
+
+    async def _ended(self, call: grpc.aio.Call) -> None:
+        code, details = await call.code(), await call.details()
+        self._lost(f"{code}: {details}" if details else str(code))
+        if code is grpc.StatusCode.UNIMPLEMENTED and len(self._dialects) > 1:
+            self._dialects = self._dialects[::-1]
+            _log.info("the control plane at %s is asked by %s now", self._address, self._dialects[0].method)
 
     def _lost(self, why: str) -> None:
         if self._connected or why != self._error:
             _log.warning("not connected to the control plane at %s: %s", self._address, why)
         self._error = why
 
-    def _first_request(self) -> bytes:
-        message = discovery_pb2.DeltaDiscoveryRequest(
-            type_url=self._type_url,
-            resource_names_subscribe=["*"],
-            initial_resource_versions={name: held.version for name, held in self._held.items()},
-        )
-        message.node.id = self._node_id
-        message.node.cluster = self._cluster
-        message.node.user_agent_name = "dragoman"
-        return message.SerializeToString()
+    def _versions(self) -> dict[str, str]:
+        return {name: held.version for name, held in self._held.items()}
 
-    def _answer(self, response: discovery_pb2.DeltaDiscoveryResponse) -> bytes:
-        self._rejected = self._apply(response)
-        message = discovery_pb2.DeltaDiscoveryRequest(type_url=self._type_url, response_nonce=response.nonce)
+    def _answer(self, dialect: Dialect, received: Received) -> bytes:
+        self._rejected = self._apply(received)
         if self._rejected is None:
             self._last_sync = time.time()
-            if response.resources or response.removed_resources:
+            if received.changed or received.removed:
                 self._unsaved.set()
         else:
             _log.error("rejecting an update of %s: %s", self._type_url, self._rejected)
-            message.error_detail.CopyFrom(
-                status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=self._rejected[:4096])
-            )
-        return message.SerializeToString()
+        return dialect.answer(received, self._rejected)
 
-    def _apply(self, response: discovery_pb2.DeltaDiscoveryResponse) -> str | None:
-        """Hands the response to `on_update` and remembers it; returns why it was rejected, None if it was not."""
-        changed = {entry.name: entry.resource.value for entry in response.resources}
-        removed = {name for name in response.removed_resources if name in self._held}
-        if any(entry.resource.type_url != self._type_url for entry in response.resources):
-            return f"a resource is not a {self._type_url}"
-        if changed or removed:
-            try:
-                self._on_update(changed, removed)
-            except Exception as error:
-                _log.debug("on_update failed", exc_info=True)
-                return f"{type(error).__name__}: {error}"
+    def _apply(self, received: Received) -> str | None:
+        """Hands the response to `on_update` and remembers it; returns why it was rejected, None if it was not.
+
+        Of what is rejected, all that is good by itself is put in force all the same: a server that sends only what
+        changes may never send it again.
+        """
+        if received.fault is not None:
+            return received.fault
+        changed = {name: each for name, each in received.changed.items() if not self._has(name, each[0])}
+        removed = set(received.removed)
+        names = [*removed, *changed]
+        rejection = self._put_in_force(names, changed)
+        pieces = _halves(names) if rejection is not None else []
+        while pieces:
+            piece = pieces.pop()
+            if self._put_in_force(piece, changed) is not None:
+                pieces += _halves(piece)
+            else:
+                self._unsaved.set()
+        return rejection
+
+    def _has(self, name: str, version: str) -> bool:
+        held = self._held.get(name)
+        return held is not None and held.version == version
+
+    def _put_in_force(self, names: Sequence[str], changed: Mapping[str, tuple[str, bytes]]) -> str | None:
+        """Puts these in force, removing those that are not in `changed`; returns why they are rejected, all of them."""
+        if not names:
+            return None
+        removed = {name for name in names if name not in changed}
+        try:
+            self._on_update({name: changed[name][1] for name in names if name in changed}, removed)
+        except Exception as error:
+            _log.debug("on_update failed", exc_info=True)
+            return f"{type(error).__name__}: {error}"
         for name in removed:
             del self._held[name]
-        for entry in response.resources:
-            self._held[entry.name] = _Held(entry.version, changed[entry.name] if self._last_good else b"")
+        for name in names:
+            if name in changed:
+                version, body = changed[name]
+                self._held[name] = _Held(version, body if self._last_good else b"")
         return None
 
     async def _save_changes(self) -> None:
@@ -266,6 +297,21 @@ class XdsClient:
             write_privately(self._last_good, payload)
         except OSError as error:
             _log.warning("the last good state cannot be kept in %s: %s", self._last_good, error)
+
+
+def _halves(names: Sequence[str]) -> list[Sequence[str]]:
+    """Returns the second half and the first; nothing for what cannot be divided."""
+    middle = len(names) // 2
+    return [names[middle:], names[:middle]] if middle else []
+
+
+def _dialects(protocol: XdsProtocol, type_url: str, name_of: NameOf | None) -> tuple[Dialect, ...]:
+    if protocol == "delta" or (protocol == "auto" and name_of is None):
+        return (Delta(type_url),)
+    if name_of is None:
+        raise ValueError("state of the world needs to know how resources are called")
+    sotw = Sotw(type_url, name_of)
+    return (sotw,) if protocol == "sotw" else (Delta(type_url), sotw)
 
 
 def write_privately(path: Path, payload: bytes) -> None:

@@ -1,4 +1,6 @@
-"""How a service knows the control plane (TLS) and shows it who it is (a token): files, read anew for each stream."""
+"""How a service knows the control plane (TLS) and shows it who it is (a token, or a certificate of its own): files,
+read anew for each stream.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,16 @@ _MAX_CA: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class XdsCredentials:
-    """`ca` has the authorities of the control plane's certificate, which is for `server_name` (the address' host)."""
+    """`ca` has the authorities of the control plane's certificate, which is for `server_name` (the address' host).
+
+    `certificate` and `key` are the client's own, for a control plane that knows clients by theirs.
+    """
 
     ca: Path | None = None
     server_name: str = ""
     token: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
     def channel(self, address: str, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
         """Returns a new channel; raises OSError or ValueError where the authorities cannot be read."""
@@ -34,7 +41,10 @@ class XdsCredentials:
             # gRPC would fall back to the authorities that it comes with.
             raise ValueError(f"{self.ca} holds no certificate")
         named = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
-        credentials = grpc.ssl_channel_credentials(trusted)
+        own: tuple[bytes | None, bytes | None] = (None, None)
+        if self.certificate is not None and self.key is not None:
+            own = _read(self.key, _MAX_CA), _read(self.certificate, _MAX_CA)
+        credentials = grpc.ssl_channel_credentials(trusted, *own)
         return grpc.aio.secure_channel(address, credentials, options=[*options, *named])
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -58,16 +68,24 @@ class XdsSettings(BaseModel):
     """The name that the certificate must be for; the host of `xds` when empty."""
     xds_token: Path | None = None
     """A file with the service-account token to show (audience dragoman); it may be replaced at any time."""
+    xds_client_certificate: Path | None = None
+    xds_client_key: Path | None = None
+    """PEM files with the client's own certificate and its key, for a control plane that asks for one."""
     xds_insecure: bool = False
     """Whether the connection may be in plain text on other addresses than loopback."""
 
     @property
     def xds_credentials(self) -> XdsCredentials:
         """How the control plane is known, and shown who this is."""
-        return XdsCredentials(self.xds_ca, self.xds_server_name, self.xds_token)
+        own = self.xds_client_certificate, self.xds_client_key
+        return XdsCredentials(self.xds_ca, self.xds_server_name, self.xds_token, *own)
 
     @model_validator(mode="after")
     def _xds_fits_together(self) -> Self:
+        if (self.xds_client_certificate is None) != (self.xds_client_key is None):
+            raise ValueError("xds_client_certificate and xds_client_key go together")
+        if self.xds_client_certificate is not None and self.xds_ca is None:
+            raise ValueError("xds_client_certificate needs xds_ca")
         if self.xds is None:
             if self.xds_ca is not None or self.xds_token is not None:
                 raise ValueError("xds_ca and xds_token need xds")

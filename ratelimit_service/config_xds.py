@@ -51,6 +51,15 @@ def parse_resource(content: bytes, *, source: str) -> tuple[Domain | None, list[
         return None, [*reader.faults, Fault(source, 0, "", str(error))]
 
 
+def name_of(content: bytes) -> str:
+    """Returns what a resource calls itself, its domain where it has no name; raises ValueError."""
+    try:
+        message = pb.RateLimitConfig.FromString(content)
+    except DecodeError as error:
+        raise ValueError(str(error)) from None
+    return message.name or message.domain
+
+
 class _TooLargeError(Exception):
     """The resource is more than anybody wants to limit."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ratelimit_service.answers import Answers
+from ratelimit_service.build import merge
 from ratelimit_service.config_xds import parse_resource
 from ratelimit_service.handler import RateLimiter
 from ratelimit_service.model import Config, Domain, Fault, OnStoreError
@@ -33,6 +34,7 @@ class PlanOptions:
     near_ratio: float = 0.8
     unknown_domain: OnStoreError = OnStoreError.ALLOW
     answers: Answers | None = None
+    merge_domains: bool = False
 
 
 class Service:
@@ -95,7 +97,11 @@ class Service:
                 resources[name] = domain
         domains: dict[str, Domain] = {}
         for name, domain in resources.items():
-            if domain.name in domains:
+            before = domains.get(domain.name)
+            if before is not None and self._options.merge_domains:
+                domain, twice = merge(before, domain)
+                faults += (Fault(name, 0, "descriptors", f"{each!r} is in another resource too") for each in twice)
+            elif before is not None:
                 faults.append(Fault(name, 0, "domain", f"{domain.name!r} is in another resource too"))
             domains[domain.name] = domain
         if faults:

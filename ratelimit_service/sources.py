@@ -10,7 +10,8 @@ from typing import Any
 
 from dragoman.xds_client import XdsClient
 from dragoman.xds_credentials import XdsCredentials
-from ratelimit_service.config_xds import TYPE_URL
+from dragoman.xds_protocol import XdsProtocol
+from ratelimit_service.config_xds import TYPE_URL, name_of
 from ratelimit_service.file_source import FileSource
 from ratelimit_service.model import Config
 from ratelimit_service.service import Service
@@ -38,11 +39,25 @@ def file_source(path: Path, service: Service, *, last_good: Path | None, merge_d
 
 
 def xds_source(
-    address: str, node_id: str, service: Service, *, last_good: Path | None, credentials: XdsCredentials | None = None
+    address: str,
+    node_id: str,
+    service: Service,
+    *,
+    last_good: Path | None,
+    credentials: XdsCredentials | None = None,
+    protocol: XdsProtocol = "auto",
 ) -> Source:
     """Loads the last good state now, and subscribes to the control plane."""
     client = XdsClient(
-        address, node_id, CLUSTER, TYPE_URL, service.update, last_good=last_good, credentials=credentials
+        address,
+        node_id,
+        CLUSTER,
+        TYPE_URL,
+        service.update,
+        last_good=last_good,
+        credentials=credentials,
+        protocol=protocol,
+        name_of=name_of,
     )
     client.load()
 

@@ -67,14 +67,15 @@ class Refusal:
 def owner_of(principal: Principal, node: Node) -> str | Refusal:
     """Returns whose snapshot the client is to be sent, or why it is sent none.
 
-    A principal that is tied to an owner may leave the claim out, but never claim another.
+    A principal that is tied to an owner may leave the claim out, but never claim another. A service whose node can only
+    have an id (envoyproxy/ratelimit's) claims by that.
     """
     if principal.role == "replica":
         return Refusal("a replica of the control plane is sent no resources")
     if not node.id or len(node.id) > _MAX_NODE_ID:
         return Refusal(f"node.id must have 1 to {_MAX_NODE_ID} characters")
     granted = _granted_owner(principal)
-    claimed = node.cluster or granted
+    claimed = node.cluster or granted or (node.id if node.id in SERVICE_OWNERS else None)
     if not claimed:
         return Refusal("node.cluster must name the Gateway (NAMESPACE/NAME) or the service")
     if granted is not None and claimed != granted:

@@ -25,6 +25,8 @@ ANYONE = Principal("any")
         (Principal("service"), Node("w", "dragoman.services/ratelimit"), "dragoman.services/ratelimit"),
         (ANYONE, Node("e", "demo/edge"), "demo/edge"),
         (ANYONE, Node("w", "dragoman.services/authz"), "dragoman.services/authz"),
+        (ANYONE, Node("dragoman.services/ratelimit", ""), "dragoman.services/ratelimit"),
+        (AUTHZ, Node("dragoman.services/ratelimit", ""), "dragoman.services/authz"),
     ],
 )
 def test_an_owner_that_the_principal_may_claim_is_granted(principal: Principal, node: Node, owner: str) -> None:
@@ -44,6 +46,7 @@ def test_an_owner_that_the_principal_may_claim_is_granted(principal: Principal, 
         (AUTHZ, Node("w", "demo/edge")),
         (Principal("gateway"), Node("e", "dragoman.services/authz")),
         (Principal("gateway"), Node("e", "")),
+        (Principal("gateway"), Node("dragoman.services/authz", "")),
         (Principal("service"), Node("w", "demo/edge")),
         (Principal("gateway", "dragoman.services/authz"), Node("w", "dragoman.services/authz")),
         (ANYONE, Node("e", "")),
