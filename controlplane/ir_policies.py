@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -184,10 +185,38 @@ class ValueSelector:
 
 @dataclass(frozen=True, slots=True)
 class SourceSelector:
-    """Clients of a range, counted together or, if `distinct`, each for itself."""
+    """Clients of a range or, if `invert`, outside of it; counted together or, if `distinct`, each for itself."""
 
     cidr: str
     distinct: bool = False
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimSelector:
+    """A claim (a dotted path) of a verified token: one of `values` or, if `invert`, none of them; or each for itself.
+
+    `provider` is the name of the one whose token it is; any of the route's if None.
+    """
+
+    claim: str
+    kind: Literal["Exact", "Distinct"]
+    values: tuple[str, ...] = ()
+    array: bool = False
+    invert: bool = False
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataSource:
+    """A value in the dynamic metadata of a request; colons in `key` lead into nested ones.
+
+    `of_token` is for claims: the key then begins with the name of the JWT provider.
+    """
+
+    namespace: str
+    key: str
+    of_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +234,11 @@ class Counting:
 
 @dataclass(frozen=True, slots=True)
 class LimitRule:
-    """`requests` per unit for the requests that all selectors choose; without any, for all requests."""
+    """`requests` per unit for the requests that all selectors choose; without any, for all requests.
+
+    In limits that were merged, `home` is the domain of the policy that the rule is of, `position` where it stands
+    there, and `scope`, if any, whose requests it counts in place of `Policies.limit_scope`.
+    """
 
     requests: int
     unit: Unit
@@ -214,15 +247,32 @@ class LimitRule:
     methods: tuple[tuple[str, bool], ...] = ()  # one of them must match: (method, invert)
     paths: tuple[PathRule, ...] = ()
     sources: tuple[SourceSelector, ...] = ()
-    cost: int = 1
+    claims: tuple[ClaimSelector, ...] = ()
+    cost: int | MetadataSource = 1
+    response_cost: int | MetadataSource | None = None
+    limit_from: MetadataSource | None = None
+    headers_shown: bool = True
     shared: bool = False
     counting: Counting = Counting()
     shadow: bool = False
+    home: str = ""
+    position: int = -1
+    scope: str = ""
 
     @property
     def selects(self) -> bool:
         """Says whether the rule is about some requests only."""
-        return bool(self.headers or self.query or self.methods or self.paths or self.sources)
+        return bool(self.headers or self.query or self.methods or self.paths or self.sources or self.claims)
+
+    @property
+    def read_providers(self) -> frozenset[str | None]:
+        """The names of the JWT providers whose tokens' claims it reads; None for any."""
+        of_claims = {each.provider for each in self.claims}
+        sources = (self.cost, self.response_cost, self.limit_from)
+        return frozenset(
+            of_claims
+            | {each.key.partition(":")[0] for each in sources if isinstance(each, MetadataSource) and each.of_token}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +340,11 @@ class Policies:
     limit_scope: str = ""
     deny: Deny | None = None
     origins: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> Mapping[str, str]:
+        """The ids, by name, of the JWT providers whose tokens requests may have."""
+        return {each.name: each.id for each in self.jwt.providers} if self.jwt is not None else {}
 
     @property
     def identity_headers(self) -> frozenset[str]:

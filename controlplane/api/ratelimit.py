@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from controlplane.api.authorization import PathMatch
 from controlplane.api.counting import Counted, RateLimitUnit
 from controlplane.api.httproute import HTTPMethod
-from controlplane.api.marks import NotSupported
 from controlplane.api.meta import Model
-from controlplane.api.policy import CIDR, LaterMapping, LaterText
-from controlplane.api.scalars import Bool, HeaderName, NonNegative, refuse
+from controlplane.api.policy import CIDR
+from controlplane.api.scalars import (
+    METADATA_KEY_PATTERN,
+    METADATA_NAMESPACE_PATTERN,
+    Bool,
+    HeaderName,
+    ObjectName,
+    refuse,
+)
 
+MAX_COST: Final = 1_000_000_000
+"""The most that Envoy tells the rate limit service."""
+_Value: TypeAlias = Annotated[str, Field(min_length=1, max_length=1024)]
 ValueMatchType: TypeAlias = Literal["Exact", "RegularExpression", "Distinct"]
 
 
@@ -67,8 +76,39 @@ class SourceMatch(Model):
     """Exact counts the whole range together, Distinct counts each address for itself."""
     value: CIDR
     """A range of addresses."""
-    invert: Annotated[Bool | None, NotSupported()] = None
+    invert: Bool = False
     """Match all other addresses."""
+
+
+class ClaimMatch(Model):
+    """A claim of a token that `jwt` of a SecurityPolicy verifies."""
+
+    name: ObjectName
+    """Name of the claim; dots lead into nested ones, as in `organization.name`."""
+    provider: ObjectName | None = None
+    """Name of the JWT provider whose token it is; any of those in force when absent."""
+    type: Literal["Exact", "Distinct"] = "Exact"
+    """Exact counts all of `values` together, Distinct counts each value for itself."""
+    value_type: Literal["String", "StringArray"] = "String"
+    """What the claim is; numbers are compared as they are written."""
+    values: Annotated[tuple[_Value, ...], Field(max_length=128)] = ()
+    """The claim must be one of these (String) or hold one of these (StringArray); not with Distinct."""
+    invert: Bool = False
+    """Match all other values, and requests without the claim or without a token; not with Distinct."""
+
+    @model_validator(mode="after")
+    def _type_has_values(self) -> ClaimMatch:
+        if self.type == "Exact":
+            if not self.values:
+                raise refuse("type Exact needs values", "values")
+            return self
+        if self.values:
+            raise refuse("values must not be set for type Distinct", "values")
+        if self.invert:
+            raise refuse("invert must not be set for type Distinct", "invert")
+        if self.value_type != "String":
+            raise refuse("type Distinct needs a claim with one value", "valueType")
+        return self
 
 
 class RateLimitSelectCondition(Model):
@@ -80,12 +120,28 @@ class RateLimitSelectCondition(Model):
     path: PathMatch | None = None
     source_cidr: SourceMatch | None = None
     query_params: Annotated[tuple[QueryParamMatch, ...], Field(max_length=16)] = ()
+    claims: Annotated[tuple[ClaimMatch, ...], Field(max_length=16)] = ()
+    """Not in Envoy Gateway: claims of the client's token. A request without a claim does not match."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> RateLimitSelectCondition:
-        if not (self.headers or self.methods or self.path or self.source_cidr or self.query_params):
-            raise refuse("set at least one of headers, methods, path, sourceCIDR and queryParams")
+        given = (self.headers, self.methods, self.path, self.source_cidr, self.query_params, self.claims)
+        if not any(given):
+            raise refuse("set at least one of headers, methods, path, sourceCIDR, queryParams and claims")
         return self
+
+
+class RateLimitMetadata(Model):
+    """Where in the dynamic metadata of a request a value is.
+
+    Under `envoy.filters.http.jwt_authn` are the claims of the client's token, by the name of its provider:
+    `main:limits:day` is the member `day` of the claim `limits` of a token of `main`.
+    """
+
+    namespace: Annotated[str, Field(min_length=1, max_length=256, pattern=METADATA_NAMESPACE_PATTERN)]
+    """The namespace; a filter's name mostly."""
+    key: Annotated[str, Field(min_length=1, max_length=256, pattern=METADATA_KEY_PATTERN)]
+    """The key there; colons lead into nested values."""
 
 
 class RateLimitValue(Model):
@@ -95,14 +151,9 @@ class RateLimitValue(Model):
     """0 refuses every request."""
     unit: RateLimitUnit
     """The time. Week is not in Envoy Gateway."""
-    from_metadata: LaterMapping = None
-
-
-class RateLimitCostMetadata(Model):
-    """Where in the dynamic metadata of a request a number is."""
-
-    namespace: Annotated[str, Field(min_length=1)]
-    key: Annotated[str, Field(min_length=1)]
+    from_metadata: RateLimitMetadata | None = None
+    """Global limits only: where each request may bring a limit of its own, a structure of the number
+    `requests_per_unit` and the text `unit` (`SECOND` to `YEAR`). `requests` and `unit` are for requests without."""
 
 
 class RateLimitCostSpecifier(Model):
@@ -110,9 +161,10 @@ class RateLimitCostSpecifier(Model):
 
     from_: Annotated[Literal["Number", "Metadata"], Field(alias="from")]
     """Where the number comes from."""
-    number: NonNegative | None = None
+    number: Annotated[int, Field(strict=True, ge=0, le=MAX_COST)] | None = None
     """A fixed number; 0 only looks whether the limit is reached."""
-    metadata: Annotated[RateLimitCostMetadata | None, NotSupported("use from: Number")] = None
+    metadata: RateLimitMetadata | None = None
+    """Where the number is, which is rounded down. Without one there, the rule neither counts nor refuses."""
 
     @model_validator(mode="after")
     def _source_has_value(self) -> RateLimitCostSpecifier:
@@ -128,8 +180,9 @@ class RateLimitCost(Model):
 
     request: RateLimitCostSpecifier | None = None
     """1 when absent."""
-    response: Annotated[RateLimitCostSpecifier | None, NotSupported()] = None
-    """Counted when the response is sent; 0 when absent."""
+    response: RateLimitCostSpecifier | None = None
+    """Global limits only: counted when the response has been sent, so that requests after it are refused. Nothing
+    when absent."""
 
 
 class RateLimitRule(Model):
@@ -141,14 +194,15 @@ class RateLimitRule(Model):
     cost: RateLimitCost | None = None
     shared: Bool = False
     """One counter for all routes that the policy is about, instead of one for each; local limits are never shared."""
-    x_rate_limit_headers: LaterText = None
+    shadow_mode: Bool = False
+    """Count, but let all requests pass. Envoy Gateway has it for global limits alone."""
+    x_rate_limit_headers: Literal["Off", "DraftVersion03"] | None = None
+    """Whether responses tell of this limit by X-RateLimit headers, and its refusals by RateLimit headers too; they do
+    unless it is Off."""
 
 
 class GlobalRateLimitRule(Counted, RateLimitRule):
     """A limit that all Envoys count together."""
-
-    shadow_mode: Bool = False
-    """Count, but let all requests pass."""
 
 
 class GlobalRateLimit(Model):
@@ -163,8 +217,6 @@ class GlobalRateLimit(Model):
 class LocalRateLimitRule(RateLimitRule):
     """A limit that each Envoy counts for itself."""
 
-    shadow_mode: Annotated[Bool | None, NotSupported("only global limits can run in shadow")] = None
-
 
 class LocalRateLimit(Model):
     """Limits that each Envoy counts for itself."""
@@ -176,6 +228,8 @@ class LocalRateLimit(Model):
         for index, rule in enumerate(self.rules):
             if rule.cost is not None and rule.cost.response is not None:
                 raise refuse("local limits have no response cost", f"rules[{index}].cost.response")
+            if rule.limit.from_metadata is not None:
+                raise refuse("local limits do not come from metadata", f"rules[{index}].limit.fromMetadata")
         return self
 
 

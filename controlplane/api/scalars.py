@@ -29,6 +29,8 @@ ADDRESS_TYPE_PATTERN: Final = rf"^(Hostname|IPAddress|NamedAddress|{_SUBDOMAIN}/
 ORIGIN_PATTERN: Final = r"^(\*|https?://(\*|(\*\.)?[a-zA-Z0-9*.\-]+|\[[0-9a-fA-F:.]+\])(:([0-9]{1,5}|\*))?)$"
 URI_PATTERN: Final = r"^(([^:/?#]+):)(//([^/?#]*))([^?#]*)(\?([^#]*))?(#(.*))?$"
 URL_PATTERN: Final = "^https?://[^/?#]+"
+METADATA_NAMESPACE_PATTERN: Final = r"^[^:()%\s]+$"
+METADATA_KEY_PATTERN: Final = r"^[^()%\s]+$"
 URI_PATH_PATTERN: Final = r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 
 # What a value that fails its pattern should have been, for people.
@@ -48,6 +50,8 @@ PATTERN_MEANINGS: Final[dict[str, str]] = {
     ORIGIN_PATTERN: "an origin: `*` or `https://HOST[:PORT]`",
     URI_PATTERN: "an absolute URI, such as `spiffe://example.com/name`",
     URL_PATTERN: "an http or https URL",
+    METADATA_NAMESPACE_PATTERN: "a namespace of metadata, without spaces, colons, parentheses and percent signs",
+    METADATA_KEY_PATTERN: "a key in metadata, without spaces, parentheses and percent signs",
     URI_PATH_PATTERN: "a path of valid URI characters",
 }
 

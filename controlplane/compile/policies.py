@@ -6,12 +6,13 @@ unless its policy lets routes drop it and the route's says that it does. Of auth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
+from controlplane.compile import limit_merge
 from controlplane.compile.ratelimit import Limits
 from controlplane.compile.security import AUTHENTICATION, Security
 from controlplane.conditions import Condition, false
@@ -65,18 +66,22 @@ def merge(levels: Sequence[Level], *, scope: str) -> Merged:
     if not any(level.policies for level in levels):
         return NOTHING
     notes: list[Note] = []
-    security, sources = _merge_security([_winners(level, Security, notes) for level in levels], levels, notes)
-    limits, own_scope = _most_specific([(_winners(level, Limits, notes), level.scope) for level in levels])
-    global_limit = limits.global_limit if limits is not None else None
+    holding = limit_merge.held(
+        [limit_merge.Part(_winners(level, Limits, notes), level.of_route, level.scope) for level in levels]
+    )
+    winners = [_winners(level, Security, notes) for level in levels]
+    security, sources, tokens_of_route = _merge_security(winners, levels, notes, holding)
+    limits = holding.bound(security.jwt, of_route=tokens_of_route)
+    global_limit = limits.global_limit()
     keys = [policy.key for level in levels for policy in level.policies]
     policies = replace(
         security,
-        local_limit=limits.local_limit if limits is not None else None,
+        local_limit=limits.local_limit(),
         global_limit=global_limit,
-        limit_scope=(own_scope or scope) if global_limit is not None and global_limit.counts_apart else "",
+        limit_scope=limits.scope(global_limit, scope),
         origins=tuple(dict.fromkeys(str(key) for key in keys)),
     )
-    return Merged(policies, tuple(notes), (*sources, *_limit_sources(limits)))
+    return Merged(policies, (*notes, *limits.notes), (*sources, *(FieldSource(*each) for each in limits.sources())))
 
 
 def _winners(level: Level, kind: type[_P], notes: list[Note]) -> _P | None:
@@ -107,8 +112,9 @@ class _Owned(NamedTuple):
 
 
 def _merge_security(
-    winners: Sequence[Security | None], levels: Sequence[Level], notes: list[Note]
-) -> tuple[ir.Policies, tuple[FieldSource, ...]]:
+    winners: Sequence[Security | None], levels: Sequence[Level], notes: list[Note], limits: limit_merge.Holding
+) -> tuple[ir.Policies, tuple[FieldSource, ...], bool]:
+    """Merges security policies; says, too, whether whose tokens are accepted is a route's own."""
     fields: dict[str, _Owned] = {}
     deny: ir.Deny | None = None
     denied: list[FieldSource] = []
@@ -136,18 +142,14 @@ def _merge_security(
     if "api_keys" in fields and "keys" not in fields and fields["api_keys"].policy.hashed_keys is not None:
         values |= {"api_keys": None, "keys": fields["api_keys"].policy.hashed_keys}
         sources["keys"] = sources.pop("api_keys")._replace(field="keys")
-    bound = _bound(ir.Policies(**values, deny=deny), fields, notes, denied)
-    return bound, (*sources.values(), *denied)
+    of_route = "jwt" in fields and fields["jwt"].of_route
+    policies = ir.Policies(**values, deny=deny)
+    read = limits.read_providers(policies.jwt, of_route=of_route)
+    return _bound(policies, fields, notes, denied, read), (*sources.values(), *denied), of_route
 
 
 def _source(name: str, owned: _Owned) -> FieldSource:
     return FieldSource(name, owned.policy.key, _FIELDS[name.removeprefix("own_")])
-
-
-def _limit_sources(limits: Limits | None) -> Iterable[FieldSource]:
-    for name in ("local", "global") if limits is not None else ():
-        if limits is not None and getattr(limits, f"{name}_limit") is not None:
-            yield FieldSource(f"{name}_limit", limits.key, f"spec.rateLimit.{name}")
 
 
 def _drop(fields: dict[str, _Owned], policy: Security, level: Level, notes: list[Note]) -> None:
@@ -174,11 +176,15 @@ def _guards(name: str, owned: _Owned) -> bool:
 
 
 def _bound(
-    policies: ir.Policies, fields: dict[str, _Owned], notes: list[Note], denied: list[FieldSource]
+    policies: ir.Policies,
+    fields: dict[str, _Owned],
+    notes: list[Note],
+    denied: list[FieldSource],
+    read: Set[str],
 ) -> ir.Policies:
-    """Binds the rules of authorizations to the providers whose tokens they are about."""
+    """Binds the rules of authorizations to the providers whose tokens they are about; limits `read` claims too."""
     wanted = {name: getattr(policies, name) for name in ("authorization", "own_authorization") if name in fields}
-    policies = _reading_claims(policies, {rule.provider for each in wanted.values() for rule in each.rules})
+    policies = _reading_claims(policies, {rule.provider for each in wanted.values() for rule in each.rules} | read)
     for name, authorization in wanted.items():
         owned_by = fields[name]
         bound = _bind(authorization, policies.jwt, owned_by, fields.get("jwt"), notes)
@@ -223,12 +229,3 @@ def _reading_claims(policies: ir.Policies, providers: Set[str | None]) -> ir.Pol
         return policies
     marked = tuple(replace(each, claims_read=each.name in providers) for each in jwt.providers)
     return replace(policies, jwt=replace(jwt, providers=marked))
-
-
-def _most_specific(winners: Iterable[tuple[Limits | None, str]]) -> tuple[Limits | None, str]:
-    """Returns the most specific policy that limits something; its limits replace those of the others as a whole."""
-    found: tuple[Limits | None, str] = (None, "")
-    for policy, scope in winners:
-        if policy is not None and (policy.local_limit or policy.global_limit or policy.stands_alone):
-            found = (policy, scope)
-    return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from controlplane import ir
 from controlplane.api import ratelimit as api
@@ -14,30 +14,32 @@ from controlplane.api.meta import ObjectKey
 from controlplane.compile.counting import counting, without_effect
 from controlplane.conditions import Condition
 
-_RULE = re.compile(r"spec\.rateLimit\.(global|local)\.rules\[(\d+)\]")
-# Without these a rule would refuse more requests than it should.
-_CHANGES_WHOM = (".clientSelectors[", ".shadowMode")
+# The namespace of metadata in which Envoy's jwt_authn filter leaves claims.
+_TOKENS: Final = "envoy.filters.http.jwt_authn"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one BackendTrafficPolicy limits; neither of the two where it is about other things."""
+    """What one BackendTrafficPolicy limits; neither of the two where it is about other things.
+
+    `fail_open` is what it says of a service that cannot be reached, None where it says nothing.
+    """
 
     key: ObjectKey
     created_s: float = 0.0
     local_limit: ir.LocalLimit | None = None
     global_limit: ir.GlobalLimit | None = None
     stands_alone: bool = False
+    merge_type: Literal["StrategicMerge", "JSONMerge"] | None = None
+    fail_open: bool | None = None
     conditions: tuple[Condition, ...] = ()
 
 
 def compile_limits(policy: BackendTrafficPolicy) -> Limits:
-    """Compiles a policy; a rule whose selection is not supported is left out, and a condition says so."""
-    conditions = list[Condition]()
-    left_out = _unsupported(policy, conditions)
+    """Compiles a policy; what has no effect is a condition."""
     limit = policy.spec.rate_limit
-    local = _rules(limit.local.rules, "local", left_out) if limit is not None and limit.local is not None else ()
-    global_ = _rules(limit.global_.rules, "global", left_out) if limit is not None and limit.global_ is not None else ()
+    local = _rules(limit.local.rules) if limit is not None and limit.local is not None else ()
+    global_ = _rules(limit.global_.rules) if limit is not None and limit.global_ is not None else ()
     created = policy.metadata.creation_timestamp
     return Limits(
         key=policy.key,
@@ -45,33 +47,41 @@ def compile_limits(policy: BackendTrafficPolicy) -> Limits:
         local_limit=ir.LocalLimit(local) if local else None,
         global_limit=_global(policy, global_) if global_ else None,
         stands_alone=policy.spec.merge_type == "Replace",
-        conditions=tuple(conditions),
+        merge_type=policy.spec.merge_type if policy.spec.merge_type != "Replace" else None,
+        fail_open=_fail_open(policy),
+        conditions=tuple(_without_effect(policy)),
     )
 
 
-def _unsupported(policy: BackendTrafficPolicy, conditions: list[Condition]) -> set[tuple[str, int]]:
-    left_out: set[tuple[str, int]] = set()
+def _without_effect(policy: BackendTrafficPolicy) -> Iterator[Condition]:
     for path, mark in unsupported_fields(policy.spec):
-        field = f"spec.{path}"
-        rule = _RULE.match(field)
-        what = "has no effect yet"
-        if rule is not None and any(each in field[rule.end() :] for each in _CHANGES_WHOM):
-            left_out.add((rule[1], int(rule[2])))
-            what = "is not supported yet, so that the rule is not enforced"
-        hint = f"; {mark.hint}" if mark.hint else ""
-        conditions.append(Condition("NotSupported", "True", "UnsupportedField", what + hint, field))
-    if policy.spec.merge_type in ("StrategicMerge", "JSONMerge"):
-        message = "fields are merged whole; what is inside them is not merged yet"
-        conditions.append(Condition("NotSupported", "True", "UnsupportedField", message, "spec.mergeType"))
+        yield _not_supported("has no effect yet" + (f"; {mark.hint}" if mark.hint else ""), f"spec.{path}")
     limit = policy.spec.rate_limit
-    for index, each in enumerate(limit.local.rules if limit is not None and limit.local is not None else ()):
+    local = limit.local.rules if limit is not None and limit.local is not None else ()
+    for index, each in enumerate(local):
+        field = f"spec.rateLimit.local.rules[{index}]"
         if each.shared:
-            message = "has no effect: each Envoy counts local limits for each rule of a route"
-            field = f"spec.rateLimit.local.rules[{index}].shared"
-            conditions.append(Condition("NotSupported", "True", "UnsupportedField", message, field))
+            yield _not_supported(
+                "has no effect: each Envoy counts local limits for each rule of a route", f"{field}.shared"
+            )
+        if not each.client_selectors and len(local) > 1:
+            for name, given in (("shadowMode", each.shadow_mode), ("cost", each.cost is not None)):
+                if given:
+                    message = "with it the rule counts the requests of other rules too, not only those of none"
+                    yield _not_supported(message, f"{field}.{name}")
     for index, each in enumerate(limit.global_.rules if limit is not None and limit.global_ is not None else ()):
-        conditions += without_effect(each, f"spec.rateLimit.global.rules[{index}]")
-    return left_out
+        yield from without_effect(each, f"spec.rateLimit.global.rules[{index}]")
+
+
+def _not_supported(message: str, field: str) -> Condition:
+    return Condition("NotSupported", "True", "UnsupportedField", message, field)
+
+
+def _fail_open(policy: BackendTrafficPolicy) -> bool | None:
+    limit = policy.spec.rate_limit.global_ if policy.spec.rate_limit is not None else None
+    if limit is None or "failure_mode" not in limit.model_fields_set:
+        return None
+    return limit.failure_mode == "Open"
 
 
 def _global(policy: BackendTrafficPolicy, rules: tuple[ir.LimitRule, ...]) -> ir.GlobalLimit:
@@ -84,15 +94,13 @@ def _global(policy: BackendTrafficPolicy, rules: tuple[ir.LimitRule, ...]) -> ir
     )
 
 
-def _rules(
-    rules: Sequence[api.RateLimitRule], section: str, left_out: set[tuple[str, int]]
-) -> tuple[ir.LimitRule, ...]:
-    return tuple(_rule(rule) for index, rule in enumerate(rules) if (section, index) not in left_out)
+def _rules(rules: Sequence[api.RateLimitRule]) -> tuple[ir.LimitRule, ...]:
+    return tuple(map(_rule, rules))
 
 
 def _rule(rule: api.RateLimitRule) -> ir.LimitRule:
     conditions = rule.client_selectors
-    cost = rule.cost.request.number if rule.cost is not None and rule.cost.request is not None else None
+    cost = rule.cost
     made = ir.LimitRule(
         requests=rule.limit.requests,
         unit=rule.limit.unit,
@@ -101,16 +109,37 @@ def _rule(rule: api.RateLimitRule) -> ir.LimitRule:
         methods=tuple((each.value, each.invert) for condition in conditions for each in condition.methods),
         paths=tuple(ir.PathRule(c.path.type, c.path.value, c.path.invert) for c in conditions if c.path is not None),
         sources=tuple(
-            ir.SourceSelector(c.source_cidr.value, c.source_cidr.type == "Distinct")
+            ir.SourceSelector(c.source_cidr.value, c.source_cidr.type == "Distinct", c.source_cidr.invert)
             for c in conditions
             if c.source_cidr is not None
         ),
-        cost=1 if cost is None else cost,
+        claims=tuple(_claim(each) for condition in conditions for each in condition.claims),
+        cost=_cost(cost.request) if cost is not None and cost.request is not None else 1,
+        response_cost=_cost(cost.response) if cost is not None and cost.response is not None else None,
+        limit_from=_metadata(rule.limit.from_metadata) if rule.limit.from_metadata is not None else None,
+        headers_shown=rule.x_rate_limit_headers != "Off",
         shared=rule.shared,
+        shadow=rule.shadow_mode,
     )
     if not isinstance(rule, api.GlobalRateLimitRule):
         return made
-    return replace(made, counting=counting(rule), shadow=rule.shadow_mode)
+    return replace(made, counting=counting(rule))
+
+
+def _claim(match: api.ClaimMatch) -> ir.ClaimSelector:
+    array = match.value_type == "StringArray"
+    return ir.ClaimSelector(match.name, match.type, match.values, array, match.invert, match.provider)
+
+
+def _cost(specifier: api.RateLimitCostSpecifier) -> int | ir.MetadataSource:
+    if specifier.metadata is not None:
+        return _metadata(specifier.metadata)
+    assert specifier.number is not None
+    return specifier.number
+
+
+def _metadata(source: api.RateLimitMetadata) -> ir.MetadataSource:
+    return ir.MetadataSource(source.namespace, source.key, of_token=source.namespace == _TOKENS)
 
 
 def _value(match: api.HeaderMatch | api.QueryParamMatch) -> ir.ValueSelector:

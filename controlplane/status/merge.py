@@ -29,7 +29,7 @@ OURS: Final = frozenset(
     {
         *("Accepted", "Programmed", "ResolvedRefs", "Conflicted", "PartiallyInvalid", "SupportedVersion"),
         *("InsecureFrontendValidationMode", "OverlappingTLSConfig", "Ready", "Scheduled", "Detached"),
-        *("NotSupported", "Overridden"),
+        *("NotSupported", "Overridden", "Merged"),
     }
 )
 

@@ -8,130 +8,219 @@ makes no entry, and a descriptor that lacks one is not sent, so that the rule do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from ipaddress import IPv4Network, ip_network
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_network
+from typing import Any, Final
 
-from envoy.config.route.v3.route_components_pb2 import HeaderMatcher, QueryParameterMatcher, RateLimit
-from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
-from envoy.type.matcher.v3.string_pb2 import StringMatcher
+import envoy.config.route.v3.route_components_pb2
+import envoy.extensions.rate_limit_descriptors.expr.v3.expr_pb2
+import envoy.type.matcher.v3.address_pb2  # noqa: F401  (what is asked for below must be known)
+from google.protobuf.message import Message
 
 from controlplane import ir
+from controlplane.translate import claims, newer
+from controlplane.translate.claims import MATCHED
+from controlplane.translate.wire import packed
 
-RULE_KEY = "rule"
-ROUTE_KEY = "route"
-_MATCHED = "matched"
-_HEADERS_KEY = "headers"
-_QUERY_KEY = "query"
-_SOURCE_KEY = "masked_remote_address"
-_CLIENT_KEY = "remote_address"
+RULE_KEY: Final = "rule"
+ROUTE_KEY: Final = "route"
+_HEADERS_KEY: Final = "headers"
+_OTHER_HEADER_KEY: Final = "other_header"
+_QUERY_KEY: Final = "query"
+_SOURCE_KEY: Final = "source"
+_CLIENT_KEY: Final = "remote_address"
+_CLAIM_KEY: Final = "claim"
+_EXPRESSION: Final = "envoy.rate_limit_descriptors.expr"
+
+RateLimit: Any = newer.message("envoy.config.route.v3.RateLimit")
+_HeaderMatcher: Any = newer.message("envoy.config.route.v3.HeaderMatcher")
+_StringMatcher: Any = newer.message("envoy.type.matcher.v3.StringMatcher")
+_Expression: Any = newer.message("envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor")
+
+Tokens = Mapping[str, str]
+"""The ids, by name, of the JWT providers whose tokens the requests of a route may have."""
 
 
-def rate_limit(index: int, rule: ir.LimitRule, *, scope: str | None = None) -> RateLimit:
-    """Returns the descriptor of a rule; with `scope`, a limit that is not shared counts for that alone."""
-    message = RateLimit(actions=[_generic(RULE_KEY, str(index))])
+def rate_limits(
+    index: int, rule: ir.LimitRule, *, tokens: Tokens | None = None, scope: str | None = None
+) -> Iterator[Message]:
+    """Yields the descriptors of a rule: of its requests and, where they cost something, of its responses.
+
+    Nothing where no request of the route can match. With `scope`, a limit that is not shared counts for that alone.
+    """
+    tokens = tokens or {}
+    found = [generic(*entry(index, rule))]
     if scope is not None and not rule.shared:
-        message.actions.append(_generic(ROUTE_KEY, scope))
-    message.actions.extend(actions(rule))
+        found.append(generic(ROUTE_KEY, rule.scope or scope))
+    for action in actions(rule, tokens):
+        if action is None:
+            return
+        found.append(action)
+    message = RateLimit(actions=found)
+    if rule.limit_from is not None:
+        source = rule.limit_from
+        wanted = message.limit.dynamic_metadata.metadata_key
+        wanted.key = source.namespace
+        for step in _resolved(source, tokens).split(":"):
+            wanted.path.add(key=step)
     if rule.cost != 1:
-        message.hits_addend.number.value = rule.cost
-    return message
+        _set_cost(message, rule.cost, tokens)
+    yield message
+    if rule.response_cost is not None:
+        after = RateLimit(actions=found, apply_on_stream_done=True)
+        _set_cost(after, rule.response_cost, tokens)
+        yield after
 
 
-def actions(rule: ir.LimitRule) -> Iterable[RateLimit.Action]:
-    """Yields what tells whether the rule is about a request, and what it counts apart."""
+def entry(index: int, rule: ir.LimitRule) -> tuple[str, str]:
+    """Returns the first entry of the descriptors of the rule at `index`.
+
+    In limits that were merged it says what stands before the counters of the policy that the rule is of: so that the
+    rule counts together with that policy's, wherever this is in force alone.
+    """
+    return (f"{rule.home}_{RULE_KEY}", str(rule.position)) if rule.home else (RULE_KEY, str(index))
+
+
+def actions(rule: ir.LimitRule, tokens: Tokens) -> Iterator[Message | None]:
+    """Yields what tells whether the rule is about a request, and what it counts apart; None for what never matches."""
     matchers = [*_header_matchers(rule)]
     if matchers:
-        match = RateLimit.Action.HeaderValueMatch(
-            descriptor_key=_HEADERS_KEY, descriptor_value=_MATCHED, expect_match={"value": True}, headers=matchers
-        )
-        yield RateLimit.Action(header_value_match=match)
+        yield _headers_match(_HEADERS_KEY, matchers, expected=True)
+    for index, each in enumerate(_others(rule)):
+        matcher = _HeaderMatcher(name=each.name, string_match=_string(each))
+        # An inverted matcher would not hold where there is no such header, and leaving it away would escape the limit.
+        yield _headers_match(f"{_OTHER_HEADER_KEY}{index}", [matcher], expected=False)
     for index, each in enumerate(rule.query):
         yield _query(each, index)
     for each in rule.headers:
         if each.kind == "Distinct":
-            yield RateLimit.Action(
-                request_headers=RateLimit.Action.RequestHeaders(header_name=each.name, descriptor_key=_header_key(each))
-            )
-    for source in rule.sources:
-        network = ip_network(source.cidr, strict=False)
-        v4 = isinstance(network, IPv4Network)
-        lengths = {"v4_prefix_mask_len" if v4 else "v6_prefix_mask_len": {"value": network.prefixlen}}
-        yield RateLimit.Action(masked_remote_address=RateLimit.Action.MaskedRemoteAddress(**lengths))
+            found = RateLimit.Action.RequestHeaders(header_name=each.name, descriptor_key=_header_key(each))
+            yield RateLimit.Action(request_headers=found)
+    for index, source in enumerate(rule.sources):
+        yield _source(source, index)
         if source.distinct:
             yield RateLimit.Action(remote_address=RateLimit.Action.RemoteAddress())
+    for index, claim in enumerate(rule.claims):
+        text = claims.value(claim, tokens)
+        yield expression(f"{_CLAIM_KEY}{index}", text) if text is not None else None
 
 
 def levels(rule: ir.LimitRule) -> list[tuple[str, str]]:
     """Returns the entries that the limit of a rule expects, without a value where each has a counter of its own."""
     found: list[tuple[str, str]] = []
     if any(True for _ in _header_matchers(rule)):
-        found.append((_HEADERS_KEY, _MATCHED))
-    found += [(f"{_QUERY_KEY}{i}", "" if each.kind == "Distinct" else _MATCHED) for i, each in enumerate(rule.query)]
+        found.append((_HEADERS_KEY, MATCHED))
+    found += [(f"{_OTHER_HEADER_KEY}{index}", MATCHED) for index, _ in enumerate(_others(rule))]
+    found += [(f"{_QUERY_KEY}{i}", "" if each.kind == "Distinct" else MATCHED) for i, each in enumerate(rule.query)]
     found += [(_header_key(each), "") for each in rule.headers if each.kind == "Distinct"]
-    for source in rule.sources:
-        found.append((_SOURCE_KEY, str(ip_network(source.cidr, strict=False))))
+    for index, source in enumerate(rule.sources):
+        found.append((f"{_SOURCE_KEY}{index}", MATCHED))
         if source.distinct:
             found.append((_CLIENT_KEY, ""))
+    found += [(f"{_CLAIM_KEY}{i}", "" if each.kind == "Distinct" else MATCHED) for i, each in enumerate(rule.claims)]
     return found
+
+
+def expression(key: str, text: str) -> Message:
+    """Returns the entry that an expression (CEL) yields; where it fails, the descriptor is not sent."""
+    config = packed(_Expression(descriptor_key=key, text=text))
+    typed = {"type_url": config.type_url, "value": config.value}
+    return RateLimit.Action(extension={"name": _EXPRESSION, "typed_config": typed})
+
+
+def generic(key: str, value: str) -> Message:
+    """Returns an entry that says the same of every request."""
+    return RateLimit.Action(generic_key=RateLimit.Action.GenericKey(descriptor_key=key, descriptor_value=value))
+
+
+def _set_cost(message: Any, cost: int | ir.MetadataSource, tokens: Tokens) -> None:
+    if isinstance(cost, int):
+        message.hits_addend.number.value = cost
+    else:
+        message.hits_addend.format = f"%DYNAMIC_METADATA({cost.namespace}:{_resolved(cost, tokens)})%"
+
+
+def _resolved(source: ir.MetadataSource, tokens: Tokens) -> str:
+    """Returns the key: the claims of a token stand under the id of its provider, and are asked for by its name."""
+    name, colon, rest = source.key.partition(":")
+    return f"{tokens[name]}{colon}{rest}" if source.of_token and name in tokens else source.key
 
 
 def _header_key(selector: ir.ValueSelector) -> str:
     return f"header_{selector.name.lower()}"
 
 
-def _generic(key: str, value: str) -> RateLimit.Action:
-    return RateLimit.Action(generic_key=RateLimit.Action.GenericKey(descriptor_key=key, descriptor_value=value))
+def _headers_match(key: str, matchers: list[Any], *, expected: bool) -> Message:
+    match = RateLimit.Action.HeaderValueMatch(
+        descriptor_key=key, descriptor_value=MATCHED, expect_match={"value": expected}, headers=matchers
+    )
+    return RateLimit.Action(header_value_match=match)
 
 
-def _query(selector: ir.ValueSelector, index: int) -> RateLimit.Action:
+def _query(selector: ir.ValueSelector, index: int) -> Message:
     key = f"{_QUERY_KEY}{index}"
     if selector.kind == "Distinct":
         found = RateLimit.Action.QueryParameters(query_parameter_name=selector.name, descriptor_key=key)
         return RateLimit.Action(query_parameters=found)
     match = RateLimit.Action.QueryParameterValueMatch(
         descriptor_key=key,
-        descriptor_value=_MATCHED,
+        descriptor_value=MATCHED,
         expect_match={"value": not selector.invert},
-        query_parameters=[QueryParameterMatcher(name=selector.name, string_match=_string(selector))],
+        query_parameters=[{"name": selector.name, "string_match": _string(selector)}],
     )
     return RateLimit.Action(query_parameter_value_match=match)
 
 
-def _header_matchers(rule: ir.LimitRule) -> Iterable[HeaderMatcher]:
+def _source(source: ir.SourceSelector, index: int) -> Message:
+    network = ip_network(source.cidr, strict=False)
+    within = {"address_prefix": str(network.network_address), "prefix_len": {"value": network.prefixlen}}
+    match = RateLimit.Action.RemoteAddressMatch(
+        descriptor_key=f"{_SOURCE_KEY}{index}",
+        descriptor_value=MATCHED,
+        address_matcher={"ranges": [within], "invert_match": source.invert},
+    )
+    return RateLimit.Action(remote_address_match=match)
+
+
+def _others(rule: ir.LimitRule) -> Iterator[ir.ValueSelector]:
+    """Yields the headers that must not have a value."""
+    return (each for each in rule.headers if each.invert)
+
+
+def _header_matchers(rule: ir.LimitRule) -> Iterable[Message]:
     for each in rule.headers:
-        if each.kind != "Distinct":
-            yield HeaderMatcher(name=each.name, string_match=_string(each), invert_match=each.invert)
+        if each.kind != "Distinct" and not each.invert:
+            yield _HeaderMatcher(name=each.name, string_match=_string(each))
     for path in rule.paths:
-        yield HeaderMatcher(name=":path", string_match=_path(path), invert_match=path.invert)
+        yield _HeaderMatcher(name=":path", string_match=_path(path), invert_match=path.invert)
     method = _method(rule.methods)
     if method is not None:
         yield method
 
 
-def _method(methods: tuple[tuple[str, bool], ...]) -> HeaderMatcher | None:
+def _method(methods: tuple[tuple[str, bool], ...]) -> Message | None:
     """Returns what matches one of several methods or their opposites; None where every method does."""
     wanted = {method for method, invert in methods if not invert}
     unwanted = {method for method, invert in methods if invert}
     if not methods or len(unwanted) > 1 or unwanted & wanted:
         return None
     if unwanted:
-        return HeaderMatcher(name=":method", string_match=StringMatcher(exact=unwanted.pop()), invert_match=True)
-    expression = "|".join(sorted(wanted))
-    return HeaderMatcher(name=":method", string_match=StringMatcher(safe_regex=RegexMatcher(regex=expression)))
+        return _HeaderMatcher(name=":method", string_match={"exact": unwanted.pop()}, invert_match=True)
+    return _HeaderMatcher(name=":method", string_match=_regex("|".join(sorted(wanted))))
 
 
-def _path(path: ir.PathRule) -> StringMatcher:
+def _path(path: ir.PathRule) -> Message:
     """Matches `:path`, which carries the query too."""
     if path.kind == "RegularExpression":
-        expression = f"({path.value})(\\?.*)?"
-    elif path.kind == "Exact":
-        expression = f"{re.escape(path.value)}(\\?.*)?"
-    else:
-        expression = f"{re.escape(path.value.rstrip('/'))}([/?].*)?"
-    return StringMatcher(safe_regex=RegexMatcher(regex=expression))
+        return _regex(f"({path.value})(\\?.*)?")
+    if path.kind == "Exact":
+        return _regex(f"{re.escape(path.value)}(\\?.*)?")
+    return _regex(f"{re.escape(path.value.rstrip('/'))}([/?].*)?")
 
 
-def _string(selector: ir.ValueSelector) -> StringMatcher:
-    if selector.kind == "RegularExpression":
-        return StringMatcher(safe_regex=RegexMatcher(regex=selector.value))
-    return StringMatcher(exact=selector.value)
+def _string(selector: ir.ValueSelector) -> Message:
+    return _regex(selector.value) if selector.kind == "RegularExpression" else _StringMatcher(exact=selector.value)
+
+
+def _regex(expression: str) -> Message:
+    return _StringMatcher(safe_regex={"regex": expression})

@@ -6,9 +6,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from google.protobuf.descriptor_pool import Default
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message_factory import GetMessageClass
+
+from controlplane.translate import newer
 
 # The messages that may be packed into resources must be known to the pool before they can be shown.
 _MODULES = (
@@ -30,8 +30,8 @@ def to_dict(type_url: str, body: bytes, *, redact: bool = True) -> dict[str, Any
     """Returns a resource as Envoy's JSON has it, with secrets redacted unless they are asked for."""
     for module in _MODULES:
         importlib.import_module(module)
-    message_type = GetMessageClass(Default().FindMessageTypeByName(type_url.rpartition("/")[2]))
-    message = MessageToDict(message_type.FromString(body))
+    message_type = newer.message(type_url.rpartition("/")[2])
+    message = MessageToDict(message_type.FromString(body), descriptor_pool=newer.pool())
     return _walk(message, hide_inline=type_url.endswith(".Secret")) if redact else message
 
 

@@ -26,7 +26,7 @@ from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpPro
 from controlplane import ir
 from controlplane.translate.clusters import ads
 from controlplane.translate.counting import counting_of
-from controlplane.translate.descriptors import ROUTE_KEY, RULE_KEY, levels
+from controlplane.translate.descriptors import ROUTE_KEY, entry, levels
 from controlplane.translate.wire import duration, encode, packed
 from dragoman.protos.dragoman.authz.v1 import policy_pb2 as authz
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as rls
@@ -123,7 +123,7 @@ def rate_limit_config(source: ir.GlobalLimit) -> bytes:
 
 
 def _descriptor(index: int, rule: ir.LimitRule, on_error: rls.OnStoreError) -> rls.RateLimitDescriptor:
-    path = [(RULE_KEY, str(index)), *([] if rule.shared else [(ROUTE_KEY, "")]), *levels(rule)]
+    path = [entry(index, rule), *([] if rule.shared else [(ROUTE_KEY, "")]), *levels(rule)]
     policy = rls.RateLimitPolicy(unit=_UNITS[rule.unit], requests_per_unit=rule.requests)
     policy.dragoman.CopyFrom(counting_of(rule.counting, on_error))
     *above, (key, value) = path

@@ -149,7 +149,7 @@ _COUNTED: Final = (
         for field, value, what in (("precision", "Lease", "leases"), ("mode", "Quota", "quotas"))
     ),
 )
-_SELECTORS: Final = ("headers", "methods", "path", "sourceCIDR", "queryParams")
+_SELECTORS: Final = ("headers", "methods", "path", "sourceCIDR", "queryParams", "claims")
 
 _MODEL_RULES: Final[Mapping[str, tuple[Rule, ...] | Callable[[type[Model]], list[Rule]]]] = {
     "apikey.ExtractFrom._one_kind": (
@@ -280,6 +280,19 @@ _MODEL_RULES: Final[Mapping[str, tuple[Rule, ...] | Callable[[type[Model]], list
         ),
         Rule("self.type != 'Distinct' || !self.invert", "invert must not be set for type Distinct", "invert"),
     ),
+    "ratelimit.ClaimMatch._type_has_values": (
+        Rule(
+            f"(self.type == 'Distinct') != {_set('values')}",
+            "values must not be set for type Distinct, and type Exact needs them",
+            "values",
+        ),
+        Rule("self.type != 'Distinct' || !self.invert", "invert must not be set for type Distinct", "invert"),
+        Rule(
+            "self.type != 'Distinct' || self.valueType == 'String'",
+            "type Distinct needs a claim with one value",
+            "valueType",
+        ),
+    ),
     "ratelimit.RateLimitSelectCondition._not_empty": (
         Rule(
             " || ".join(_set(each) if each.endswith("s") else f"has(self.{each})" for each in _SELECTORS),
@@ -295,6 +308,12 @@ _MODEL_RULES: Final[Mapping[str, tuple[Rule, ...] | Callable[[type[Model]], list
             "!has(self.cost) || !has(self.cost.response)",
             "local limits have no response cost",
             "cost.response",
+            ("rules", "[]"),
+        ),
+        Rule(
+            "!has(self.limit.fromMetadata)",
+            "local limits do not come from metadata",
+            "limit.fromMetadata",
             ("rules", "[]"),
         ),
     ),

@@ -22,6 +22,7 @@ from envoy.type.matcher.v3.value_pb2 import ListMatcher, OrMatcher, ValueMatcher
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane import ir
+from controlplane.translate.claims import METADATA
 from controlplane.translate.filters import jwt
 from controlplane.translate.wire import packed
 
@@ -118,7 +119,7 @@ def _claim(provider: str, path: list[str], values: Iterable[str], array: bool) -
     alternatives = [ValueMatcher(string_match=StringMatcher(exact=value)) for value in values]
     one = alternatives[0] if len(alternatives) == 1 else ValueMatcher(or_match=OrMatcher(value_matchers=alternatives))
     matcher = MetadataMatcher(
-        filter=jwt.METADATA,
+        filter=METADATA,
         path=[MetadataMatcher.PathSegment(key=key) for key in (provider, *path)],
         value=ValueMatcher(list_match=ListMatcher(one_of=one)) if array else one,
     )

@@ -27,8 +27,6 @@ from controlplane.translate.filters.discovery import discovered, extension
 from controlplane.translate.wire import packed
 
 NAME: str = "dragoman/jwt"
-# Where the filter puts the claims of a token, under the id of its provider.
-METADATA = "envoy.filters.http.jwt_authn"
 SCOPE_CLAIM = "scope"
 _MAX_CACHED_TOKEN_BYTES = 4096
 

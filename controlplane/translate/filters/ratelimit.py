@@ -8,22 +8,25 @@ only be said for a whole filter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from envoy.config.core.v3.config_source_pb2 import ApiVersion
 from envoy.config.core.v3.grpc_service_pb2 import GrpcService
 from envoy.config.ratelimit.v3.rls_pb2 import RateLimitServiceConfig
-from envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2 import RateLimit, RateLimitPerRoute
+from envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2 import RateLimit
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane import ir
 from controlplane.ir_policies import MAX_DELAY_S
-from controlplane.translate.descriptors import rate_limit
+from controlplane.translate import newer
+from controlplane.translate.descriptors import rate_limits
 from controlplane.translate.requests import until_done
 from controlplane.translate.services import RATE_LIMIT_CLUSTER
 from controlplane.translate.wire import duration, packed
 
 _TIMEOUT_S = 0.1
+_PerRoute: Any = newer.message("envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,11 @@ class RateLimitFilter:
             return None
         limits = [
             each
-            for index, rule_ in enumerate(limit.rules)
-            for each in until_done(rate_limit(index, rule_, scope=policies.limit_scope), rule_.counting)
+            for index, asked in enumerate(limit.rules)
+            for made in rate_limits(index, asked, tokens=policies.tokens, scope=policies.limit_scope)
+            for each in until_done(made, asked.counting)
         ]
-        return packed(RateLimitPerRoute(domain=limit.domain, rate_limits=limits))
+        return packed(_PerRoute(domain=limit.domain, rate_limits=limits))
 
 
 OPEN = RateLimitFilter("dragoman/ratelimit", fail_open=True)

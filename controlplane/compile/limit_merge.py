@@ -1,0 +1,162 @@
+"""How the limits of several policies, from that of a Gateway to that of a rule, become those of one rule.
+
+Envoy Gateway's semantics: by StrategicMerge the rules of both hold, by JSONMerge a list of rules takes the place of the
+other. A rule keeps counting with those of its own policy, wherever it is merged into another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from controlplane import ir
+from controlplane.api.meta import ObjectKey
+from controlplane.compile.ratelimit import Limits
+from controlplane.conditions import Condition, false
+
+Section = Literal["local", "global"]
+
+
+class Held(NamedTuple):
+    """A rule, and whose it is: its policy, the place there, whether routes have that, and whose requests it counts."""
+
+    rule: ir.LimitRule
+    policy: Limits
+    position: int
+    of_route: bool
+    scope: str
+
+
+class Part(NamedTuple):
+    """A policy that counts for its target, and that target: whether it is a route, and whose requests count."""
+
+    policy: Limits | None
+    of_route: bool
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What is in force of all the policies on a rule of a route."""
+
+    local: tuple[Held, ...] = ()
+    shared: tuple[Held, ...] = ()
+    fail_open: bool = True
+    notes: tuple[tuple[ObjectKey, Condition], ...] = field(default=())
+
+    def read_providers(self, jwt: ir.Jwt | None, *, of_route: bool) -> frozenset[str]:
+        """Returns the names of the JWT providers whose tokens' claims are read; `of_route` says whose `jwt` is."""
+        known = {each.name for each in jwt.providers} if jwt is not None else set[str]()
+        wanted = {
+            name
+            for held in (*self.local, *self.shared)
+            if _may_read(held, of_route=of_route)
+            for name in held.rule.read_providers
+        }
+        return frozenset(known if None in wanted else known & wanted)
+
+    def bound(self, jwt: ir.Jwt | None, *, of_route: bool) -> Holding:
+        """Leaves out, and tells, what reads claims of tokens that there are not, or that a Gateway cannot trust.
+
+        A Gateway's rule never takes a route's provider for its own: else whoever writes the route would say by what
+        clients are told apart.
+        """
+        known = {each.name for each in jwt.providers} if jwt is not None else set[str]()
+        notes = list(self.notes)
+        kept: dict[Section, tuple[Held, ...]] = {}
+        sections: tuple[tuple[Section, tuple[Held, ...]], ...] = (("local", self.local), ("global", self.shared))
+        for section, all_ in sections:
+            found: list[Held] = []
+            for held in all_:
+                missing = _missing(held, known, of_route=of_route)
+                if missing is None:
+                    found.append(held)
+                else:
+                    at = f"spec.rateLimit.{section}.rules[{held.position}]"
+                    message = f"{missing} at this level or above, so that the rule counts no request"
+                    notes.append((held.policy.key, false("Accepted", "Invalid", message, at)))
+            kept[section] = tuple(found)
+        return replace(self, local=kept["local"], shared=kept["global"], notes=tuple(notes))
+
+    def local_limit(self) -> ir.LocalLimit | None:
+        """Returns what each Envoy enforces."""
+        return ir.LocalLimit(tuple(held.rule for held in self.local)) if self.local else None
+
+    def global_limit(self) -> ir.GlobalLimit | None:
+        """Returns what the service enforces: the limits of one policy as they are, or some rules of several."""
+        if not self.shared:
+            return None
+        of_policies = list({held.policy.key: held.policy for held in self.shared}.values())
+        first = self.shared[-1].policy
+        whole = first.global_limit
+        assert whole is not None
+        if len(of_policies) == 1 and len(self.shared) == len(whole.rules) and whole.fail_open is self.fail_open:
+            return whole
+        homes = {each.key: each.global_limit.domain for each in of_policies if each.global_limit is not None}
+        rules = (
+            replace(each.rule, home=homes[each.policy.key], position=each.position, scope=each.scope)
+            for each in self.shared
+        )
+        return ir.GlobalLimit(whole.policy, tuple(rules), self.fail_open)
+
+    def scope(self, limit: ir.GlobalLimit | None, inherited: str) -> str:
+        """Returns whose requests count together towards `limit`; what was merged says it rule by rule."""
+        if limit is None or not limit.counts_apart:
+            return ""
+        return (self.shared[-1].scope if not limit.rules[0].home else "") or inherited
+
+    def sources(self) -> Iterable[tuple[str, ObjectKey, str]]:
+        """Yields the fields in force, the policies that they are from, and where they are there."""
+        for section, all_ in (("local", self.local), ("global", self.shared)):
+            for key in dict.fromkeys(held.policy.key for held in reversed(all_)):
+                yield f"{section}_limit", key, f"spec.rateLimit.{section}"
+
+
+def held(parts: Sequence[Part]) -> Holding:
+    """Merges policies, that of the most general target first."""
+    found = Holding()
+    for part in parts:
+        if part.policy is not None:
+            found = _merged(found, part.policy, part)
+    return found
+
+
+def _merged(above: Holding, policy: Limits, part: Part) -> Holding:
+    if policy.stands_alone:
+        above = Holding()
+    if policy.local_limit is None and policy.global_limit is None:
+        return above
+    local = _holding(policy.local_limit, policy, part)
+    shared = _holding(policy.global_limit, policy, part)
+    fail_open = above.fail_open if policy.fail_open is None else policy.fail_open
+    parents = dict.fromkeys(each.policy.key for each in (*above.local, *above.shared))
+    if policy.merge_type is None or not parents:
+        return Holding(local, shared, policy.fail_open is not False, above.notes)
+    message = f"rateLimit is merged with that of {', '.join(map(str, parents))}"
+    notes = (*above.notes, (policy.key, Condition("Merged", "True", "Merged", message, "spec.mergeType")))
+    if policy.merge_type == "JSONMerge":
+        return Holding(local or above.local, shared or above.shared, fail_open, notes)
+    # There can be one for all requests that no other is about: the more specific one.
+    own_general = any(not each.rule.selects for each in local)
+    inherited = tuple(each for each in above.local if each.rule.selects or not own_general)
+    return Holding((*inherited, *local), (*above.shared, *shared), fail_open, notes)
+
+
+def _holding(limit: ir.LocalLimit | ir.GlobalLimit | None, policy: Limits, part: Part) -> tuple[Held, ...]:
+    rules = limit.rules if limit is not None else ()
+    return tuple(Held(rule, policy, index, part.of_route, part.scope) for index, rule in enumerate(rules))
+
+
+def _may_read(held: Held, *, of_route: bool) -> bool:
+    return held.of_route or not of_route
+
+
+def _missing(held: Held, known: set[str], *, of_route: bool) -> str | None:
+    wanted = held.rule.read_providers
+    if not wanted:
+        return None
+    if not known or not _may_read(held, of_route=of_route):
+        return "there is no JWT provider"
+    unknown = sorted(name for name in wanted if name is not None and name not in known)
+    return f"there is no JWT provider {unknown[0]}" if unknown else None

@@ -1,0 +1,83 @@
+"""Expressions (CEL) about the claims of a verified token, as Envoy's descriptors of rate limits ask them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from controlplane import ir
+
+METADATA: Final = "envoy.filters.http.jwt_authn"
+"""Where Envoy's jwt_authn filter puts the claims of a token, under the id of its provider."""
+MATCHED: Final = "matched"
+_NUMBER: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+
+
+def value(selector: ir.ClaimSelector, tokens: Mapping[str, str]) -> str | None:
+    """Returns an expression for what the selector has of a request: the claim's value where each counts for itself,
+    else MATCHED; it fails where the selector does not match. None: no token can match.
+
+    `tokens` has the ids, by name, of the providers whose tokens a request may have.
+    """
+    ids = ids_of(selector.provider, tokens)
+    if not ids:
+        return None
+    path = selector.claim.split(".")
+    if selector.kind == "Distinct":
+        return _first_of([(_presence(id_, path), _claim(id_, path)) for id_ in ids])
+    found = " || ".join(_condition(id_, path, selector) for id_ in ids)
+    # There is no such key where it is false: so the expression fails, and nothing is asked of the service.
+    return f"{{true: '{MATCHED}'}}[{f'!({found})' if selector.invert else found}]"
+
+
+def ids_of(provider: str | None, tokens: Mapping[str, str]) -> Sequence[str]:
+    """Returns the ids of the providers that a selector is about: the one that it names, else all."""
+    if provider is None:
+        return tuple(tokens.values())
+    return (tokens[provider],) if provider in tokens else ()
+
+
+def _condition(id_: str, path: Sequence[str], selector: ir.ClaimSelector) -> str:
+    """Says whether the claim is there and has one of the values; never fails."""
+    claim = _claim(id_, path)
+    wanted = [literal for each in selector.values for literal in _literals(each)]
+    if selector.array:
+        held = " || ".join(f"{literal} in {claim}" for literal in wanted)
+    else:
+        held = f"{claim} in [{', '.join(wanted)}]"
+    return f"({_presence(id_, path)} && ({held}))"
+
+
+def _first_of(alternatives: Sequence[tuple[str, str]]) -> str:
+    """Returns the first that is there; the last without a question, so that the expression fails where none is."""
+    *others, (_, last) = alternatives
+    return "".join(f"{presence} ? {found} : " for presence, found in others) + last
+
+
+def _presence(id_: str, path: Sequence[str]) -> str:
+    steps = (METADATA, id_, *path)
+    return " && ".join(f"{_quoted(step)} in {_map(steps[:index])}" for index, step in enumerate(steps))
+
+
+def _claim(id_: str, path: Iterable[str]) -> str:
+    return _map((METADATA, id_, *path))
+
+
+def _literals(text: str) -> Iterator[str]:
+    """Yields what a claim may be that is written like this: a text, and a number or a truth value."""
+    yield _quoted(text)
+    if _NUMBER.fullmatch(text):
+        yield text if "." in text else f"{text}.0"
+    elif text in ("true", "false"):
+        yield text
+
+
+def _map(steps: Iterable[str]) -> str:
+    return "metadata.filter_metadata" + "".join(f"[{_quoted(step)}]" for step in steps)
+
+
+def _quoted(text: str) -> str:
+    """Writes a text as CEL has it, which knows JSON's escapes but no pairs of surrogates."""
+    return json.dumps(text, ensure_ascii=False)
