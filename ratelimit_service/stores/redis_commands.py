@@ -25,6 +25,18 @@ def incrby(check: Check, start: int) -> bytes:
     return counter.command if check.hits == 1 else command("INCRBY", counter.key, check.hits)
 
 
+def key_of(check: Check, now: float) -> bytes:
+    """Returns the key that the check counts in at that time."""
+    counter, limit = check.counter, check.limit
+    if limit.script is not None:
+        return counter.prefix
+    second = int(now)
+    start = second - second % limit.seconds
+    if counter.window != start:
+        incrby(check, start)
+    return counter.key
+
+
 def expire(counter: Counter) -> bytes:
     """Has the counter of a window go when the window's length has passed."""
     return command("EXPIRE", counter.key, counter.limit.seconds)

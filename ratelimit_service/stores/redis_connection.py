@@ -24,11 +24,15 @@ _MAX_REPLY_BYTES = 16 * 1024 * 1024
 class Resent:
     """A question that is asked once more, elsewhere or otherwise. It keeps the time-out that it had."""
 
-    __slots__ = ("_on_lost", "_timer", "open", "question", "tries")
+    __slots__ = ("_on_lost", "_timer", "asking", "open", "question", "tries", "whole")
 
     def __init__(self, question: Question, *, timeout_s: float, on_lost: Callable[[], None]) -> None:
         self.question = question
         self.tries = 0
+        self.asking = False
+        """Whether to say ASKING first, as a cluster demands for a slot that is on its way to the node."""
+        self.whole = False
+        """Whether to send the script itself, not its digest."""
         self.open = True
         """Whether an answer is still of use."""
         self._on_lost = on_lost

@@ -55,6 +55,7 @@ class RedisNode:
     """`start` returns at once, whether or not the server is there. `find` says, for each connection, where it is.
 
     `redirect` may take an error over, and the question with it: it is told the node, the question, and what was said.
+    `went` is told when the server is out of reach.
     """
 
     def __init__(
@@ -65,18 +66,22 @@ class RedisNode:
         *,
         primary_only: bool = False,
         redirect: Callable[[RedisNode, Question | Resent, str], bool] | None = None,
+        went: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
+        self.title = f"Redis at {name}"
+        """What it is called in logs."""
         self._find = find
         self._options = options
         self._primary_only = primary_only
         self._redirect = redirect
+        self._went = went
         self.connection: RedisConnection | None = None
         self.target: RedisTarget | None = None
         """The server that it is, or was last, connected to."""
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._waiting: deque[tuple[Resent, bool]] = deque()
+        self._waiting: deque[Resent] = deque()
         self._connecting = False
         self._outage: float | None = None
         self._outage_told = False
@@ -129,29 +134,26 @@ class RedisNode:
             counter.sent_expiry = connection.generation
             connection.tell(expire(counter))
 
-    def ask_again(self, resent: Resent, *, asking: bool = False, whole: bool = False) -> None:
-        """Sends a question once more; it waits for a server that is being connected to for the first time.
-
-        `asking`: as the cluster demands for a slot that is on its way to this node. `whole`: with the script itself.
-        """
+    def ask_again(self, resent: Resent) -> None:
+        """Sends a question once more; it waits for a server that is being connected to for the first time."""
         connection = self.connection
         if connection is None or not connection.usable:
             if self._connecting and connection is None and len(self._waiting) < self._options.max_pending:
-                self._waiting.append((resent, asking))
+                self._waiting.append(resent)
             else:
                 resent.lose()
             return
         flight, _, check = resent.question
         second, seconds = int(flight.asked_at), check.limit.seconds
-        if asking:
+        if resent.asking:
             connection.tell(_ASKING)
         if check.limit.script is not None:
-            encode = eval_whole if whole else evalsha
+            encode = eval_whole if resent.whole else evalsha
             connection.ask_again(encode(check, self._tick(check, flight.asked_at)), resent)
             return
         connection.ask_again(incrby(check, second - second % seconds), resent)
         # Sent also where it was sent before: that may have been to a server that did not have the key.
-        if asking:
+        if resent.asking:
             connection.tell(_ASKING)
         connection.tell(expire(check.counter))
 
@@ -165,7 +167,7 @@ class RedisNode:
     def refuse(self, question: Question | Resent, kind: str, message: str) -> None:
         """Counts a check as not answered, because of what the server said."""
         self.errors[kind] += 1
-        self._tell(kind, logging.WARNING, f"Redis at {self.name} says: {message}")
+        self._tell(kind, logging.WARNING, f"{self.title} says: {message}")
         if isinstance(question, Resent):
             question.lose()
             return
@@ -185,8 +187,10 @@ class RedisNode:
         kind = message.partition(" ")[0]
         if self._redirect is not None and self._redirect(self, question, message):
             return
-        if kind == "NOSCRIPT" and not (isinstance(question, Resent) and question.tries > 1):
-            self.ask_again(self.resent(question), whole=True)
+        if kind == "NOSCRIPT" and not (isinstance(question, Resent) and question.whole):
+            resent = self.resent(question)
+            resent.whole = True
+            self.ask_again(resent)
             return
         kind = kind if kind.isupper() and len(kind) < 32 else "ERR"
         self.refuse(question, kind, message)
@@ -279,7 +283,7 @@ class RedisNode:
 
     def _lose_waiting(self) -> None:
         while self._waiting:
-            self._waiting.popleft()[0].lose()
+            self._waiting.popleft().lose()
 
     def _down(self, reason: str, *, kind: str = "unreachable") -> None:
         self._connecting = False
@@ -290,17 +294,19 @@ class RedisNode:
             self._outage = time.monotonic()
             self._outage_told = False
             self._unanswered_before = self.unanswered
+            if self._went is not None:
+                self._went()
         if not self._outage_told:
-            message = f"Redis at {self.name} is out of reach: {reason}. Limits follow on_store_error"
+            message = f"{self.title} is out of reach: {reason}. Limits follow on_store_error"
             self._outage_told = self._tell("", logging.WARNING, message)
 
     def _up(self) -> None:
         self._connecting = False
         self.settled.set()
         while self._waiting and self.available:
-            resent, asking = self._waiting.popleft()
+            resent = self._waiting.popleft()
             if resent.open:
-                self.ask_again(resent, asking=asking)
+                self.ask_again(resent)
         self._lose_waiting()
         if self._outage is None:
             return
@@ -308,7 +314,7 @@ class RedisNode:
         self._outage = None
         if self._outage_told:
             missed = self.unanswered - self._unanswered_before
-            _log.info("Redis at %s answers again after %.2f s; %d checks went without", self.name, lasted_s, missed)
+            _log.info("%s answers again after %.2f s; %d checks went without", self.title, lasted_s, missed)
 
     def _tell(self, kind: str, level: int, message: str) -> bool:
         # Not once a request, and not once a flap either.

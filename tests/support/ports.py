@@ -17,8 +17,7 @@ _HELD: dict[int, int] = {}
 
 def free_port() -> int:
     """Returns a port that nothing listens on and that no other caller, in any process, gets while this one lives."""
-    folder = Path(tempfile.gettempdir()) / f"dragoman-test-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _folder()
     start = random.randrange(_FIRST, _LAST)
     for step in range(_LAST - _FIRST):
         port = _FIRST + (start - _FIRST + step) % (_LAST - _FIRST)
@@ -27,9 +26,24 @@ def free_port() -> int:
     raise RuntimeError("every test port is taken")
 
 
+def free_port_with(offset: int) -> int:
+    """Returns a free port; the one `offset` above it is free too, and as safe from other callers."""
+    for _ in range(_LAST - _FIRST):
+        port = free_port()
+        if port + offset <= _LAST and _claim(_folder() / str(port + offset), port + offset):
+            return port
+    raise RuntimeError("no two test ports are so far apart")
+
+
 def free_ports(count: int) -> list[int]:
     """Returns `count` different free ports."""
     return [free_port() for _ in range(count)]
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"dragoman-test-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def _claim(path: Path, port: int) -> bool:

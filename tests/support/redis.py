@@ -29,8 +29,8 @@ def redis_binary() -> str:
 class RedisServer:
     """`async with RedisServer() as redis`: a server at `redis.url` (loopback) and `redis.unix_url` (Unix socket)."""
 
-    def __init__(self, *arguments: str, password: str | None = None) -> None:
-        self.port = free_port()
+    def __init__(self, *arguments: str, password: str | None = None, port: int | None = None) -> None:
+        self.port = free_port() if port is None else port
         self.folder = Path(tempfile.mkdtemp(prefix="dgm-"))
         self.unix_path = str(self.folder / "redis.sock")
         self._password = password
