@@ -2,48 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from tests.e2e.policy_limits import exhaust, limit, shared, statuses
 from tests.e2e.policy_manifests import limits, route, routes, target
 from tests.e2e.policy_services import ratelimit
 from tests.support.gateway import Gateway
-from tests.support.http import Response
 from tests.support.upstream import Upstream
-
-
-def limit(requests: int, unit: str = "Day", *selectors: Any, **more: Any) -> dict[str, Any]:
-    found = {"limit": {"requests": requests, "unit": unit}, **more}
-    return {**found, "clientSelectors": list(selectors)} if selectors else found
-
-
-def shared(*rules: Any, **more: Any) -> dict[str, Any]:
-    return {"type": "Global", "global": {"rules": list(rules), **more}}
-
-
-async def statuses(gateway: Gateway, path: str, times: int, **headers: str) -> list[int]:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return [(await gateway.get(path, headers=named)).status for _ in range(times)]
-
-
-async def exhaust(gateway: Gateway, path: str, limit: int, **headers: str) -> Response:
-    """Sends requests until one is refused, asserts that the limit was what let the others through, returns the last.
-
-    Envoy waits 100 ms for the service; on a busy machine a request may pass undecided, counted or not.
-    """
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    decided = undecided = 0
-    while True:
-        response = await gateway.get(path, headers=named)
-        if response.status == 429:
-            assert limit - undecided <= decided <= limit, (path, decided, undecided)
-            return response
-        assert response.status == 200
-        if response.header("x-ratelimit-limit") is None:
-            undecided += 1
-        else:
-            decided += 1
-        assert decided <= limit, (path, decided, undecided)
-        assert undecided < 20, path
 
 
 async def test_a_local_limit_lets_so_many_through_and_says_when_to_come_back(upstream: Upstream) -> None:
