@@ -28,7 +28,7 @@ from ratelimit_service.health import ready_route
 from ratelimit_service.http import routes as http_routes
 from ratelimit_service.metrics import collector
 from ratelimit_service.pool import pool_routes
-from ratelimit_service.quota.main import serve_quota
+from ratelimit_service.quota.main import Quota, serve_quota
 from ratelimit_service.service import PlanOptions, Service
 from ratelimit_service.settings import DEFAULT_NODE_ID, RateLimitSettings
 from ratelimit_service.sources import Source, file_source, xds_source
@@ -98,7 +98,7 @@ class Worker:
     http: Address | None
     service: Service
     store: Store
-    quota: Address | None = None
+    quota: Quota | None = None
 
 
 @contextlib.asynccontextmanager
@@ -148,8 +148,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             registry.register(quota.metrics)
         health.started()
         _log.info("serving rate limits on %s", server.address)
-        where = quota.address if quota is not None else None
-        yield Worker(server.address, http.address if http else None, service, store, where)
+        yield Worker(server.address, http.address if http else None, service, store, quota)
 
 
 def _store(settings: RateLimitSettings) -> Store:
