@@ -149,7 +149,8 @@ class Division:
     def sent(self, who: int, share: float, now: float) -> bool:
         """Takes in that an assignment is on its way; returns whether that leaves something for others."""
         holder = self.holders.get(who)
-        if holder is None or share >= holder.held:
+        # Of two on the way it is the last that counts, and only then what it leaves.
+        if holder is None or share != holder.told or share >= holder.held:
             return False
         holder.accrue(now)
         holder.held = share

@@ -1,0 +1,232 @@
+"""Three real Envoys enforce their shares of one limit; the service divides it by what they report."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratelimit_service.main import worker
+from ratelimit_service.quota.division import SETTLE_S
+from ratelimit_service.settings import RateLimitSettings
+from tests.support.envoy import Envoy
+from tests.support.ports import free_port
+from tests.support.waiting import until
+
+LIMIT = 150
+WITHIN = 0.05
+FILTERS = "type.googleapis.com/envoy.extensions.filters"
+SETTINGS = f"{FILTERS}.http.rate_limit_quota.v3.RateLimitQuotaBucketSettings"
+HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+CONFIG = f"""
+domain: shop
+descriptors:
+  - key: plan
+    value: gold
+    rate_limit: {{unit: second, requests_per_unit: {LIMIT}, mode: quota}}
+"""
+
+
+def bootstrap(*, port: int, service_socket: str) -> dict[str, Any]:
+    """A listener that answers by itself, and counts all requests into one bucket."""
+    bucket: dict[str, Any] = {"@type": SETTINGS, "reporting_interval": "5s"}
+    bucket["bucket_id_builder"] = {"bucket_id_builder": {"plan": {"string_value": "gold"}}}
+    quota = {
+        "@type": f"{FILTERS}.http.rate_limit_quota.v3.RateLimitQuotaFilterConfig",
+        "rlqs_server": {"envoy_grpc": {"cluster_name": "quota"}},
+        "domain": "shop",
+        "bucket_matchers": {"on_no_match": {"action": {"name": "bucket", "typed_config": bucket}}},
+    }
+    route = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
+    manager = {
+        "@type": f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
+            {"name": "quota", "typed_config": quota},
+            {"name": "router", "typed_config": {"@type": f"{FILTERS}.http.router.v3.Router"}},
+        ],
+    }
+    listener = {
+        "name": "in",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": service_socket}}}}]}]
+    cluster = {
+        "name": "quota",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": "quota", "endpoints": endpoints},
+        "typed_extension_protocol_options": {
+            HTTP2: {"@type": f"type.googleapis.com/{HTTP2}", "explicit_http_config": {"http2_protocol_options": {}}}
+        },
+    }
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+class Load:
+    """Requests at an even rate, whatever they are answered, on one connection; counts those that were let through."""
+
+    def __init__(self, port: int, rate: float) -> None:
+        self.rate = rate
+        self.passed = 0
+        self.refused = 0
+        self._port = port
+
+    async def run(self) -> None:
+        """Sends until cancelled, or until the connection ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
+            due, at = 0.0, time.monotonic()
+            while True:
+                await asyncio.sleep(0.02)
+                now = time.monotonic()
+                due, at = min(due + self.rate * (now - at), self.rate), now
+                count = int(due)
+                due -= count
+                for _ in range(count):
+                    writer.write(b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n")
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    if head.startswith(b"HTTP/1.1 200"):
+                        self.passed += 1
+                    else:
+                        assert head.startswith(b"HTTP/1.1 429"), head
+                        self.refused += 1
+
+
+class Watch:
+    """Notes how many requests were let through, and when."""
+
+    def __init__(self, loads: Sequence[Load]) -> None:
+        self._loads = loads
+        self._seen: list[tuple[float, int]] = []
+        self._began = time.monotonic()
+
+    async def run(self) -> None:
+        """Notes until cancelled."""
+        while True:
+            self._seen.append((time.monotonic(), self.passed))
+            await asyncio.sleep(0.1)
+
+    @property
+    def passed(self) -> int:
+        """How many, up to now."""
+        return sum(load.passed for load in self._loads)
+
+    def rate(self, seconds: float) -> float:
+        """Returns how many a second passed in the last seconds."""
+        now, passed = time.monotonic(), self.passed
+        then, before = next((each for each in reversed(self._seen) if now - each[0] >= seconds), self._seen[0])
+        return (passed - before) / (now - then)
+
+    async def over(self, seconds: float) -> float:
+        """Waits for so long; returns how many a second passed in it."""
+        began, before = time.monotonic(), self.passed
+        await until(lambda: time.monotonic() - began >= seconds, what="the interval to end", within_s=seconds + 10)
+        return (self.passed - before) / (time.monotonic() - began)
+
+    async def divides(self, *, within_s: float, seconds: float = 4.0) -> float:
+        """Waits until the limit, no more and no less, passes; returns after how many seconds."""
+        began = time.monotonic()
+
+        def so() -> bool:
+            return time.monotonic() - began >= seconds and abs(self.rate(seconds) / LIMIT - 1) <= WITHIN
+
+        await until(so, what=f"{LIMIT} a second", within_s=within_s, detail=lambda: f"{self.rate(seconds):.1f}")
+        return time.monotonic() - began
+
+    def say(self, words: str) -> None:
+        """Prints it with the time, for the report of a failure."""
+        print(f"{time.monotonic() - self._began:6.1f} s  {words}")
+
+
+class Scene:
+    """Three Envoys under load, and the service."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = str(folder / "quota.sock")
+        config = folder / "shop.yaml"
+        config.write_text(CONFIG)
+        self.settings = RateLimitSettings(
+            listen=f"unix:{folder}/rl.sock", quota_listen=f"unix:{self.socket}", config=config, drain_s=0.1
+        )
+        self.envoys: list[Envoy] = []
+        self.loads: list[Load] = []
+
+
+@contextlib.asynccontextmanager
+async def running(*what: Callable[[], Any]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(each()) for each in what]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        faults = [each for each in ended if isinstance(each, Exception)]
+        assert not faults, faults
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    made = Scene(tmp_path)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(3):
+            port = free_port()
+            envoy = await stack.enter_async_context(Envoy(bootstrap(port=port, service_socket=made.socket)))
+            made.envoys.append(envoy)
+            made.loads.append(Load(port, LIMIT * 0.7))
+        yield made
+
+
+def near(rate: float) -> bool:
+    return abs(rate / LIMIT - 1) <= WITHIN
+
+
+@pytest.mark.serial
+async def test_three_envoys_share_a_limit_when_the_load_moves_and_when_one_dies(scene: Scene) -> None:
+    a, b, c = scene.loads
+    watch = Watch(scene.loads)
+    async with worker(scene.settings), running(watch.run, *(load.run for load in scene.loads)):
+        await watch.over(SETTLE_S + 1)
+        rate = await watch.over(5)
+        watch.say(f"shared: {rate:.1f} a second")
+        assert near(rate)
+
+        a.rate, c.rate = LIMIT * 1.4, 0
+        took = await watch.divides(within_s=25)
+        rate = await watch.over(4)
+        watch.say(f"the load moved: {took:.1f} s until all of the limit is used again, then {rate:.1f} a second")
+        assert near(rate)
+
+        # The share of the dead one is a third at first, and the living have less than the limit until they get it.
+        c.rate = LIMIT * 0.7
+        await scene.envoys[1].process.kill()
+        before = b.passed
+        took = await watch.divides(within_s=25)
+        rate = await watch.over(4)
+        watch.say(f"one died: {took:.1f} s until the others have its share, then {rate:.1f} a second")
+        assert near(rate)
+        assert b.passed == before
+
+
+@pytest.mark.serial
+async def test_envoys_go_on_with_their_shares_while_the_service_restarts(scene: Scene) -> None:
+    watch = Watch(scene.loads)
+    async with running(watch.run, *(load.run for load in scene.loads)):
+        async with worker(scene.settings):
+            await watch.over(SETTLE_S + 1)
+        rate = await watch.over(5)
+        watch.say(f"without the service: {rate:.1f} a second")
+        assert near(rate)
+        async with worker(scene.settings) as service:
+            rate = await watch.over(SETTLE_S + 1)
+            watch.say(f"with the service back: {rate:.1f} a second")
+            assert near(rate)
+            assert service.quota is not None
+            assert service.quota.ledger.shares() == {("shop", "plan_gold"): (3, pytest.approx(LIMIT, rel=0.02))}
