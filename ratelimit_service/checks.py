@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ratelimit_service.algorithms.base import Counting
 from ratelimit_service.headers import HeaderWriter
 from ratelimit_service.model import Algorithm, Rule
 from ratelimit_service.stats import RuleStats
 from ratelimit_service.wire import RuleParts
+
+if TYPE_CHECKING:
+    from ratelimit_service.stores.local import Local
 
 
 class Limit:
@@ -21,6 +24,7 @@ class Limit:
         "drain",
         "header",
         "item",
+        "local",
         "near",
         "parts",
         "per_unit",
@@ -38,6 +42,8 @@ class Limit:
         self.counting = counting
         self.script = counting.script
         self.stats = stats
+        self.local: Local | None = None
+        """What decides while the store cannot; None where nothing does."""
         self.parts = RuleParts(rule)
         (self.header,) = headers.fixed((rule,))
         (self.item,) = headers.items((rule,))

@@ -100,9 +100,10 @@ class _One(Flight):
     def settle(self) -> None:
         reply = self.replies[0]
         check = self._check
-        verdict = None
         if reply is not None:
             verdict = check.limit.counting.judge(check, reply, self._now)
+        else:
+            verdict = _without_store(check, self._now)
         self._call.done(self._answers.one(self._plan, check, verdict))
 
 
@@ -130,7 +131,19 @@ class _Several(Flight):
 
     def settle(self) -> None:
         for index, reply in zip(self._asked, self.replies, strict=True):
+            check = self._plan.checks[index]
             if reply is not None:
-                check = self._plan.checks[index]
                 self._verdicts[index] = check.limit.counting.judge(check, reply, self._now)
+            else:
+                self._verdicts[index] = _without_store(check, self._now)
         self._call.done(self._answers.several(self._plan, self._verdicts))
+
+
+def _without_store(check: Check, now: float) -> Verdict | None:
+    local = check.limit.local
+    decided = local.decide(check, now) if local is not None else None
+    if decided is None:
+        return None
+    check.limit.stats.errors += check.hits
+    share, reply = decided
+    return share.limit.counting.judge(share, reply, now)

@@ -34,8 +34,8 @@ from ratelimit_service.settings import DEFAULT_NODE_ID, RateLimitSettings
 from ratelimit_service.sources import Source, file_source, xds_source
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
-from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis_open import open_redis
+from ratelimit_service.stores.local import Local
+from ratelimit_service.stores.opened import open_store
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ async def _several(settings: RateLimitSettings) -> int:
             own["quota_listen"] = settings.quota_listen if place.index == 0 else None
             if settings.node_id == DEFAULT_NODE_ID:
                 own["node_id"] = f"{DEFAULT_NODE_ID}/{place.name}"
+            own |= {"shared_memory": Path(folder) / "memory.sock", "shares_memory": place.index == 0}
+            own["replicas"] = settings.replicas * settings.workers
             given = settings.model_copy(update=own)
             file.write_text(given.model_dump_json())
             # -P: what lies in the present folder must not hide installed packages.
@@ -105,10 +107,11 @@ class Worker:
 async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     """Serves on `settings.listen` while the context lasts, then drains; raises OSError when it cannot listen."""
     stats = StatsRegistry()
-    store = _store(settings)
+    store = await open_store(settings)
     answers = Answers(settings.answers)
     limiter = RateLimiter(store, stats, clock=time.time, answers=answers)
-    options = PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain, answers)
+    local = Local(replicas=settings.replicas)
+    options = PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain, answers, local=local)
     service = Service(limiter, stats, options)
     source = _source(settings, service)
     calls = CallMetrics()
@@ -119,7 +122,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         await stack.enter_async_context(_background(source))
         registry = new_registry()
         registry.register(calls)
-        registry.register(collector(stats, service, store))
+        registry.register(collector(stats, service, store, local))
         http: HttpServer | None = None
         if settings.http is not None:
             without = {"store": lambda: None if store.available else "cannot be asked", "config": source.without}
@@ -149,12 +152,6 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         health.started()
         _log.info("serving rate limits on %s", server.address)
         yield Worker(server.address, http.address if http else None, service, store, quota)
-
-
-def _store(settings: RateLimitSettings) -> Store:
-    if settings.redis is None:
-        return MemoryStore(max_keys=settings.max_keys)
-    return open_redis(settings.redis, timeout_s=settings.store_timeout_s)
 
 
 def _source(settings: RateLimitSettings, service: Service) -> Source:

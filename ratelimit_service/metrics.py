@@ -10,6 +10,7 @@ from dragoman.metrics import Collected, counter, gauge, histogram
 from ratelimit_service.service import Service
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
+from ratelimit_service.stores.local import Local
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis_node import RedisNode
 from ratelimit_service.stores.redis_store import RedisStore
@@ -25,7 +26,7 @@ _HITS = {
 }
 
 
-def collector(stats: StatsRegistry, service: Service, store: Store) -> Collected:
+def collector(stats: StatsRegistry, service: Service, store: Store, local: Local) -> Collected:
     """Returns the collector to register. Labels are bounded by the configuration and by `StatsRegistry`."""
 
     def collect() -> Iterable[Metric]:
@@ -38,6 +39,7 @@ def collector(stats: StatsRegistry, service: Service, store: Store) -> Collected
             yield from _redis(store.nodes)
         elif isinstance(store, MemoryStore):
             yield from _memory(store)
+        yield from _local(local)
 
     return Collected(collect)
 
@@ -89,3 +91,20 @@ def _redis(nodes: Sequence[RedisNode]) -> Iterable[Metric]:
 def _memory(store: MemoryStore) -> Iterable[Metric]:
     yield gauge("dragoman_ratelimit_store_keys", "Counters held in memory.", (), [((), store.keys)])
     yield counter("dragoman_ratelimit_store_full", "New counters that had no room.", (), [((), store.refused)])
+    yield gauge(
+        "dragoman_ratelimit_store_since_seconds",
+        "Unix time since which memory has counted: another value says that what it had counted is lost.",
+        (),
+        [((), store.since)],
+    )
+    yield counter("dragoman_ratelimit_store_served", "Checks counted for other workers.", (), [((), store.served)])
+
+
+def _local(local: Local) -> Iterable[Metric]:
+    yield counter(
+        "dragoman_ratelimit_local_checks",
+        "Checks that were decided by on_store_error: local.",
+        (),
+        [((), local.decided)],
+    )
+    yield gauge("dragoman_ratelimit_local_keys", "Counters held for on_store_error: local.", (), [((), local.keys)])

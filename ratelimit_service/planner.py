@@ -19,6 +19,7 @@ from ratelimit_service.memo import Memo
 from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
 from ratelimit_service.stats import StatsRegistry
+from ratelimit_service.stores.local import Local
 
 MAX_DESCRIPTORS = 256
 MAX_HITS = 2**32
@@ -50,6 +51,7 @@ class Planner:
         stats: StatsRegistry,
         *,
         answers: Answers | None = None,
+        local: Local | None = None,
         key_prefix: str = "",
         near_ratio: float = 0.8,
         unknown_domain: OnStoreError = OnStoreError.ALLOW,
@@ -59,6 +61,7 @@ class Planner:
         self._config = config
         self._stats = stats
         self._answers = answers or Answers()
+        self._local = local
         self._key_prefix = key_prefix
         self._near_ratio = near_ratio
         self._unknown_domain = unknown_domain
@@ -164,7 +167,9 @@ class Planner:
     def _limit(self, rule: Rule, path: str) -> Limit:
         stats = self._stats.of(rule.domain, path)
         writer = self._answers.writer
-        return Limit(rule, counting(rule.algorithm), stats, near_ratio=self._near_ratio, headers=writer)
+        limit = Limit(rule, counting(rule.algorithm), stats, near_ratio=self._near_ratio, headers=writer)
+        limit.local = self._local if rule.on_store_error is OnStoreError.LOCAL else None
+        return limit
 
     def _counter(self, limit: Limit, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Counter:
         prefix = self._prefix(limit.rule, domain, descriptor)

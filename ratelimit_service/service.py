@@ -13,6 +13,7 @@ from ratelimit_service.handler import RateLimiter
 from ratelimit_service.model import Config, Domain, Fault, OnStoreError
 from ratelimit_service.planner import Planner
 from ratelimit_service.stats import StatsRegistry
+from ratelimit_service.stores.local import Local
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class PlanOptions:
     unknown_domain: OnStoreError = OnStoreError.ALLOW
     answers: Answers | None = None
     merge_domains: bool = False
+    local: Local | None = None
+    """What decides by `on_store_error: local`."""
 
 
 class Service:
@@ -70,6 +73,7 @@ class Service:
             near_ratio=options.near_ratio,
             unknown_domain=options.unknown_domain,
             answers=options.answers,
+            local=options.local,
             before=self._planner,
         )
         self._limiter.use(planner)

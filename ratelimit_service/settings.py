@@ -71,8 +71,14 @@ class RateLimitSettings(XdsSettings):
     unknown_domain: OnStoreError = OnStoreError.ALLOW
     """What a request is answered whose domain is not configured."""
     store_timeout_s: PositiveFloat = 0.02
+    replicas: PositiveInt = 1
+    """How many of this service count in one store, several workers being one: `on_store_error: local` divides by it."""
     max_keys: PositiveInt = 1_000_000
     """Counters in memory, at the most."""
+    shared_memory: Path | None = None
+    """The socket by which the workers of a pool share one memory; the pool sets this and what follows."""
+    shares_memory: bool = False
+    """Whether this is the worker that counts for the others."""
     drain_s: float = Field(default=10.0, ge=0)
     log_level: str = "INFO"
     log_format: logs.Format = "json"
@@ -119,9 +125,4 @@ class RateLimitSettings(XdsSettings):
             raise ValueError("tls_certificate and tls_private_key go together")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_private_key")
-        if self.workers > 1 and self.redis is None:
-            raise ValueError(
-                f"{self.workers} workers need redis: counters in memory are exact for one worker alone, and each of "
-                f"{self.workers} workers would allow the whole limit"
-            )
         return self

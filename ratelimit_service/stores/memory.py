@@ -45,6 +45,8 @@ class MemoryStore:
         """How often there was no room for a new counter."""
         self.since = time.time()
         """Unix time from when on it has counted."""
+        self.served = 0
+        """How many checks were counted for other workers."""
 
     available = True
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane.xds.cache import Observers, SnapshotCache
 from controlplane.xds.events import Nack
@@ -24,11 +22,8 @@ from controlplane.xds.order import Timing
 from controlplane.xds.resources import RATE_LIMIT_CONFIG, Resource, Snapshot
 from controlplane.xds.server import serve_ads
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as pb
-from ratelimit_service.handler import METHOD
-from tests.support.http import fetch
-from tests.support.ports import free_port
-from tests.support.process import ChildProcess
-from tests.support.ratelimit import request, response_of
+from tests.support.ratelimit import request
+from tests.support.ratelimit_process import ask, metrics, ready, running
 from tests.support.redis import RedisServer
 from tests.support.waiting import until
 
@@ -39,45 +34,6 @@ descriptors:
   - {key: k, rate_limit: {unit: day, requests_per_unit: 1000}}
   - {key: strict, rate_limit: {unit: day, requests_per_unit: 1000, on_store_error: deny}}
 """
-
-
-@contextlib.asynccontextmanager
-async def running(tmp_path: Path, **settings: Any) -> AsyncGenerator[ChildProcess]:
-    """Runs the service with these settings, until it says that it has started."""
-    http = free_port()
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps({"listen": f"unix:{tmp_path}/rl.sock", "http": f"127.0.0.1:{http}", **settings}))
-    process = ChildProcess(
-        [sys.executable, "-P", "-m", "ratelimit_service", str(file)], log=tmp_path / f"service-{http}.log"
-    )
-
-    async def started() -> bool:
-        assert process.exit_code is None, process.tail()
-        return (await fetch(http, "/health/startup")).status == 200
-
-    try:
-        await until(started, what="the service to start", within_s=30, detail=process.tail)
-        process.http = http  # type: ignore[attr-defined]
-        yield process
-    finally:
-        await process.stop()
-
-
-async def ask(path: Path, *bodies: bytes) -> list[Any]:
-    """Sends the requests to the worker on a socket, side by side."""
-    async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
-        call = channel.unary_unary(METHOD)
-        return [response_of(answer) for answer in await asyncio.gather(*(call(body) for body in bodies))]
-
-
-async def metrics(process: Any) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    text = (await fetch(process.http, "/metrics")).text
-    families = text_string_to_metric_families(text)
-    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
-
-
-async def ready(process: Any) -> Any:
-    return (await fetch(process.http, "/health/ready")).json()
 
 
 async def test_two_workers_share_a_limit_exactly_and_drain_on_sigterm(tmp_path: Path) -> None:
@@ -107,14 +63,6 @@ async def test_two_workers_share_a_limit_exactly_and_drain_on_sigterm(tmp_path: 
     lines = [json.loads(line) for line in process.output().splitlines()]
     assert {line["service"] for line in lines} == {"ratelimit"}
     assert "s3cret" not in process.output()
-
-
-async def test_several_workers_without_redis_are_refused_with_the_reason(tmp_path: Path) -> None:
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps({"listen": "127.0.0.1:0", "config": "x.yaml", "workers": 2}))
-    process = ChildProcess([sys.executable, "-P", "-m", "ratelimit_service", str(file)], log=tmp_path / "log")
-    assert await process.ended(within_s=30) == 2
-    assert "2 workers need redis: counters in memory are exact for one worker alone" in process.output()
 
 
 async def test_a_service_without_its_redis_starts_says_so_and_recovers(tmp_path: Path) -> None:
