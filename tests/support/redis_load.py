@@ -8,10 +8,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
-from typing import Protocol
 
 from ratelimit_service.stores.base import Store
+from ratelimit_service.stores.redis_cluster import RedisClusterStore
 from ratelimit_service.stores.redis_open import open_redis
+from ratelimit_service.stores.redis_store import RedisStore
 from tests.support.ratelimit import Clock, Limiter, request
 from tests.support.waiting import until
 
@@ -34,12 +35,10 @@ TIMEOUT_S = 0.05
 BOUND_S = TIMEOUT_S + 0.5
 
 
-class OpenStore(Store, Protocol):
-    """A store that can be closed."""
-
-
 @contextlib.asynccontextmanager
-async def opened(url: str, *, wait: bool = True, timeout_s: float = TIMEOUT_S) -> AsyncGenerator[Store]:
+async def opened(
+    url: str, *, wait: bool = True, timeout_s: float = TIMEOUT_S
+) -> AsyncGenerator[RedisStore | RedisClusterStore]:
     """Yields the store of a URL, connected unless told not to wait."""
     store = open_redis(url, timeout_s=timeout_s)
     try:
