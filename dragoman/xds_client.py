@@ -131,9 +131,8 @@ class XdsClient:
         rejection = self._apply(Delta(self._type_url).of(kept, {}))
         if rejection is not None:
             _log.warning("the last good state in %s is no good any more: %s", self._last_good, rejection)
-            return False
-        self._loaded = True
-        return True
+        self._loaded = rejection is None or bool(self._held)
+        return self._loaded
 
     async def run(self) -> None:
         """Stays connected, with growing pauses after failures, until cancelled."""

@@ -45,7 +45,8 @@ class _Place:
     def below(self, draft: DraftDescriptor) -> _Place:
         shared = (*self.shared, (self.depth, draft.name)) if draft.share_threshold else self.shared
         path = f"{self.path}.{draft.name}" if self.path else draft.name
-        return _Place(self.domain, path, self.depth + 1, shared, self.value_to_metric or draft.value_to_metric)
+        told = self.value_to_metric or draft.value_to_metric or (draft.name.endswith("*") and not draft.value)
+        return _Place(self.domain, path, self.depth + 1, shared, told)
 
 
 def build_domain(name: str, on_store_error: OnStoreError, descriptors: Sequence[DraftDescriptor]) -> Domain:

@@ -206,7 +206,9 @@ def metric_path(domain: Domain, rule: Rule, entries: Entries) -> str:
     for entry in entries:
         node = node.find(entry.key, entry.value) or node
         told = node.value_to_metric and not node.share_threshold
-        parts.append(_named(entry.key, entry.value) if told else node.name)
+        # A wildcard without a value stands for any key that begins so: the key is told, and the wildcard as its value.
+        name = _named(entry.key, node.name.removeprefix(f"{entry.key}_")) if node.name.endswith("*") else node.name
+        parts.append(_named(entry.key, entry.value) if told else name)
     return ".".join(parts)
 
 

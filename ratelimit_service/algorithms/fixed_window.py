@@ -53,6 +53,9 @@ class FixedWindow:
         else:
             stats.over += -left
             stats.near += limit.per_unit - max(limit.near, before)
+            if limit.rule.shadow_mode:
+                # All of them will count as let through in shadow mode, but these were within the limit.
+                stats.shadow -= limit.per_unit - before
         check.counter.over_until = second + reset_s
         return True, 0, reset_s
 
