@@ -12,7 +12,7 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from dragoman.grpc_worker import Handler, StatusCode
@@ -154,7 +154,7 @@ def _healthcheck(is_ready: Callable[[], bool]) -> Endpoint:
 def _rlconfig(service: Service) -> Endpoint:
     async def answer(request: Request) -> Response:
         if request.query_params.get("format") == "json":
-            return StreamingResponse(as_json(service), media_type="application/json")
-        return StreamingResponse(as_text(service.config), media_type="text/plain")
+            return Response("".join([part async for part in as_json(service)]), media_type="application/json")
+        return PlainTextResponse("".join([part async for part in as_text(service.config)]))
 
     return answer

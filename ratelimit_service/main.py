@@ -26,16 +26,16 @@ from ratelimit_service.answers import Answers
 from ratelimit_service.handler import METHOD, RateLimiter
 from ratelimit_service.health import ready_route
 from ratelimit_service.http import routes as http_routes
-from ratelimit_service.metrics import collector
+from ratelimit_service.metrics import collector, metrics_route
 from ratelimit_service.pool import pool_routes
 from ratelimit_service.quota.main import Quota, serve_quota
 from ratelimit_service.service import PlanOptions, Service
 from ratelimit_service.settings import DEFAULT_NODE_ID, RateLimitSettings
 from ratelimit_service.sources import Source, file_source, xds_source
-from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
 from ratelimit_service.stores.local import Local
 from ratelimit_service.stores.opened import open_store
+from ratelimit_service.stores.redis_open import lacking
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Worker:
 @contextlib.asynccontextmanager
 async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     """Serves on `settings.listen` while the context lasts, then drains; raises OSError when it cannot listen."""
-    stats = StatsRegistry()
+    stats = settings.stats
     store = await open_store(settings)
     answers = Answers(settings.answers)
     limiter = RateLimiter(store, stats, clock=time.time, answers=answers)
@@ -122,15 +122,19 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         await stack.enter_async_context(_background(source))
         registry = new_registry()
         registry.register(calls)
-        registry.register(collector(stats, service, store, local))
+        registry.register(collector(stats, answers, service, store, local))
         http: HttpServer | None = None
         if settings.http is not None:
-            without = {"store": lambda: None if store.available else "cannot be asked", "config": source.without}
+            without = {"store": lambda: lacking(store), "config": source.without}
             http = await serve_http(
                 health=health,
                 registry=registry,
                 listen=Address.parse(settings.http),
-                routes=[ready_route(health, without), *http_routes(limiter, service, health)],
+                routes=[
+                    metrics_route(registry, stats),
+                    ready_route(health, without),
+                    *http_routes(limiter, service, health),
+                ],
             )
             # It ends last: while calls are drained it says so.
             stack.push_async_callback(http.close)

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from dragoman.metrics import Collected, counter, gauge, histogram
+from dragoman.metrics import Collected, counter, exposition, gauge, histogram
+from ratelimit_service import hits
+from ratelimit_service.answers import Answers
 from ratelimit_service.service import Service
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
 from ratelimit_service.stores.local import Local
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis_node import RedisNode
-from ratelimit_service.stores.redis_store import RedisStore
-
-_HITS = {
-    "total": "Hits on a limit.",
-    "within": "Hits within a limit.",
-    "near": "Hits within a limit, or reaching it, that were near it.",
-    "over": "Hits over a limit, those in shadow mode included.",
-    "over_local": "Hits over a limit that was known without asking the store.",
-    "shadow": "Hits over a limit in shadow mode, which were let through.",
-    "errors": "Hits that the store could not judge: they followed on_store_error.",
-}
+from ratelimit_service.stores.redis_open import RedisCounters
 
 
-def collector(stats: StatsRegistry, service: Service, store: Store, local: Local) -> Collected:
-    """Returns the collector to register. Labels are bounded by the configuration and by `StatsRegistry`."""
+def collector(stats: StatsRegistry, answers: Answers, service: Service, store: Store, local: Local) -> Collected:
+    """Returns the collector of all but the counts of hits, which `metrics_route` tells."""
 
     def collect() -> Iterable[Metric]:
-        yield from _decisions(stats)
+        yield from _requests(stats, answers)
         yield from _configuration(service)
         yield gauge(
             "dragoman_ratelimit_store_up", "Whether the store can be asked.", (), [((), float(store.available))]
         )
-        if isinstance(store, RedisStore):
+        if isinstance(store, RedisCounters):
             yield from _redis(store.nodes)
         elif isinstance(store, MemoryStore):
             yield from _memory(store)
@@ -44,21 +41,41 @@ def collector(stats: StatsRegistry, service: Service, store: Store, local: Local
     return Collected(collect)
 
 
-def _decisions(stats: StatsRegistry) -> Iterable[Metric]:
-    for name, help in _HITS.items():
-        rows = ((key, getattr(counts, name)) for key, counts in stats.items())
-        yield counter(
-            f"dragoman_ratelimit_hits_{name}" if name != "total" else "dragoman_ratelimit_hits",
-            help,
-            ("domain", "descriptor"),
-            rows,
-        )
+def metrics_route(registry: CollectorRegistry, stats: StatsRegistry) -> Route:
+    """Returns `/metrics`: what is registered, and the counts of hits."""
+
+    async def expose(request: Request) -> Response:
+        told = [exposition(registry), *[part.encode() async for part in hits.exposition(stats)]]
+        return Response(b"".join(told), media_type=CONTENT_TYPE_LATEST)
+
+    return Route("/metrics", expose)
+
+
+def _requests(stats: StatsRegistry, answers: Answers) -> Iterable[Metric]:
     outcomes = (("no_limit", stats.no_limit), ("unknown_domain", stats.unknown_domain), ("malformed", stats.malformed))
     yield counter(
         "dragoman_ratelimit_unlimited_requests",
         "Requests that no limit judged, and why.",
         ("reason",),
         (((reason,), count) for reason, count in outcomes),
+    )
+    yield counter(
+        "dragoman_ratelimit_shadowed_requests",
+        "Requests over a limit that were let through because of shadow_mode for all.",
+        (),
+        [((), answers.shadowed)],
+    )
+    yield gauge(
+        "dragoman_ratelimit_folded_descriptors",
+        "Configured descriptors that are counted with others of their domain, for want of room in the metrics.",
+        (),
+        [((), stats.folded)],
+    )
+    yield counter(
+        "dragoman_ratelimit_folded_values",
+        "Times that what a request brought about had no room in the metrics.",
+        (),
+        [((), stats.folded_values)],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from envoy.service.ratelimit.v3 import rls_pb2
@@ -95,7 +96,7 @@ class Planner:
                 continue
             positions.append(len(checks))
             own = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else shared_hits
-            checks.append(Check(self._counter(limit, request.domain, descriptor), limit, min(own, MAX_HITS)))
+            checks.append(Check(self._counter(limit, domain, descriptor), limit, min(own, MAX_HITS)))
         metadata = self._metadata(request, checks)
         if not checks:
             statuses = b"".join(wire.STATUS_UNLIMITED if at == UNLIMITED else wire.STATUS_OK for at in positions)
@@ -121,8 +122,9 @@ class Planner:
         return request
 
     def _find(self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Limit | None:
-        if descriptor.HasField("limit"):
-            return self._brought_limit(domain, descriptor)
+        brought = descriptor.HasField("limit")
+        if brought and not domain.refines:
+            return self._brought_limit(domain, descriptor, None)
         node = domain.root
         for entry in descriptor.entries:
             child = node.find(entry.key, entry.value)
@@ -132,6 +134,8 @@ class Planner:
         rule = node.rule
         if rule is None:
             return None
+        if brought:
+            return self._brought_limit(domain, descriptor, rule)
         limits = self._limits[domain.name]
         limit = limits.get(id(rule))
         if limit is None:
@@ -140,18 +144,21 @@ class Planner:
             return self._detailed_limit(limit, metric_path(domain, rule, descriptor.entries))
         return limit
 
-    def _brought_limit(self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Limit:
-        # As in envoyproxy/ratelimit, a limit that the request brings stands for whatever is configured.
+    def _brought_limit(
+        self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor, configured: Rule | None
+    ) -> Limit:
+        # As in envoyproxy/ratelimit, a limit that the request brings stands for whatever is configured, unless the
+        # domain says otherwise.
         given = descriptor.limit
         unit = _UNITS.get(given.unit)
         if unit is None:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "the limit of a descriptor has no known unit")
-        path = ".".join(_named(entry.key, entry.value) for entry in descriptor.entries)
+        path = configured.path if configured is not None else _path_of(descriptor.entries)
         key = domain.name, path, given.requests_per_unit, given.unit, domain.on_store_error
         limit = self._brought.get(key)
         if limit is None:
-            rule = Rule(domain.name, path, unit, given.requests_per_unit, on_store_error=domain.on_store_error)
-            limit = self._limit(rule, path)
+            plain = Rule(domain.name, path, unit, given.requests_per_unit, on_store_error=domain.on_store_error)
+            limit = self._limit(_refined(configured, plain) if configured is not None else plain, path)
             self._brought.put(key, limit)
         return limit
 
@@ -165,13 +172,13 @@ class Planner:
         return detailed
 
     def _limit(self, rule: Rule, path: str) -> Limit:
-        stats = self._stats.of(rule.domain, path)
+        stats = self._stats.of(rule.domain, path, rule.path)
         writer = self._answers.writer
         limit = Limit(rule, counting(rule.algorithm), stats, near_ratio=self._near_ratio, headers=writer)
         limit.local = self._local if rule.on_store_error is OnStoreError.LOCAL else None
         return limit
 
-    def _counter(self, limit: Limit, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Counter:
+    def _counter(self, limit: Limit, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Counter:
         prefix = self._prefix(limit.rule, domain, descriptor)
         prefix += limit.counting.key_part(limit)
         counter = self._counters.get((limit, prefix))
@@ -180,18 +187,19 @@ class Planner:
             self._counters.put((limit, prefix), counter)
         return counter
 
-    def _prefix(self, rule: Rule, domain: str, descriptor: ratelimit_pb2.RateLimitDescriptor) -> bytes:
+    def _prefix(self, rule: Rule, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> bytes:
         entries = descriptor.entries
         if rule.shared:
             values = _counted_values(rule, entries)
             named = "".join(f"{entry.key}_{value}_" for entry, value in zip(entries, values, strict=True))
         else:
             named = "".join(f"{entry.key}_{entry.value}_" for entry in entries)
-        encoded = f"{self._key_prefix}{domain}_{named}".encode()
+        name = named if domain.counters_without_domain else f"{domain.name}_{named}"
+        encoded = f"{self._key_prefix}{name}".encode()
         if len(encoded) <= MAX_KEY_BYTES:
             return encoded
         digest = hashlib.sha256(encoded).hexdigest()
-        return f"{self._key_prefix}{domain[:64]}_sha256:{digest}_".encode()
+        return f"{self._key_prefix}{name[:64]}_sha256:{digest}_".encode()
 
 
 def metric_path(domain: Domain, rule: Rule, entries: Entries) -> str:
@@ -210,6 +218,17 @@ def metric_path(domain: Domain, rule: Rule, entries: Entries) -> str:
         name = _named(entry.key, node.name.removeprefix(f"{entry.key}_")) if node.name.endswith("*") else node.name
         parts.append(_named(entry.key, entry.value) if told else name)
     return ".".join(parts)
+
+
+def _path_of(entries: Entries) -> str:
+    return ".".join(_named(entry.key, entry.value) for entry in entries)
+
+
+def _refined(configured: Rule, brought: Rule) -> Rule:
+    """Returns what is configured with the number and unit that a request brought; without a burst, a number too."""
+    made = replace(configured, unit=brought.unit, requests_per_unit=brought.requests_per_unit, unlimited=False, burst=0)
+    # More than a bucket can hold: nobody else finds out that early.
+    return made if made.fault() is None else replace(brought, shadow_mode=configured.shadow_mode)
 
 
 def _counted_values(rule: Rule, entries: Entries) -> list[str]:

@@ -14,6 +14,7 @@ from dragoman.xds_protocol import XdsProtocol
 from ratelimit_service.answers import AnswerOptions
 from ratelimit_service.headers import HeaderNames, ResponseHeaders
 from ratelimit_service.model import OnStoreError
+from ratelimit_service.stats import Detail, StatsRegistry
 from ratelimit_service.stores.redis_url import RedisUrl
 
 
@@ -46,6 +47,8 @@ class RateLimitSettings(XdsSettings):
     """How `xds` is asked: by delta, by sotw (state of the world), or by whichever it knows (auto)."""
     redis: str | None = Field(default=None, repr=False)
     """URL of the store (docs/ratelimit.md#stores); without it counters are kept in memory."""
+    redis_per_second: str | None = Field(default=None, repr=False)
+    """URL of another store, for limits per second alone."""
     http: str | None = None
     """HOST:PORT of health and metrics."""
     engine: Engine = "ngh2"
@@ -68,6 +71,12 @@ class RateLimitSettings(XdsSettings):
     near_ratio: float = Field(default=0.8, gt=0, le=1)
     """From which part of a limit on hits count as near it, in metrics."""
     key_prefix: str = Field(default="", max_length=128)
+    metrics_detail: Detail = Detail.VALUE
+    """How far metrics tell limits apart: domain, descriptor or value."""
+    metrics_max_descriptors: int = Field(default=10_000, ge=0)
+    """Configured descriptors with metrics of their own; what is more is counted for its domain."""
+    metrics_max_values: int = Field(default=1_000, ge=0)
+    """The same for what requests bring about: values that are told apart, limits that they bring."""
     unknown_domain: OnStoreError = OnStoreError.ALLOW
     """What a request is answered whose domain is not configured."""
     store_timeout_s: PositiveFloat = 0.02
@@ -91,6 +100,15 @@ class RateLimitSettings(XdsSettings):
         return TlsFiles(self.tls_certificate, self.tls_private_key, self.tls_client_ca)
 
     @property
+    def stats(self) -> StatsRegistry:
+        """Returns a new registry of counts."""
+        return StatsRegistry(
+            detail=self.metrics_detail,
+            max_descriptors=self.metrics_max_descriptors,
+            max_values=self.metrics_max_values,
+        )
+
+    @property
     def answers(self) -> AnswerOptions:
         """What answers carry."""
         return AnswerOptions(
@@ -110,7 +128,7 @@ class RateLimitSettings(XdsSettings):
             Address.parse(text)
         return text
 
-    @field_validator("redis")
+    @field_validator("redis", "redis_per_second")
     @classmethod
     def _is_redis_url(cls, url: str | None) -> str | None:
         if url is not None:
@@ -123,6 +141,8 @@ class RateLimitSettings(XdsSettings):
             raise ValueError("give either xds or config")
         if (self.tls_certificate is None) != (self.tls_private_key is None):
             raise ValueError("tls_certificate and tls_private_key go together")
+        if self.redis_per_second is not None and self.redis is None:
+            raise ValueError("redis_per_second is beside redis, and needs it")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_private_key")
         return self

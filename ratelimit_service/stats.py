@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 
 from ratelimit_service.model import Rule
 
 Key = tuple[str, str]
 """Domain, and path of the descriptors."""
 
-OTHER = "other"
+ALL, OTHER = "(all)", "(other)"
+"""What stands for a path: no descriptor is called so."""
+MAX_PATH = 256
+"""Characters of a path that count: values may be long."""
 
 
 class RuleStats:
@@ -28,38 +32,86 @@ class RuleStats:
         self.errors = 0
 
 
-class StatsRegistry:
-    """The counts of the rules in force, and of up to `extra` descriptors that requests bring about."""
+class Detail(StrEnum):
+    """How far metrics tell limits apart."""
 
-    def __init__(self, *, extra: int = 1000) -> None:
-        self._extra = extra
+    DOMAIN = "domain"
+    DESCRIPTOR = "descriptor"
+    """Each descriptor of the configuration."""
+    VALUE = "value"
+    """Values too, where `detailed_metric` or `value_to_metric` asks for it, and limits that requests bring."""
+
+
+class StatsRegistry:
+    """The counts of up to `max_descriptors` that are configured, and of up to `max_values` that requests bring about.
+
+    What has no room is counted for its domain, as `OTHER`.
+    """
+
+    def __init__(
+        self, *, detail: Detail = Detail.VALUE, max_descriptors: int = 10_000, max_values: int = 1_000
+    ) -> None:
+        self._detail = detail
+        self._max_descriptors = max_descriptors
+        self._max_values = max_values
         self._rules: dict[Key, RuleStats] = {}
+        self._folded: set[Key] = set()
         self._found: dict[Key, RuleStats] = {}
+        self._shared: dict[Key, RuleStats] = {}
+        self.folded_values = 0
+        """How often a value had no room."""
         self.unknown_domain = 0
         self.no_limit = 0
         self.malformed = 0
 
+    @property
+    def folded(self) -> int:
+        """How many configured descriptors have no room."""
+        return len(self._folded)
+
     def configure(self, rules: Iterable[Rule]) -> None:
         """Keeps counts for these rules: what was counted stays, rules that are gone take theirs with them."""
-        kept: dict[Key, RuleStats] = {}
-        for rule in rules:
-            key = rule.domain, rule.path
-            kept[key] = self._rules.get(key) or RuleStats()
+        keys = dict.fromkeys((rule.domain, self._path_of(rule)) for rule in rules)
+        kept = {key: stats for key, stats in self._rules.items() if key in keys}
+        # Whoever counts for OTHER goes on to do so: an unchanged domain keeps what it has of us.
+        self._folded &= keys.keys()
+        for key in keys:
+            if key in kept or key in self._folded:
+                continue
+            if len(kept) < self._max_descriptors:
+                kept[key] = RuleStats()
+            else:
+                self._folded.add(key)
         self._rules = kept
-        domains = {domain for domain, _ in kept}
+        domains = {domain for domain, _ in keys}
         self._found = {key: stats for key, stats in self._found.items() if key[0] in domains}
+        self._shared = {key: stats for key, stats in self._shared.items() if key[0] in domains}
 
-    def of(self, domain: str, path: str) -> RuleStats:
-        """Returns the counts of a rule; past the bound, those that all other descriptors of the domain share."""
-        key = domain, path
+    def of(self, domain: str, path: str, configured: str = "") -> RuleStats:
+        """Returns the counts for a path, below the configured descriptor of that path."""
+        if self._detail is not Detail.VALUE:
+            found = self._rules.get((domain, ALL if self._detail is Detail.DOMAIN else configured))
+            return found or self._other(domain)
+        key = domain, path[:MAX_PATH]
         found = self._rules.get(key) or self._found.get(key)
-        if found is None:
-            if len(self._found) >= self._extra and path != OTHER:
-                return self.of(domain, OTHER)
-            found = self._found[key] = RuleStats()
+        if found is not None:
+            return found
+        if key in self._folded:
+            return self._other(domain)
+        if len(self._found) >= self._max_values:
+            self.folded_values += 1
+            return self._other(domain)
+        found = self._found[key] = RuleStats()
         return found
 
     def items(self) -> Iterator[tuple[Key, RuleStats]]:
         """Yields (domain, path) and the counts."""
         yield from self._rules.items()
         yield from self._found.items()
+        yield from self._shared.items()
+
+    def _path_of(self, rule: Rule) -> str:
+        return ALL if self._detail is Detail.DOMAIN else rule.path[:MAX_PATH]
+
+    def _other(self, domain: str) -> RuleStats:
+        return self._shared.setdefault((domain, OTHER), RuleStats())
