@@ -59,6 +59,17 @@ class RedisClusterStore:
         return any(node.available for node in self._primaries)
 
     @property
+    def lack(self) -> str | None:
+        """What is missing, in words."""
+        away = sorted(node.name for node in self._primaries if not node.available)
+        if not self._primaries or len(away) == len(self._primaries):
+            return "cannot be asked"
+        told = [f"{', '.join(away)} cannot be asked"] if away else []
+        if self._covered < SLOTS:
+            told.append(f"{SLOTS - self._covered} slots have no primary")
+        return "; ".join(told) or None
+
+    @property
     def nodes(self) -> Sequence[RedisNode]:
         """The primaries."""
         return self._primaries

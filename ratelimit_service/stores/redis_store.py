@@ -36,6 +36,11 @@ class RedisStore:
         return self._node.available
 
     @property
+    def lack(self) -> str | None:
+        """What is missing, in words."""
+        return None if self.available else "cannot be asked"
+
+    @property
     def nodes(self) -> Sequence[RedisNode]:
         """The servers that it asks."""
         return (self._node,)

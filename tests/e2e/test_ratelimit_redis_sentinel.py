@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ratelimit_service.stores.redis_cluster import RedisClusterStore
-from ratelimit_service.stores.redis_store import RedisStore
+from ratelimit_service.stores.redis_open import RedisCounters
 from tests.support.ratelimit import request
 from tests.support.redis_load import BOUND_S, Load, code, limiter, opened
 from tests.support.redis_sentinels import SentinelSet
@@ -26,7 +25,7 @@ def told(caplog: pytest.LogCaptureFixture, what: str) -> list[str]:
     return [line for line in caplog.messages if what in line]
 
 
-def port_of(store: RedisStore | RedisClusterStore) -> int:
+def port_of(store: RedisCounters) -> int:
     (node,) = store.nodes
     return node.target.port if node.target is not None else 0
 

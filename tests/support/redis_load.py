@@ -10,9 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 
 from ratelimit_service.stores.base import Store
-from ratelimit_service.stores.redis_cluster import RedisClusterStore
-from ratelimit_service.stores.redis_open import open_redis
-from ratelimit_service.stores.redis_store import RedisStore
+from ratelimit_service.stores.redis_open import RedisCounters, open_redis
 from tests.support.ratelimit import Clock, Limiter, request
 from tests.support.waiting import until
 
@@ -37,10 +35,10 @@ BOUND_S = TIMEOUT_S + 0.5
 
 @contextlib.asynccontextmanager
 async def opened(
-    url: str, *, wait: bool = True, timeout_s: float = TIMEOUT_S
-) -> AsyncGenerator[RedisStore | RedisClusterStore]:
+    url: str, *, per_second: str | None = None, wait: bool = True, timeout_s: float = TIMEOUT_S
+) -> AsyncGenerator[RedisCounters]:
     """Yields the store of a URL, connected unless told not to wait."""
-    store = open_redis(url, timeout_s=timeout_s)
+    store = open_redis(url, per_second=per_second, timeout_s=timeout_s)
     try:
         if wait:
             await until(lambda: store.available, what="the connection to Redis")
