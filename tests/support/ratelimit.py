@@ -19,6 +19,7 @@ from ratelimit_service.model import Config, OnStoreError
 from ratelimit_service.planner import Planner
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
+from ratelimit_service.stores.local import Local
 
 Entries = Sequence[tuple[str, str]]
 
@@ -93,19 +94,23 @@ class Limiter:
         clock: Clock,
         answers: AnswerOptions = AnswerOptions(),  # noqa: B008  (frozen)
         unknown_domain: OnStoreError = OnStoreError.ALLOW,
+        local: Local | None = None,
     ) -> None:
         self.stats = StatsRegistry()
         self.clock = clock
         self.answers = Answers(answers)
         self.handler = RateLimiter(store, self.stats, clock=clock, answers=self.answers)
         self._unknown_domain = unknown_domain
+        self._local = local
         self.use(yaml)
 
     def use(self, yaml: str) -> None:
         """Puts another configuration in force."""
         config = loaded(yaml)
         self.stats.configure(config.rules())
-        self.handler.use(Planner(config, self.stats, answers=self.answers, unknown_domain=self._unknown_domain))
+        unknown = self._unknown_domain
+        planner = Planner(config, self.stats, answers=self.answers, unknown_domain=unknown, local=self._local)
+        self.handler.use(planner)
 
     def ask(self, body: bytes) -> RecordedCall:
         """Sends a request; over the memory store it is answered when this returns."""
