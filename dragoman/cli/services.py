@@ -38,6 +38,11 @@ XdsInsecure = Annotated[
 TlsCertificate = Annotated[Path | None, typer.Option(help="PEM file to serve TLS with; it is followed when replaced.")]
 TlsPrivateKey = Annotated[Path | None, typer.Option(help="PEM file with the key of --tls-certificate.")]
 Redis = Annotated[str | None, typer.Option(help="redis://, rediss:// or unix:// URL of the store.")]
+LimitRedis = Annotated[
+    str | None,
+    typer.Option(help="URL of the store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, ..."),
+]
+RedisPerSecond = Annotated[str | None, typer.Option(help="URL of another store, for limits per second alone.")]
 Http = Annotated[str | None, typer.Option(help="Where health and metrics are served (HOST:PORT or unix:PATH).")]
 Engine = Annotated[str | None, typer.Option("--grpc-engine", help="ngh2 or grpcio. [default: ngh2]")]
 State = Annotated[Path | None, typer.Option(help="Folder that the last good configuration is kept in.")]
@@ -114,7 +119,8 @@ def ratelimit(
     merge_domains: Annotated[
         bool | None, typer.Option("--merge-domains", help="Let several files give parts of one domain.")
     ] = None,
-    redis: Redis = None,
+    redis: LimitRedis = None,
+    redis_per_second: RedisPerSecond = None,
     http: Http = None,
     grpc_engine: Engine = None,
     state: State = None,
@@ -133,6 +139,7 @@ def ratelimit(
         "xds": xds,
         "config": config,
         "redis": redis,
+        "redis_per_second": redis_per_second,
         "http": http,
     }
     flags |= {"tls_certificate": tls_certificate, "tls_private_key": tls_private_key}

@@ -18,7 +18,7 @@ _SERVED_WITHIN_S = 5.0
 async def open_store(settings: RateLimitSettings) -> Store:
     """Returns the store, which may not answer yet; raises OSError where memory cannot be shared."""
     if settings.redis is not None:
-        return open_redis(settings.redis, timeout_s=settings.store_timeout_s)
+        return open_redis(settings.redis, per_second=settings.redis_per_second, timeout_s=settings.store_timeout_s)
     if settings.shared_memory is None:
         return MemoryStore(max_keys=settings.max_keys)
     if settings.shares_memory:
