@@ -24,7 +24,6 @@ _log = logging.getLogger(__name__)
 class Quota:
     """Quota mode that serves."""
 
-    address: Address
     ledger: Ledger
     server: QuotaServer
     metrics: Collected
@@ -39,6 +38,6 @@ async def serve_quota(
         yield None
         return
     ledger = Ledger(lambda: service.config, stats, clock=time.monotonic)
-    async with serving(ledger, listen=Address.parse(settings.quota_listen), tls=settings.tls) as (server, address):
-        _log.info("dividing limits with mode: quota on %s", address)
-        yield Quota(address, ledger, server, collector(ledger, server))
+    async with serving(ledger, listen=Address.parse(settings.quota_listen), tls=settings.tls) as server:
+        _log.info("dividing limits with mode: quota on %s", server.address)
+        yield Quota(ledger, server, collector(ledger, server))

@@ -44,6 +44,9 @@ class StreamBounds:
 class QuotaServer:
     """The streams that are open, and the ledger that they are about."""
 
+    address: Address
+    """Where it listens, once it does."""
+
     def __init__(self, ledger: Ledger, bounds: StreamBounds) -> None:
         self._ledger = ledger
         self._bounds = bounds
@@ -166,7 +169,7 @@ async def _ended(*tasks: asyncio.Task[tuple[grpc.StatusCode, str] | None]) -> tu
 @contextlib.asynccontextmanager
 async def serving(
     ledger: Ledger, *, listen: Address, tls: TlsFiles | None, bounds: StreamBounds | None = None
-) -> AsyncGenerator[tuple[QuotaServer, Address]]:
+) -> AsyncGenerator[QuotaServer]:
     """Serves while the context lasts; raises OSError when it cannot listen."""
     bounds = bounds or StreamBounds()
     quota = QuotaServer(ledger, bounds)
@@ -180,11 +183,11 @@ async def serving(
     service, _, method = METHOD.removeprefix("/").partition("/")
     handler = grpc.stream_stream_rpc_method_handler(quota.serve)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-    address = bind(server, listen, tls, 0o600)
+    quota.address = bind(server, listen, tls, 0o600)
     await server.start()
     ticking = asyncio.create_task(quota.tick())
     try:
-        yield quota, address
+        yield quota
     finally:
         ticking.cancel()
         await asyncio.gather(ticking, return_exceptions=True)
