@@ -41,7 +41,6 @@ class Answers:
         self._shadow_mode = options.shadow_mode
         self._quota_mode = options.quota_mode
         self._strict = not (options.shadow_mode or options.quota_mode)
-        self._numbers = self.writer.numbers
 
     def one(self, plan: Plan, check: Check, verdict: Verdict | None) -> bytes:
         """Answers a request with one descriptor; no verdict means that the store could not be asked."""
@@ -51,7 +50,7 @@ class Answers:
         limit = check.limit
         if over:
             return self._one_over(plan, check, verdict)
-        numbers = self._numbers(limit.item, remaining, reset_s)
+        numbers = limit.numbers(limit.item, remaining, reset_s)
         body = b"%b%b%b%b" % (wire.OVERALL_OK, limit.parts.status(False, remaining, reset_s), limit.header, numbers)
         return body + wire.metadata(plan.metadata) if plan.metadata else body
 
@@ -61,7 +60,7 @@ class Answers:
             return self.several(plan, (verdict,))
         if parts.known_verdict != verdict:
             _, remaining, reset_s = verdict
-            numbers = self._numbers(check.limit.item, remaining, reset_s)
+            numbers = check.limit.numbers(check.limit.item, remaining, reset_s)
             status, refusal = parts.status(True, remaining, reset_s), parts.refusal(reset_s)
             parts.known_refusal = wire.OVERALL_OVER + status + check.limit.header + numbers + refusal
             parts.known_verdict = verdict
@@ -76,7 +75,9 @@ class Answers:
             else:
                 outcome.known(index, check, verdict, self._violates(check.limit.rule))
         body = b"".join(outcome.statuses[at] if at >= 0 else _UNCHECKED[at] for at in plan.positions)
-        told = outcome.longest if outcome.longest >= 0 else outcome.least
+        told = outcome.longest
+        if told < 0 or plan.checks[told].limit.rule.hidden:
+            told = outcome.least
         if told >= 0:
             body += plan.limit_headers[told] + self.writer.several(told, plan.items, verdicts)
         if plan.metadata:
@@ -121,7 +122,7 @@ class _Outcome:
         self.failed = False
         """Whether a limit refuses because the store cannot be asked."""
         self.least, self.least_left = -1, 0
-        """The check with the least left."""
+        """The check with the least left, of those that clients are told of."""
         self.longest, self.longest_s = -1, 0
         """The check that refuses for the longest."""
 
@@ -144,7 +145,7 @@ class _Outcome:
         self.statuses.append(limit.parts.status(over, remaining, reset_s))
         if over and (self.longest < 0 or reset_s > self.longest_s):
             self.longest, self.longest_s = index, reset_s
-        if self.least < 0 or remaining < self.least_left:
+        if (self.least < 0 or remaining < self.least_left) and not limit.rule.hidden:
             self.least, self.least_left = index, remaining
 
 

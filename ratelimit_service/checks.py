@@ -26,6 +26,7 @@ class Limit:
         "item",
         "local",
         "near",
+        "numbers",
         "parts",
         "per_unit",
         "rule",
@@ -46,6 +47,7 @@ class Limit:
         """What decides while the store cannot; None where nothing does."""
         self.parts = RuleParts(rule)
         (self.header,) = headers.fixed((rule,))
+        self.numbers = headers.numbers_of(rule)
         (self.item,) = headers.items((rule,))
         self.seconds = rule.unit.seconds
         self.per_unit = rule.requests_per_unit

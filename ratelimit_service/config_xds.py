@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -74,7 +75,9 @@ class _Reader:
     def domain(self, given: pb.RateLimitConfig) -> Domain:
         chosen = given.dragoman.on_store_error
         self._on_store_error = self._choice("dragoman.on_store_error", chosen, OnStoreError.ALLOW)
-        return build_domain(given.domain, self._on_store_error, self._below(given.descriptors, "descriptors", 1))
+        made = build_domain(given.domain, self._on_store_error, self._below(given.descriptors, "descriptors", 1))
+        own = given.dragoman
+        return replace(made, counters_without_domain=own.counters_without_domain, refines=own.refines)
 
     def _below(self, given: Iterable[pb.RateLimitDescriptor], path: str, depth: int) -> list[DraftDescriptor]:
         return [self._descriptor(item, f"{path}[{index}]", depth) for index, item in enumerate(given)]
@@ -113,6 +116,7 @@ class _Reader:
             delay_s=own.delay_ms / 1000,
             lease_time_s=own.lease_time_ms / 1000,
             lease=max(1, own.lease),
+            hidden=own.hidden,
             mode=mode or Mode.REQUEST,
             on_store_error=self._choice(f"{path}.dragoman.on_store_error", own.on_store_error, self._on_store_error),
         )

@@ -63,8 +63,16 @@ class HeaderWriter:
         if self._shows_legacy:
             self.numbers = self._both_numbers if self._shows_ietf else self._legacy_numbers
 
+    def numbers_of(self, rule: Rule) -> Numbers:
+        """Returns what tells the numbers of a rule's limit."""
+        return _no_numbers if rule.hidden else self.numbers
+
     def fixed(self, rules: Sequence[Rule]) -> tuple[bytes, ...]:
         """Returns what does not change of the headers, for each of the rules being the one that they tell of."""
+        shown = iter(self._fixed([rule for rule in rules if not rule.hidden]))
+        return tuple(b"" if rule.hidden else next(shown) for rule in rules)
+
+    def _fixed(self, rules: Sequence[Rule]) -> tuple[bytes, ...]:
         limits = [b""] * len(rules)
         policies = b""
         if self._shows_legacy:
@@ -78,7 +86,9 @@ class HeaderWriter:
 
     def items(self, rules: Sequence[Rule]) -> tuple[bytes, ...]:
         """Returns for each rule how its item of `RateLimit` begins."""
-        return tuple(name + b";r=" for name in policy_names(rules)) if self._shows_ietf else (b"",) * len(rules)
+        shown = [rule for rule in rules if not rule.hidden] if self._shows_ietf else []
+        names = iter(policy_names(shown))
+        return tuple(next(names) + b";r=" if self._shows_ietf and not rule.hidden else b"" for rule in rules)
 
     def several(self, least: int, items: Sequence[bytes], verdicts: Sequence[tuple[bool, int, int] | None]) -> bytes:
         """Returns the headers for a request with several limits; the number of `least` stands for all where one can."""
@@ -87,7 +97,9 @@ class HeaderWriter:
         if self._shows_legacy and told is not None:
             found = self._legacy_numbers(b"", told[1], told[2])
         if self._shows_ietf:
-            known = [(item, verdict) for item, verdict in zip(items, verdicts, strict=True) if verdict is not None]
+            known = [
+                (item, verdict) for item, verdict in zip(items, verdicts, strict=True) if item and verdict is not None
+            ]
             value = b", ".join(b"%b%d;t=%d" % (item, remaining, reset) for item, (_, remaining, reset) in known)
             found += header(b"ratelimit", value)
         return found

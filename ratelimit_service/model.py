@@ -96,6 +96,8 @@ class Rule:
     """How many hits are taken from the store at a time; 1 is exact."""
     mode: Mode = Mode.REQUEST
     on_store_error: OnStoreError = OnStoreError.ALLOW
+    hidden: bool = False
+    """Whether clients are told nothing of it by headers, but for Retry-After."""
 
     @property
     def bucket_size(self) -> int:
@@ -169,6 +171,10 @@ class Domain:
     name: str
     root: Node
     on_store_error: OnStoreError = OnStoreError.ALLOW
+    counters_without_domain: bool = False
+    """Whether counters are named by descriptors alone, so that limits of several domains can count together."""
+    refines: bool = False
+    """Whether a limit that a request brings changes the one that is configured, instead of standing in its place."""
 
 
 @dataclass(frozen=True, slots=True)

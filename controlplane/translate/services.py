@@ -117,7 +117,11 @@ def rate_limit_config(source: ir.GlobalLimit) -> bytes:
             name=source.domain,
             domain=source.domain,
             descriptors=[_descriptor(index, rule, on_error) for index, rule in enumerate(source.rules)],
-            dragoman=rls.DomainExtension(on_store_error=on_error),
+            dragoman=rls.DomainExtension(
+                on_store_error=on_error,
+                counters_without_domain=any(rule.home for rule in source.rules),
+                refines=any(rule.limit_from is not None for rule in source.rules),
+            ),
         )
     )
 
@@ -126,6 +130,7 @@ def _descriptor(index: int, rule: ir.LimitRule, on_error: rls.OnStoreError) -> r
     path = [entry(index, rule), *([] if rule.shared else [(ROUTE_KEY, "")]), *levels(rule)]
     policy = rls.RateLimitPolicy(unit=_UNITS[rule.unit], requests_per_unit=rule.requests)
     policy.dragoman.CopyFrom(counting_of(rule.counting, on_error))
+    policy.dragoman.hidden = not rule.headers_shown
     *above, (key, value) = path
     found = rls.RateLimitDescriptor(key=key, value=value, rate_limit=policy, shadow_mode=rule.shadow)
     for key, value in reversed(above):

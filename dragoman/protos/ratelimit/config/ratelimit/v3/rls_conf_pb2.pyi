@@ -114,13 +114,17 @@ class RateLimitReplace(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class DomainExtension(_message.Message):
-    __slots__ = ("on_store_error",)
+    __slots__ = ("on_store_error", "counters_without_domain", "refines")
     ON_STORE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_WITHOUT_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    REFINES_FIELD_NUMBER: _ClassVar[int]
     on_store_error: OnStoreError
-    def __init__(self, on_store_error: _Optional[_Union[OnStoreError, str]] = ...) -> None: ...
+    counters_without_domain: bool
+    refines: bool
+    def __init__(self, on_store_error: _Optional[_Union[OnStoreError, str]] = ..., counters_without_domain: _Optional[bool] = ..., refines: _Optional[bool] = ...) -> None: ...
 
 class PolicyExtension(_message.Message):
-    __slots__ = ("algorithm", "burst", "on_store_error", "delay_ms", "lease_time_ms", "lease", "mode")
+    __slots__ = ("algorithm", "burst", "on_store_error", "delay_ms", "lease_time_ms", "lease", "mode", "hidden")
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     BURST_FIELD_NUMBER: _ClassVar[int]
     ON_STORE_ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +132,7 @@ class PolicyExtension(_message.Message):
     LEASE_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_FIELD_NUMBER: _ClassVar[int]
     algorithm: Algorithm
     burst: int
     on_store_error: OnStoreError
@@ -135,4 +140,5 @@ class PolicyExtension(_message.Message):
     lease_time_ms: int
     lease: int
     mode: Mode
-    def __init__(self, algorithm: _Optional[_Union[Algorithm, str]] = ..., burst: _Optional[int] = ..., on_store_error: _Optional[_Union[OnStoreError, str]] = ..., delay_ms: _Optional[int] = ..., lease_time_ms: _Optional[int] = ..., lease: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ...) -> None: ...
+    hidden: bool
+    def __init__(self, algorithm: _Optional[_Union[Algorithm, str]] = ..., burst: _Optional[int] = ..., on_store_error: _Optional[_Union[OnStoreError, str]] = ..., delay_ms: _Optional[int] = ..., lease_time_ms: _Optional[int] = ..., lease: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., hidden: _Optional[bool] = ...) -> None: ...
