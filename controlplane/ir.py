@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal, NamedTuple
 
+from controlplane.ir_plans import CallerLimit, Counting, Override, Per, Plan, PlanIdentity, Plans, Unit  # noqa: F401
 from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it)
     RESERVED_PREFIX,
     ApiKeys,
@@ -17,7 +18,6 @@ from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it
     ClaimRule,
     ClaimSelector,
     Cors,
-    Counting,
     Deny,
     GlobalLimit,
     Jwks,
@@ -32,7 +32,6 @@ from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it
     Policies,
     SourceSelector,
     TokenHeader,
-    Unit,
     ValueSelector,
 )
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from controlplane.ir_plans import FIXED_WINDOW, Counting, Plans, Unit
 
 # Headers under this prefix are the gateway's own: whatever a client sends of them is dropped before routes are chosen.
 RESERVED_PREFIX = "x-dragoman-"
-# How long the service may hold a request back.
-MAX_DELAY_S = 10
-Unit = Literal["Second", "Minute", "Hour", "Day", "Week", "Month", "Year"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,19 +219,6 @@ class MetadataSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Counting:
-    """How the rate limit service counts hits; `on_store_error` of None is as the policy fails."""
-
-    algorithm: Literal["FixedWindow", "SlidingWindow", "TokenBucket", "LeakyBucket", "Concurrency"] = "FixedWindow"
-    burst: int = 0
-    delay_ms: int = 0
-    lease_time_ms: int = 0
-    lease: int = 1
-    quota: bool = False
-    on_store_error: Literal["Allow", "Deny", "Local"] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class LimitRule:
     """`requests` per unit for the requests that all selectors choose; without any, for all requests.
 
@@ -253,7 +239,7 @@ class LimitRule:
     limit_from: MetadataSource | None = None
     headers_shown: bool = True
     shared: bool = False
-    counting: Counting = Counting()
+    counting: Counting = FIXED_WINDOW
     shadow: bool = False
     home: str = ""
     position: int = -1
@@ -289,21 +275,29 @@ class GlobalLimit:
     policy: str
     rules: tuple[LimitRule, ...]
     fail_open: bool = True
+    plans: Plans | None = None
 
     @property
     def domain(self) -> str:
-        """How routes name it: by content."""
-        return f"{self.policy}/{digest(self)}"
+        """How routes name it: by content, but for what Plans say: they can change while everybody keeps counting."""
+        plans = Plans(self.plans.identity, home=self.plans.home) if self.plans is not None else None
+        return f"{self.policy}/{digest(replace(self, plans=plans))}"
+
+    def countings(self) -> Iterator[Counting]:
+        """Yields how each limit is counted."""
+        yield from (rule.counting for rule in self.rules)
+        if self.plans is not None:
+            yield from (each.counting for each in self.plans.everything())
 
     @property
     def holds(self) -> bool:
         """Says whether some requests may be held back until it is their turn."""
-        return any(rule.counting.delay_ms for rule in self.rules)
+        return any(each.delay_ms for each in self.countings())
 
     @property
     def counts_until_done(self) -> bool:
         """Says whether some of it counts requests until they end."""
-        return any(rule.counting.algorithm == "Concurrency" for rule in self.rules)
+        return any(each.until_done for each in self.countings())
 
     @property
     def counts_apart(self) -> bool:
@@ -357,6 +351,8 @@ class Policies:
         if self.keys is not None:
             found.update(header for _, header in self.keys.metadata_headers)
             found.add(self.keys.forward_client_header or "")
+        if self.global_limit is not None and self.global_limit.plans is not None:
+            found.update(self.global_limit.plans.identity.headers)
         return frozenset(name.lower() for name in found if name)
 
 

@@ -40,9 +40,9 @@ class Counted(Model):
     requests back until it is their turn; Concurrency admits so many at a time."""
     burst: Positive | None = None
     """Not in Envoy Gateway: requests that TokenBucket admits at once; `requests` when absent."""
-    delay: Annotated[Duration, AfterValidator(_check_delay)] | None = None
+    delay: Annotated[Duration, Field(max_length=32), AfterValidator(_check_delay)] | None = None
     """Not in Envoy Gateway: how long LeakyBucket holds a request back at the most (10s); not at all when absent."""
-    lease_time: Annotated[Duration, AfterValidator(_check_lease_time)] | None = None
+    lease_time: Annotated[Duration, Field(max_length=32), AfterValidator(_check_lease_time)] | None = None
     """Not in Envoy Gateway: how long Concurrency counts a request whose end it is not told; the unit when absent."""
     precision: Literal["Exact", "Lease"] = "Exact"
     """Not in Envoy Gateway: Lease takes several hits from the store at a time, so that most requests do not wait for

@@ -27,6 +27,7 @@ from controlplane.api.meta import (
     Resource,
 )
 from controlplane.api.patchpolicy import PatchPolicy
+from controlplane.api.plan import Plan
 from controlplane.api.proxyconfig import ProxyConfig
 from controlplane.api.referencegrant import ReferenceGrant
 from controlplane.api.securitypolicy import SecurityPolicy
@@ -72,6 +73,7 @@ SERVED: Final[dict[tuple[str, str], Served]] = {
     (GATEWAY_GROUP, "TCPRoute"): Served(TCPRoute, ("v1", "v1alpha2")),
     (GATEWAY_GROUP, "TLSRoute"): Served(TLSRoute, ("v1", "v1alpha3", "v1alpha2")),
     (GATEWAY_GROUP, "UDPRoute"): Served(UDPRoute, ("v1", "v1alpha2")),
+    (POLICY_GROUP, "Plan"): Served(Plan, ("v1alpha1",)),
     **{(POLICY_GROUP, ours): Served(model, ("v1alpha1",)) for model, ours, _ in _POLICIES},
     **{(ENVOY_GATEWAY_GROUP, theirs): Served(model, ("v1alpha1",)) for model, _, theirs in _POLICIES},
 }

@@ -10,6 +10,7 @@ from controlplane.api.authorization import PathMatch
 from controlplane.api.counting import Counted, RateLimitUnit
 from controlplane.api.httproute import HTTPMethod
 from controlplane.api.meta import Model
+from controlplane.api.plans import RateLimitPlans
 from controlplane.api.policy import CIDR
 from controlplane.api.scalars import (
     METADATA_KEY_PATTERN,
@@ -208,10 +209,18 @@ class GlobalRateLimitRule(Counted, RateLimitRule):
 class GlobalRateLimit(Model):
     """Limits that all Envoys count together, in the rate limit service."""
 
-    rules: Annotated[tuple[GlobalRateLimitRule, ...], Field(min_length=1, max_length=128)]
+    rules: Annotated[tuple[GlobalRateLimitRule, ...], Field(max_length=128)] = ()
     """Every rule that matches a request counts it; one that is exhausted refuses it."""
+    plans: RateLimitPlans | None = None
+    """Not in Envoy Gateway: limits of Plans, by who calls; they count over all routes that the policy is about."""
     failure_mode: Literal["Open", "Closed"] = "Open"
     """Not in Envoy Gateway: what happens to requests while the service or its store cannot be reached."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> GlobalRateLimit:
+        if not self.rules and self.plans is None:
+            raise refuse("set rules, plans or both", "rules")
+        return self
 
 
 class LocalRateLimitRule(RateLimitRule):

@@ -31,6 +31,7 @@ URI_PATTERN: Final = r"^(([^:/?#]+):)(//([^/?#]*))([^?#]*)(\?([^#]*))?(#(.*))?$"
 URL_PATTERN: Final = "^https?://[^/?#]+"
 METADATA_NAMESPACE_PATTERN: Final = r"^[^:()%\s]+$"
 METADATA_KEY_PATTERN: Final = r"^[^()%\s]+$"
+CALLER_PATTERN: Final = r"[^*]$"
 URI_PATH_PATTERN: Final = r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 
 # What a value that fails its pattern should have been, for people.
@@ -52,6 +53,7 @@ PATTERN_MEANINGS: Final[dict[str, str]] = {
     URL_PATTERN: "an http or https URL",
     METADATA_NAMESPACE_PATTERN: "a namespace of metadata, without spaces, colons, parentheses and percent signs",
     METADATA_KEY_PATTERN: "a key in metadata, without spaces, parentheses and percent signs",
+    CALLER_PATTERN: "a name, which must not end with '*': callers are named one by one",
     URI_PATH_PATTERN: "a path of valid URI characters",
 }
 

@@ -14,10 +14,12 @@ from controlplane.api.gateway import Gateway
 from controlplane.api.grpcroute import GRPCRoute
 from controlplane.api.httproute import HTTPRoute
 from controlplane.api.httproutefilter import HTTPRouteFilter
+from controlplane.api.plan import Plan
 from controlplane.api.securitypolicy import SecurityPolicy
 from controlplane.compile.check_policies import check_limits, check_security
 from controlplane.compile.check_routes import check_route, check_route_filter
 from controlplane.compile.listener_conflicts import conflicts, members_of
+from controlplane.compile.plans import check_plan
 
 
 def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
@@ -28,6 +30,8 @@ def check(object_: object, *, now: datetime) -> tuple[Fault, ...]:
         return tuple(check_security(object_))
     if isinstance(object_, BackendTrafficPolicy):
         return tuple(check_limits(object_))
+    if isinstance(object_, Plan):
+        return tuple(check_plan(object_))
     if isinstance(object_, HTTPRouteFilter):
         return tuple(check_route_filter(object_))
     if isinstance(object_, Gateway):

@@ -28,6 +28,14 @@ class Held(NamedTuple):
     scope: str
 
 
+class Planned(NamedTuple):
+    """Plans, whose they are, and whether routes have that policy."""
+
+    plans: ir.Plans
+    policy: Limits
+    of_route: bool
+
+
 class Part(NamedTuple):
     """A policy that counts for its target, and that target: whether it is a route, and whose requests count."""
 
@@ -42,6 +50,7 @@ class Holding:
 
     local: tuple[Held, ...] = ()
     shared: tuple[Held, ...] = ()
+    planned: Planned | None = None
     fail_open: bool = True
     notes: tuple[tuple[ObjectKey, Condition], ...] = field(default=())
 
@@ -54,6 +63,8 @@ class Holding:
             if _may_read(held, of_route=of_route)
             for name in held.rule.read_providers
         }
+        if self.planned is not None and (self.planned.of_route or not of_route):
+            wanted |= self.planned.plans.identity.read_providers
         return frozenset(known if None in wanted else known & wanted)
 
     def bound(self, jwt: ir.Jwt | None, *, of_route: bool) -> Holding:
@@ -77,7 +88,16 @@ class Holding:
                     message = f"{missing} at this level or above, so that the rule counts no request"
                     notes.append((held.policy.key, false("Accepted", "Invalid", message, at)))
             kept[section] = tuple(found)
-        return replace(self, local=kept["local"], shared=kept["global"], notes=tuple(notes))
+        planned = self.planned
+        if planned is not None:
+            reason = _without_tokens(planned, known, of_route=of_route)
+            if reason is not None:
+                message = f"{reason} at this level or above, so that all callers are anonymous"
+                at = "spec.rateLimit.global.plans.identity"
+                notes.append((planned.policy.key, false("Accepted", "Invalid", message, at)))
+                nobody = replace(planned.plans.identity, provider="")
+                planned = planned._replace(plans=replace(planned.plans, identity=nobody))
+        return replace(self, local=kept["local"], shared=kept["global"], planned=planned, notes=tuple(notes))
 
     def local_limit(self) -> ir.LocalLimit | None:
         """Returns what each Envoy enforces."""
@@ -85,20 +105,26 @@ class Holding:
 
     def global_limit(self) -> ir.GlobalLimit | None:
         """Returns what the service enforces: the limits of one policy as they are, or some rules of several."""
-        if not self.shared:
+        policies = {held.policy.key: held.policy for held in self.shared}
+        if self.planned is not None:
+            policies[self.planned.policy.key] = self.planned.policy
+        if not policies:
             return None
-        of_policies = list({held.policy.key: held.policy for held in self.shared}.values())
-        first = self.shared[-1].policy
+        of_policies = list(policies.values())
+        first = self.shared[-1].policy if self.shared else of_policies[0]
         whole = first.global_limit
         assert whole is not None
+        plans = self.planned.plans if self.planned is not None else None
         if len(of_policies) == 1 and len(self.shared) == len(whole.rules) and whole.fail_open is self.fail_open:
-            return whole
+            return whole if whole.plans == plans else replace(whole, plans=plans)
         homes = {each.key: each.global_limit.domain for each in of_policies if each.global_limit is not None}
         rules = (
             replace(each.rule, home=homes[each.policy.key], position=each.position, scope=each.scope)
             for each in self.shared
         )
-        return ir.GlobalLimit(whole.policy, tuple(rules), self.fail_open)
+        if self.planned is not None and plans is not None:
+            plans = replace(plans, home=homes[self.planned.policy.key])
+        return ir.GlobalLimit(whole.policy, tuple(rules), self.fail_open, plans)
 
     def scope(self, limit: ir.GlobalLimit | None, inherited: str) -> str:
         """Returns whose requests count together towards `limit`; what was merged says it rule by rule."""
@@ -111,6 +137,8 @@ class Holding:
         for section, all_ in (("local", self.local), ("global", self.shared)):
             for key in dict.fromkeys(held.policy.key for held in reversed(all_)):
                 yield f"{section}_limit", key, f"spec.rateLimit.{section}"
+        if self.planned is not None:
+            yield "global_limit", self.planned.policy.key, "spec.rateLimit.global.plans"
 
 
 def held(parts: Sequence[Part]) -> Holding:
@@ -127,20 +155,24 @@ def _merged(above: Holding, policy: Limits, part: Part) -> Holding:
         above = Holding()
     if policy.local_limit is None and policy.global_limit is None:
         return above
+    plans = policy.global_limit.plans if policy.global_limit is not None else None
+    planned = Planned(plans, policy, part.of_route) if plans is not None else None
     local = _holding(policy.local_limit, policy, part)
     shared = _holding(policy.global_limit, policy, part)
     fail_open = above.fail_open if policy.fail_open is None else policy.fail_open
     parents = dict.fromkeys(each.policy.key for each in (*above.local, *above.shared))
+    if above.planned is not None:
+        parents[above.planned.policy.key] = None
     if policy.merge_type is None or not parents:
-        return Holding(local, shared, policy.fail_open is not False, above.notes)
+        return Holding(local, shared, planned, policy.fail_open is not False, above.notes)
     message = f"rateLimit is merged with that of {', '.join(map(str, parents))}"
     notes = (*above.notes, (policy.key, Condition("Merged", "True", "Merged", message, "spec.mergeType")))
     if policy.merge_type == "JSONMerge":
-        return Holding(local or above.local, shared or above.shared, fail_open, notes)
+        return Holding(local or above.local, shared or above.shared, planned or above.planned, fail_open, notes)
     # There can be one for all requests that no other is about: the more specific one.
     own_general = any(not each.rule.selects for each in local)
     inherited = tuple(each for each in above.local if each.rule.selects or not own_general)
-    return Holding((*inherited, *local), (*above.shared, *shared), fail_open, notes)
+    return Holding((*inherited, *local), (*above.shared, *shared), planned or above.planned, fail_open, notes)
 
 
 def _holding(limit: ir.LocalLimit | ir.GlobalLimit | None, policy: Limits, part: Part) -> tuple[Held, ...]:
@@ -160,3 +192,13 @@ def _missing(held: Held, known: set[str], *, of_route: bool) -> str | None:
         return "there is no JWT provider"
     unknown = sorted(name for name in wanted if name is not None and name not in known)
     return f"there is no JWT provider {unknown[0]}" if unknown else None
+
+
+def _without_tokens(planned: Planned, known: set[str], *, of_route: bool) -> str | None:
+    identity = planned.plans.identity
+    if identity.source != "Token":
+        return None
+    if not known or (of_route and not planned.of_route):
+        return "there is no JWT provider"
+    missing = identity.provider is not None and identity.provider not in known
+    return f"there is no JWT provider {identity.provider}" if missing else None

@@ -12,6 +12,8 @@ from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
 from controlplane.api.fields import unsupported_fields
 from controlplane.api.meta import ObjectKey
 from controlplane.compile.counting import counting, without_effect
+from controlplane.compile.plans import plans_of
+from controlplane.compile.view import View
 from controlplane.conditions import Condition
 
 # The namespace of metadata in which Envoy's jwt_authn filter leaves claims.
@@ -35,8 +37,9 @@ class Limits:
     conditions: tuple[Condition, ...] = ()
 
 
-def compile_limits(policy: BackendTrafficPolicy) -> Limits:
+def compile_limits(policy: BackendTrafficPolicy, view: View) -> Limits:
     """Compiles a policy; what has no effect is a condition."""
+    plans, missing = plans_of(view, policy)
     limit = policy.spec.rate_limit
     local = _rules(limit.local.rules) if limit is not None and limit.local is not None else ()
     global_ = _rules(limit.global_.rules) if limit is not None and limit.global_ is not None else ()
@@ -45,11 +48,11 @@ def compile_limits(policy: BackendTrafficPolicy) -> Limits:
         key=policy.key,
         created_s=created.timestamp() if created else 0.0,
         local_limit=ir.LocalLimit(local) if local else None,
-        global_limit=_global(policy, global_) if global_ else None,
+        global_limit=_global(policy, global_, plans) if global_ or plans is not None else None,
         stands_alone=policy.spec.merge_type == "Replace",
         merge_type=policy.spec.merge_type if policy.spec.merge_type != "Replace" else None,
         fail_open=_fail_open(policy),
-        conditions=tuple(_without_effect(policy)),
+        conditions=(*_without_effect(policy), *missing),
     )
 
 
@@ -84,12 +87,13 @@ def _fail_open(policy: BackendTrafficPolicy) -> bool | None:
     return limit.failure_mode == "Open"
 
 
-def _global(policy: BackendTrafficPolicy, rules: tuple[ir.LimitRule, ...]) -> ir.GlobalLimit:
+def _global(policy: BackendTrafficPolicy, rules: tuple[ir.LimitRule, ...], plans: ir.Plans | None) -> ir.GlobalLimit:
     assert policy.spec.rate_limit is not None
     assert policy.spec.rate_limit.global_ is not None
     return ir.GlobalLimit(
         policy=f"{policy.metadata.namespace}/{policy.metadata.name}",
         rules=rules,
+        plans=plans,
         fail_open=policy.spec.rate_limit.global_.failure_mode == "Open",
     )
 

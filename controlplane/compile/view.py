@@ -27,6 +27,10 @@ class View(Protocol):
         """Returns the ReferenceGrants of a namespace."""
         ...
 
+    def plans(self, namespace: str) -> Iterable[ObjectKey]:
+        """Returns the Plans of a namespace, by name."""
+        ...
+
     def slices(self, namespace: str, service: str) -> Iterable[EndpointSlice]:
         """Returns the EndpointSlices of a Service."""
         ...

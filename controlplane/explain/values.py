@@ -56,7 +56,14 @@ def _local(value: ir.LocalLimit) -> str:
 
 def _global(value: ir.GlobalLimit) -> str:
     failing = "let through" if value.fail_open else "refused"
-    return f"{_limits(value.rules)}; counted over all Envoys; {failing} while the service cannot be reached"
+    found = "; ".join(filter(None, (_limits(value.rules), _plans(value.plans) if value.plans is not None else "")))
+    return f"{found}; counted over all Envoys; {failing} while the service cannot be reached"
+
+
+def _plans(value: ir.Plans) -> str:
+    names = ", ".join(each.name for each in value.plans) or "none"
+    proof = {"Key": "an API key", "Token": "a token", "Headers": "headers"}[value.identity.source]
+    return f"limits of plans ({names}) by {proof}, else of {value.default}; of {value.anonymous} by address"
 
 
 def _limits(rules: Iterable[ir.LimitRule]) -> str:

@@ -140,5 +140,6 @@ def _service_policy(source: ServicePolicy) -> Resource:
     if isinstance(source, ir.KeyPolicy):
         origin = f"SecurityPolicy {source.policy}"
         return Resource.of(xds.AUTHZ_POLICY, source.id, services.key_policy(source), (origin,))
-    origin = f"BackendTrafficPolicy {source.policy}"
-    return Resource.of(xds.RATE_LIMIT_CONFIG, source.domain, services.rate_limit_config(source), (origin,))
+    plans = source.plans.plans if source.plans is not None else ()
+    origins = (f"BackendTrafficPolicy {source.policy}", *(f"Plan {each.origin}" for each in plans))
+    return Resource.of(xds.RATE_LIMIT_CONFIG, source.domain, services.rate_limit_config(source), origins)

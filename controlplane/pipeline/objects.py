@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from controlplane.api.backendtlspolicy import BackendTLSPolicy
 from controlplane.api.endpointslice import EndpointSlice
 from controlplane.api.load import Fault
-from controlplane.api.meta import DISCOVERY_GROUP, GATEWAY_GROUP, ObjectKey
+from controlplane.api.meta import DISCOVERY_GROUP, GATEWAY_GROUP, POLICY_GROUP, ObjectKey
 from controlplane.api.referencegrant import ReferenceGrant
 from controlplane.compile.backendtls import in_order
 from controlplane.compile.targets import Targets
@@ -80,6 +80,9 @@ class Objects:
         self._grants: Index[str, ObjectKey] = graph.group(
             "grants", self.table(GATEWAY_GROUP, "ReferenceGrant"), lambda key: [(key.namespace, key)]
         )
+        self._plans: Index[str, ObjectKey] = graph.group(
+            "plans", self.table(POLICY_GROUP, "Plan"), lambda key: [(key.namespace, key)]
+        )
         self._slices: Index[tuple[str, str], ObjectKey] = graph.group(
             "slices", self.table(DISCOVERY_GROUP, "EndpointSlice"), self._service_of_slice
         )
@@ -132,6 +135,9 @@ class Objects:
     def grants(self, namespace: str) -> Iterable[ReferenceGrant]:
         found = (self.get(key) for key in sorted(self._grants.get(namespace)))
         return [grant for grant in found if grant is not None]
+
+    def plans(self, namespace: str) -> Iterable[ObjectKey]:
+        return sorted(self._plans.get(namespace))
 
     def slices(self, namespace: str, service: str) -> Iterable[EndpointSlice]:
         found = (self.get(key) for key in sorted(self._slices.get((namespace, service))))

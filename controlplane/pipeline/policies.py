@@ -168,7 +168,7 @@ class PolicyIndex:
         if isinstance(found, SecurityPolicy):
             return security.compile_security(self._objects, found)
         if isinstance(found, BackendTrafficPolicy):
-            return ratelimit.compile_limits(found)
+            return ratelimit.compile_limits(found, self._objects)
         if key.kind != "SecurityPolicy":
             return None
         candidate = self._objects.candidate(key)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from controlplane.api.backend import Backend
 from controlplane.api.backendtlspolicy import BackendTLSPolicy
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
+from controlplane.api.plan import Plan
 from controlplane.compile import trust
 from controlplane.compile.attachment import Attached, AttachedParent
 from controlplane.compile.backendtls import judge
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.gateway import CONTROLLER_NAME
 from controlplane.compile.parameters import class_parameters
+from controlplane.compile.plans import plan_conditions
 from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.pipeline.attachments import Attachments, is_route
 from controlplane.pipeline.gateway_statuses import GatewayStatuses
@@ -63,12 +65,13 @@ class Statuses:
         if not admitted.object.supported:
             message = f"{key.kind} is not supported yet; the object has no effect"
             return ObjectStatus(conditions=(false("Accepted", "NotSupported", message, "kind"),))
+        more = plan_conditions(admitted.object) if isinstance(admitted.object, Plan) else ()
         untrusted = (
             trust.faults(self._objects, trust.of_backend(admitted.object))
             if isinstance(admitted.object, Backend)
             else ()
         )
-        return ObjectStatus(conditions=(true("Accepted"), *untrusted, *unsupported(admitted)))
+        return ObjectStatus(conditions=(true("Accepted"), *untrusted, *more, *unsupported(admitted)))
 
     def _refused(self, key: ObjectKey, admitted: Admitted) -> tuple[Condition, ...]:
         stands_in = "; the last good version stays in force" if self._objects.get(key) is not None else ""

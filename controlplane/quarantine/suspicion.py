@@ -29,7 +29,7 @@ _POLICIES: Final = frozenset(
     }
 )
 _PATCHES: Final = frozenset({"EnvoyExtensionPolicy", "EnvoyPatchPolicy", "ExtensionPolicy", "PatchPolicy"})
-_DETACHED: Final = frozenset({*_ROUTES, *_POLICIES, "Backend", "HTTPRouteFilter"})
+_DETACHED: Final = frozenset({*_ROUTES, *_POLICIES, "Backend", "HTTPRouteFilter", "Plan"})
 # Without these, Envoys would be stopped, or be told to drop everything; with an older version they go on.
 _ROOTS: Final = frozenset({"Gateway", "ListenerSet", "ProxyConfig", "EnvoyProxy", "Service"})
 # With one of these a route may be reached that was there before, and led nowhere.

@@ -116,7 +116,7 @@ def shape_of(key: ObjectKey) -> Shape | None:
 
 
 def _policy_shape(key: ObjectKey) -> Shape | None:
-    if key.kind == "Backend":
+    if key.kind in ("Backend", "Plan"):
         return _plain
     if key.kind in ("HTTPRouteFilter", "ProxyConfig", "EnvoyProxy"):
         # Envoy Gateway's CRDs have no conditions for these, and drop what they do not know.

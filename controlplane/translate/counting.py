@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, get_args
 
 from controlplane import ir
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as rls
 
+UNITS: Final[Mapping[str, Any]] = MappingProxyType(
+    {unit: rls.RateLimitUnit.Value(unit.upper()) for unit in get_args(ir.Unit)}
+)
 _ALGORITHMS: Final = MappingProxyType(
     {
         "FixedWindow": rls.FIXED_WINDOW,

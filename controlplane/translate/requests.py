@@ -6,16 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from controlplane import ir
 from controlplane.translate.descriptors import RateLimit, expression, generic
 
 REQUEST_KEY: Final = "dragoman.request"
 DONE_KEY: Final = "dragoman.done"
 
 
-def until_done(descriptor: Any, counting: ir.Counting) -> Iterator[Any]:
-    """Yields the descriptor of a limit; of one of concurrency, with the request's name, and again for its end."""
-    if counting.algorithm != "Concurrency":
+def until_done(descriptor: Any, *, running: bool) -> Iterator[Any]:
+    """Yields the descriptor of a limit; of one of running requests, with the request's name, and again for its end."""
+    if not running:
         yield descriptor
         return
     descriptor.actions.append(expression(REQUEST_KEY, f'filter_state["{REQUEST_KEY}"]'))

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import get_args
 
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -25,8 +24,9 @@ from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpPro
 
 from controlplane import ir
 from controlplane.translate.clusters import ads
-from controlplane.translate.counting import counting_of
+from controlplane.translate.counting import UNITS, counting_of
 from controlplane.translate.descriptors import ROUTE_KEY, entry, levels
+from controlplane.translate.plans import descriptors
 from controlplane.translate.wire import duration, encode, packed
 from dragoman.protos.dragoman.authz.v1 import policy_pb2 as authz
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as rls
@@ -37,7 +37,6 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT_TIMEOUT_S = 0.25
 # Each request of a client is one here, and a stream costs nothing but its memory.
 _MAX_REQUESTS = 65_536
-_UNITS = {unit: getattr(rls, unit.upper()) for unit in get_args(ir.Unit)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +109,17 @@ def key_policy(source: ir.KeyPolicy) -> bytes:
 
 
 def rate_limit_config(source: ir.GlobalLimit) -> bytes:
-    """Encodes the limits of a domain for the rate limit service: a descriptor per rule, in it one per selector."""
+    """Encodes the limits of a domain for the rate limit service: a descriptor per rule, in it one per selector;
+    then those of plans."""
     on_error = rls.ALLOW if source.fail_open else rls.DENY
     return encode(
         rls.RateLimitConfig(
             name=source.domain,
             domain=source.domain,
-            descriptors=[_descriptor(index, rule, on_error) for index, rule in enumerate(source.rules)],
+            descriptors=[
+                *(_descriptor(index, rule, on_error) for index, rule in enumerate(source.rules)),
+                *(descriptors(source.plans, on_error) if source.plans is not None else ()),
+            ],
             dragoman=rls.DomainExtension(
                 on_store_error=on_error,
                 counters_without_domain=any(rule.home for rule in source.rules),
@@ -128,7 +131,7 @@ def rate_limit_config(source: ir.GlobalLimit) -> bytes:
 
 def _descriptor(index: int, rule: ir.LimitRule, on_error: rls.OnStoreError) -> rls.RateLimitDescriptor:
     path = [entry(index, rule), *([] if rule.shared else [(ROUTE_KEY, "")]), *levels(rule)]
-    policy = rls.RateLimitPolicy(unit=_UNITS[rule.unit], requests_per_unit=rule.requests)
+    policy = rls.RateLimitPolicy(unit=UNITS[rule.unit], requests_per_unit=rule.requests)
     policy.dragoman.CopyFrom(counting_of(rule.counting, on_error))
     policy.dragoman.hidden = not rule.headers_shown
     *above, (key, value) = path

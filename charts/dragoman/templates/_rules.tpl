@@ -41,6 +41,7 @@
     - extensionpolicies
     - httproutefilters
     - patchpolicies
+    - plans
     - proxyconfigs
     - securitypolicies
   verbs: [list, watch]
@@ -52,6 +53,7 @@
     - extensionpolicies/status
     - httproutefilters/status
     - patchpolicies/status
+    - plans/status
     - proxyconfigs/status
     - securitypolicies/status
   verbs: [patch]

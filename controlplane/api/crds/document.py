@@ -30,6 +30,7 @@ _NAMES: Final[dict[str, _Names]] = {
     "ExtensionPolicy": _Names("extensionpolicies", ("extp",), True),
     "HTTPRouteFilter": _Names("httproutefilters", ("hrf",), False),
     "PatchPolicy": _Names("patchpolicies", ("ppo",), True),
+    "Plan": _Names("plans", ("pln",), False),
     "ProxyConfig": _Names("proxyconfigs", ("pxc",), False),
     "SecurityPolicy": _Names("securitypolicies", ("sp",), True),
 }

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from controlplane.api.meta import GATEWAY_GROUP, Model
 from controlplane.api.policy import PolicySpec
+from controlplane.api.scalars import HEADER_NAME_PATTERN
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,9 @@ _MODEL_RULES: Final[Mapping[str, tuple[Rule, ...] | Callable[[type[Model]], list
     "oidc.OIDC._one_client_id": (
         Rule("has(self.clientID) != has(self.clientIDRef)", "set either clientID or clientIDRef"),
     ),
+    "plan.PlanOverride._one_sort": (
+        Rule(f"{_set('consumers')} != {_set('tenants')}", "set consumers or tenants, and not both"),
+    ),
     "policy.PolicySpec._has_targets": _targets,
     "policy.MergeablePolicySpec._merges_into_parent": (
         Rule(
@@ -302,6 +306,43 @@ _MODEL_RULES: Final[Mapping[str, tuple[Rule, ...] | Callable[[type[Model]], list
     "ratelimit.RateLimitCostSpecifier._source_has_value": (
         _only_with("from", "Number", "number"),
         _only_with("from", "Metadata", "metadata"),
+    ),
+    "ratelimit.GlobalRateLimit._not_empty": (
+        Rule(f"{_set('rules')} || has(self.plans)", "set rules, plans or both", "rules"),
+    ),
+    "plans.PlanIdentity._fits_source": (
+        Rule("!has(self.provider) || self.from == 'Token'", "provider goes with from Token", "provider"),
+        *(
+            Rule(f"!has(self.{field}) || self.from != 'Key'", f"the {field} of a key is known", field)
+            for field in ("consumer", "tenant")
+        ),
+        *(
+            Rule(f"has(self.{field}) || self.from != 'Headers'", f"from Headers needs {field}", field)
+            for field in ("plan", "consumer")
+        ),
+        *(
+            Rule(
+                f"!has(self.{field}) || self.from != 'Headers' || self.{field}.matches(r'{HEADER_NAME_PATTERN}')",
+                "expected a header name, such as `x-plan`",
+                field,
+            )
+            for field in ("plan", "consumer", "tenant")
+        ),
+    ),
+    "plans.RateLimitPlans._refs_differ": (
+        Rule(
+            f"!{_set('refs')} || self.refs.all(a, self.refs.exists_one(b, a.name == b.name))",
+            "two of refs have the same name",
+            "refs",
+        ),
+        *(
+            Rule(
+                f"!{_set('refs')} || !has(self.{field}) || self.refs.exists(each, each.name == self.{field})",
+                f"{field} is none of refs",
+                field,
+            )
+            for field in ("default", "anonymous")
+        ),
     ),
     "ratelimit.LocalRateLimit._no_response_cost": (
         Rule(

@@ -18,8 +18,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane import ir
-from controlplane.ir_policies import MAX_DELAY_S
-from controlplane.translate import newer
+from controlplane.ir_plans import MAX_DELAY_S
+from controlplane.translate import newer, plans
 from controlplane.translate.descriptors import rate_limits
 from controlplane.translate.requests import until_done
 from controlplane.translate.services import RATE_LIMIT_CLUSTER
@@ -62,8 +62,10 @@ class RateLimitFilter:
             each
             for index, asked in enumerate(limit.rules)
             for made in rate_limits(index, asked, tokens=policies.tokens, scope=policies.limit_scope)
-            for each in until_done(made, asked.counting)
+            for each in until_done(made, running=asked.counting.until_done)
         ]
+        if limit.plans is not None:
+            limits += plans.rate_limits(limit.plans, policies.tokens)
         return packed(_PerRoute(domain=limit.domain, rate_limits=limits))
 
 

@@ -27,6 +27,9 @@ class PlainView:
     def grants(self, namespace: str) -> Iterable[ReferenceGrant]:
         return [g for g in self.objects.values() if isinstance(g, ReferenceGrant) and g.metadata.namespace == namespace]
 
+    def plans(self, namespace: str) -> Iterable[ObjectKey]:
+        return [key for key in self.objects if key is not None and (key.kind, key.namespace) == ("Plan", namespace)]
+
     def slices(self, namespace: str, service: str) -> Iterable[EndpointSlice]:
         pieces = [each for each in self.objects.values() if isinstance(each, EndpointSlice)]
         return [each for each in pieces if (each.metadata.namespace, each.service_name) == (namespace, service)]

@@ -1,0 +1,139 @@
+"""Plans through a real Envoy, the real ext_authz and the real rate limit service, all following one control plane."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ext_authz.keys import NewKey, add_key
+from ext_authz.stores.sqlite import SqliteKeyStore
+from tests.e2e.policy_manifests import OURS, Manifest, limits, provider, routes, security
+from tests.e2e.policy_services import authz, ratelimit
+from tests.support import manifests as m
+from tests.support.gateway import Gateway
+from tests.support.tokens import SigningKey, bearer
+from tests.support.upstream import Upstream
+
+
+def plan(name: str, *given: Manifest, **spec: Any) -> Manifest:
+    return m.manifest(OURS, "Plan", name, {"limits": list(given), **spec})
+
+
+def day(requests: int, **more: Any) -> Manifest:
+    return {"requests": requests, "unit": "Day", **more}
+
+
+async def refused_after(gateway: Gateway, path: str, headers: dict[str, str], most: int = 20) -> int:
+    """How many requests pass before one is refused."""
+    for passed in range(most):
+        answer = await gateway.get(path, headers=headers)
+        if answer.status == 429:
+            return passed
+        assert answer.status == 200, answer
+    return most
+
+
+async def test_the_plan_of_a_key_says_how_much_its_consumer_may_ask_for(upstream: Upstream) -> None:
+    files = {
+        "a.yaml": [
+            *routes(upstream, "api"),
+            security("api", consumers={}),
+            limits("api", {"global": {"plans": {"default": "free"}}}),
+            plan("free", day(2)),
+            plan("paid", day(4), overrides=[{"consumers": ["hooli"], "limits": [day(6)]}]),
+            plan("unlimited"),
+        ]
+    }
+    async with Gateway(files) as gateway, authz(gateway), ratelimit(gateway):
+        store = SqliteKeyStore(gateway.home / "keys.db")
+
+        async def key(consumer: str, **metadata: str) -> str:
+            return (await add_key(store, NewKey(consumer, metadata=metadata), time.time())).key
+
+        assert gateway.findings() == []
+        acme, again = await key("acme", plan="free"), await key("acme", plan="free")
+        await gateway.answers("/api", headers={"x-api-key": acme})
+        # Two keys of one consumer share what it may ask for.
+        assert await refused_after(gateway, "/api", {"x-api-key": again}) == 1
+        refused = await gateway.get("/api", headers={"x-api-key": acme})
+        assert (refused.status, refused.json()["error"]) == (429, "rate_limited")
+        assert refused.header("x-ratelimit-limit") is not None
+        paid = await key("paid", plan="paid")
+        assert await refused_after(gateway, "/api", {"x-api-key": paid}) == 4
+        hooli = await key("hooli", plan="paid")
+        assert await refused_after(gateway, "/api", {"x-api-key": hooli}) == 6
+        planless, lost = await key("planless"), await key("lost", plan="gold")
+        assert await refused_after(gateway, "/api", {"x-api-key": planless}) == 2
+        assert await refused_after(gateway, "/api", {"x-api-key": lost}) == 2
+        free_of_limits = await key("boss", plan="unlimited")
+        assert await refused_after(gateway, "/api", {"x-api-key": free_of_limits}) == 20
+        await store.close()
+
+
+async def test_tenants_count_together_and_who_has_none_counts_alone(upstream: Upstream) -> None:
+    files = {
+        "a.yaml": [
+            *routes(upstream, "api"),
+            security("api", consumers={}),
+            limits("api", {"global": {"plans": {"default": "free"}}}),
+            plan("free", day(3, per="Tenant"), overrides=[{"tenants": ["big"], "limits": [day(5)]}]),
+        ]
+    }
+    async with Gateway(files) as gateway, authz(gateway), ratelimit(gateway):
+        store = SqliteKeyStore(gateway.home / "keys.db")
+
+        async def key(consumer: str, tenant: str = "") -> str:
+            return (await add_key(store, NewKey(consumer, tenant=tenant), time.time())).key
+
+        one, other = await key("one", "acme"), await key("other", "acme")
+        await gateway.answers("/api", headers={"x-api-key": one})
+        assert await refused_after(gateway, "/api", {"x-api-key": other}) == 2
+        assert (await gateway.get("/api", headers={"x-api-key": one})).status == 429
+        assert await refused_after(gateway, "/api", {"x-api-key": await key("big-one", "big")}) == 5
+        # Not by the name of a tenant.
+        assert await refused_after(gateway, "/api", {"x-api-key": await key("acme")}) == 3
+        await store.close()
+
+
+async def test_claims_of_a_token_tell_the_plan_and_callers_without_one_count_by_address(upstream: Upstream) -> None:
+    key = SigningKey.make()
+    plans = {"identity": {"from": "Token"}, "default": "free", "anonymous": "anonymous"}
+    files = {
+        "a.yaml": [
+            *routes(upstream, "api"),
+            security("api", jwt={"optional": True, "providers": [provider(key)]}),
+            limits("api", {"global": {"plans": plans, "failureMode": "Closed"}}),
+            plan("anonymous", day(1)),
+            plan("free", day(2)),
+            plan("paid", day(4), day(5, per="Plan")),
+        ]
+    }
+    async with Gateway(files) as gateway, ratelimit(gateway):
+        await gateway.answers("/api")
+        assert (await gateway.get("/api")).status == 429
+        assert await refused_after(gateway, "/api", bearer(key.token(sub="ann"))) == 2
+        assert await refused_after(gateway, "/api", bearer(key.token({"plan": "paid"}, sub="bob")), 3) == 3
+        assert await refused_after(gateway, "/api", bearer(key.token({"plan": "paid"}, sub="cat"))) == 2
+        assert await refused_after(gateway, "/api", bearer(key.token({"plan": 7}, sub="dan"))) == 2
+
+
+async def test_headers_that_policies_set_tell_the_plan_and_those_of_clients_do_not(upstream: Upstream) -> None:
+    consumers = {"metadataToHeaders": [{"key": "tier", "header": "x-tier"}], "forwardClientIDHeader": "x-client"}
+    plans = {"identity": {"from": "Headers", "plan": "x-tier", "consumer": "x-client"}, "default": "free"}
+    files = {
+        "a.yaml": [
+            *routes(upstream, "api"),
+            security("api", consumers=consumers),
+            limits("api", {"global": {"plans": plans}}),
+            plan("free", day(1)),
+            plan("paid", day(3)),
+        ]
+    }
+    async with Gateway(files) as gateway, authz(gateway), ratelimit(gateway):
+        store = SqliteKeyStore(gateway.home / "keys.db")
+        paid = (await add_key(store, NewKey("acme", metadata={"tier": "paid"}), time.time())).key
+        free = (await add_key(store, NewKey("mallory"), time.time())).key
+        await gateway.answers("/api", headers={"x-api-key": paid})
+        assert await refused_after(gateway, "/api", {"x-api-key": paid}) == 2
+        assert await refused_after(gateway, "/api", {"x-api-key": free, "x-tier": "paid", "x-client": "x"}) == 1
+        await store.close()
