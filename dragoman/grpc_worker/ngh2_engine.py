@@ -126,8 +126,9 @@ class Ngh2Server:
         self._complaints += 1
         now = self._loop.time()
         if now - self._complained_at >= COMPLAINT_EVERY_S:
+            # Not the error itself: whoever keeps the record would keep the connection, by its traceback.
             log.warning(
-                "closed the connection of %s: %s (%d such since the last report)", peer, error, self._complaints
+                "closed the connection of %s: %s (%d such since the last report)", peer, str(error), self._complaints
             )
             self._complained_at, self._complaints = now, 0
 
