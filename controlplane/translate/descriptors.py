@@ -58,16 +58,15 @@ def rate_limits(
         found.append(action)
     message = RateLimit(actions=found)
     if rule.limit_from is not None:
-        source = rule.limit_from
-        wanted = message.limit.dynamic_metadata.metadata_key
-        wanted.key = source.namespace
-        for step in _resolved(source, tokens).split(":"):
-            wanted.path.add(key=step)
+        _set_limit(message, rule.limit_from, tokens)
     if rule.cost != 1:
         _set_cost(message, rule.cost, tokens)
     yield message
     if rule.response_cost is not None:
         after = RateLimit(actions=found, apply_on_stream_done=True)
+        if rule.limit_from is not None:
+            # Another unit would be another counter.
+            _set_limit(after, rule.limit_from, tokens)
         _set_cost(after, rule.response_cost, tokens)
         yield after
 
@@ -131,6 +130,13 @@ def expression(key: str, text: str) -> Message:
 def generic(key: str, value: str) -> Message:
     """Returns an entry that says the same of every request."""
     return RateLimit.Action(generic_key=RateLimit.Action.GenericKey(descriptor_key=key, descriptor_value=value))
+
+
+def _set_limit(message: Any, source: ir.MetadataSource, tokens: Tokens) -> None:
+    wanted = message.limit.dynamic_metadata.metadata_key
+    wanted.key = source.namespace
+    for step in _resolved(source, tokens).split(":"):
+        wanted.path.add(key=step)
 
 
 def _set_cost(message: Any, cost: int | ir.MetadataSource, tokens: Tokens) -> None:
