@@ -283,6 +283,11 @@ class GlobalLimit:
         plans = Plans(self.plans.identity, home=self.plans.home) if self.plans is not None else None
         return f"{self.policy}/{digest(replace(self, plans=plans))}"
 
+    @property
+    def merged(self) -> bool:
+        """Says whether it was made of several policies, whose rules go on counting with their own."""
+        return any(rule.home for rule in self.rules) or (self.plans is not None and bool(self.plans.home))
+
     def countings(self) -> Iterator[Counting]:
         """Yields how each limit is counted."""
         yield from (rule.counting for rule in self.rules)
@@ -293,6 +298,11 @@ class GlobalLimit:
     def holds(self) -> bool:
         """Says whether some requests may be held back until it is their turn."""
         return any(each.delay_ms for each in self.countings())
+
+    @property
+    def has_quotas(self) -> bool:
+        """Says whether Envoys enforce their shares of some of it."""
+        return any(rule.counting.quota for rule in self.rules)
 
     @property
     def counts_until_done(self) -> bool:

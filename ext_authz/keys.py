@@ -1,4 +1,4 @@
-"""Makes, lists and revokes API keys, for `dragoman key`; a key is shown once, when it is made, and stored hashed."""
+"""What `dragoman key` does with API keys; a key is shown once, when it is made, and stored hashed."""
 
 import asyncio
 import time
@@ -70,6 +70,27 @@ def list_keys(location: StoreLocation) -> Sequence[KeyRecord]:
 def revoke_key(location: StoreLocation, key_id: str, *, now: Callable[[], float] = time.time) -> bool:
     """Revokes a key by its id (the second part of the key); False when there is none. Raises StoreUnavailableError."""
     return _asking(location, lambda store: store.revoke(key_id, now()))
+
+
+def change_key(location: StoreLocation, key_id: str, *, metadata: Mapping[str, str], tenant: str | None = None) -> bool:
+    """Changes what a key says of its consumer; an empty value takes metadata away. False when there is no such key.
+
+    Raises ValueError naming what cannot be, StoreUnavailableError when the store is out of reach.
+    """
+
+    async def run(store: KeyStore) -> bool:
+        record = await store.find(key_id)
+        if record is None:
+            return False
+        merged = {name: value for name, value in {**record.metadata, **metadata}.items() if value}
+        faults = new_key_faults(
+            NewKey(record.consumer, metadata=merged, tenant=record.tenant if tenant is None else tenant)
+        )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return await store.change(key_id, metadata, tenant)
+
+    return _asking(location, run)
 
 
 async def add_key(store: KeyStore, wanted: NewKey, now: float) -> CreatedKey:

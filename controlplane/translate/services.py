@@ -33,6 +33,7 @@ from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as rls
 
 AUTHZ_CLUSTER = "dragoman-authz"
 RATE_LIMIT_CLUSTER = "dragoman-ratelimit"
+QUOTA_CLUSTER = "dragoman-ratelimit-quota"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT_TIMEOUT_S = 0.25
 # Each request of a client is one here, and a stream costs nothing but its memory.
@@ -122,7 +123,7 @@ def rate_limit_config(source: ir.GlobalLimit) -> bytes:
             ],
             dragoman=rls.DomainExtension(
                 on_store_error=on_error,
-                counters_without_domain=any(rule.home for rule in source.rules),
+                counters_without_domain=source.merged,
                 refines=any(rule.limit_from is not None for rule in source.rules),
             ),
         )

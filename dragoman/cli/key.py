@@ -1,4 +1,4 @@
-"""`dragoman key`: API keys, made, listed and revoked while everything runs."""
+"""`dragoman key`: API keys, made, listed, changed and revoked while everything runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.table import Table
 
 from dragoman.cli.errors import CommandError
 from dragoman.cli.settings import SettingsFile, load
-from ext_authz.keys import NewKey, StoreLocation, create_key, list_keys, revoke_key
+from ext_authz.keys import NewKey, StoreLocation, change_key, create_key, list_keys, revoke_key
 from ext_authz.settings import AuthzSettings
 from ext_authz.stores.records import StoreUnavailableError
 
-app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app = typer.Typer(help="Make, list, change and revoke API keys.", no_args_is_help=True)
 
 Redis = Annotated[str | None, typer.Option(help="redis://, rediss:// or unix:// URL of the key store.")]
 Keys = Annotated[Path | None, typer.Option(help="The SQLite file of API keys. [default: .dragoman/keys.db]")]
@@ -32,6 +32,7 @@ def create(
     metadata: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE that policies may use; may be repeated.")
     ] = None,
+    plan: Annotated[str, typer.Option(help="The consumer's plan; the same as --metadata plan=NAME.")] = "",
     tenant: Annotated[str, typer.Option(help="The tenant that the consumer belongs to.")] = "",
     expires_in: Annotated[str | None, typer.Option(help="How long it is good for, such as 12h or 90d.")] = None,
     keys: Keys = None,
@@ -39,7 +40,8 @@ def create(
     settings: SettingsFile = None,
 ) -> None:
     """Make a key and show it: this once, for only its hash is kept."""
-    wanted = NewKey(consumer, tuple(scope or ()), _pairs(metadata or ()), tenant, _seconds(expires_in))
+    said = _pairs(metadata or ()) | ({"plan": plan} if plan else {})
+    wanted = NewKey(consumer, tuple(scope or ()), said, tenant, _seconds(expires_in))
     try:
         created = create_key(_location(keys, redis, settings), wanted)
     except (ValueError, StoreUnavailableError) as error:
@@ -55,14 +57,40 @@ def list_(keys: Keys = None, redis: Redis = None, settings: SettingsFile = None)
         records = list_keys(_location(keys, redis, settings))
     except StoreUnavailableError as error:
         raise CommandError(str(error)) from None
-    table = Table("id", "consumer", "tenant", "scopes", "created", "expires", "state")
+    table = Table("id", "consumer", "tenant", "plan", "scopes", "created", "expires", "state")
     now = datetime.now(UTC).timestamp()
     for record in records:
         expired = record.expires_at is not None and record.expires_at <= now
         state = "revoked" if record.revoked_at is not None else "expired" if expired else "good"
         times = (_date(record.created_at), _date(record.expires_at))
-        table.add_row(record.id, record.consumer, record.tenant, " ".join(record.scopes), *times, state)
+        who = (record.consumer, record.tenant, record.metadata.get("plan", ""))
+        table.add_row(record.id, *who, " ".join(record.scopes), *times, state)
     Console().print(table)
+
+
+@app.command()
+def change(
+    key_id: Annotated[str, typer.Argument(help="The id of the key, as `create` and `list` show it.")],
+    plan: Annotated[str | None, typer.Option(help="The consumer's plan; empty for none.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE that policies may use, NAME= for none; may be repeated.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="The tenant that the consumer belongs to; empty for none.")] = None,
+    keys: Keys = None,
+    redis: Redis = None,
+    settings: SettingsFile = None,
+) -> None:
+    """Change the plan, tenant or other metadata of a key: in force within a second."""
+    said = _pairs(metadata or ()) | ({"plan": plan} if plan is not None else {})
+    if not said and tenant is None:
+        raise CommandError("nothing to change: give --plan, --tenant or --metadata")
+    try:
+        known = change_key(_location(keys, redis, settings), key_id, metadata=said, tenant=tenant)
+    except (ValueError, StoreUnavailableError) as error:
+        raise CommandError(str(error)) from None
+    if not known:
+        raise CommandError(f"there is no key with the id {key_id}")
+    typer.echo(f"key {key_id} is changed")
 
 
 @app.command()

@@ -52,6 +52,11 @@ class KeyStore(Protocol):
         """Revokes a key; False when there is none of that id. A key that was revoked before keeps its time."""
         ...
 
+    async def change(self, key_id: str, metadata: Mapping[str, str], tenant: str | None = None) -> bool:
+        """Sets metadata of a key (an empty value takes one away) and, if given, its tenant; False when there is no
+        key of that id."""
+        ...
+
     async def changes(self, since: int | None) -> Changes:
         """Returns the generation of the store and which keys changed after `since` (None: just the generation)."""
         ...

@@ -38,6 +38,19 @@ redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[2]), ARGV[1])
 redis.call('PUBLISH', KEYS[4], ARGV[1])
 return 1
 """
+_SET = """
+local old = redis.call('HGET', KEYS[1], 'metadata')
+if not old then return 0 end
+local metadata = cjson.decode(old)
+for i = 4, #ARGV, 2 do
+  if ARGV[i + 1] == '' then metadata[ARGV[i]] = nil else metadata[ARGV[i]] = ARGV[i + 1] end
+end
+redis.call('HSET', KEYS[1], 'metadata', cjson.encode(metadata))
+if ARGV[2] == 'set' then redis.call('HSET', KEYS[1], 'tenant', ARGV[3]) end
+redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[2]), ARGV[1])
+redis.call('PUBLISH', KEYS[4], ARGV[1])
+return 1
+"""
 
 
 class RedisKeyStore:
@@ -79,6 +92,10 @@ class RedisKeyStore:
 
     async def revoke(self, key_id: str, at: float) -> bool:
         return bool(await self._change(_REVOKE, key_id, repr(at)))
+
+    async def change(self, key_id: str, metadata: Mapping[str, str], tenant: str | None = None) -> bool:
+        pairs = [part for pair in metadata.items() for part in pair]
+        return bool(await self._change(_SET, key_id, "keep" if tenant is None else "set", tenant or "", *pairs))
 
     async def changes(self, since: int | None) -> Changes:
         pipeline = self._redis.pipeline(transaction=True)

@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,16 @@ class SqliteKeyStore:
         with self._asking() as connection, _transaction(connection) as generation:
             statement = "UPDATE keys SET revoked_at = coalesce(revoked_at, ?), generation = ? WHERE id = ?"
             return connection.execute(statement, (at, generation, key_id)).rowcount == 1
+
+    async def change(self, key_id: str, metadata: Mapping[str, str], tenant: str | None = None) -> bool:
+        with self._asking() as connection, _transaction(connection) as generation:
+            row = connection.execute("SELECT metadata FROM keys WHERE id = ?", (key_id,)).fetchone()
+            if row is None:
+                return False
+            merged = {name: value for name, value in (json.loads(row[0]) | dict(metadata)).items() if value}
+            statement = "UPDATE keys SET metadata = ?, tenant = coalesce(?, tenant), generation = ? WHERE id = ?"
+            connection.execute(statement, (json.dumps(merged), tenant, generation, key_id))
+            return True
 
     async def changes(self, since: int | None) -> Changes:
         self._check_file()

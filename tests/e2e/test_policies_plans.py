@@ -13,6 +13,7 @@ from tests.support import manifests as m
 from tests.support.gateway import Gateway
 from tests.support.tokens import SigningKey, bearer
 from tests.support.upstream import Upstream
+from tests.support.waiting import until
 
 
 def plan(name: str, *given: Manifest, **spec: Any) -> Manifest:
@@ -67,6 +68,41 @@ async def test_the_plan_of_a_key_says_how_much_its_consumer_may_ask_for(upstream
         assert await refused_after(gateway, "/api", {"x-api-key": lost}) == 2
         free_of_limits = await key("boss", plan="unlimited")
         assert await refused_after(gateway, "/api", {"x-api-key": free_of_limits}) == 20
+        await store.close()
+
+
+async def test_another_plan_of_a_key_and_other_limits_of_a_plan_hold_within_a_second(upstream: Upstream) -> None:
+    files = {
+        "a.yaml": [
+            *routes(upstream, "api"),
+            security("api", consumers={}),
+            limits("api", {"global": {"plans": {"default": "free"}}}),
+        ],
+        "free.yaml": [plan("free", day(2))],
+        "paid.yaml": [plan("paid", day(5))],
+    }
+    async with Gateway(files) as gateway, authz(gateway), ratelimit(gateway):
+        store = SqliteKeyStore(gateway.home / "keys.db")
+        made = await add_key(store, NewKey("acme", metadata={"plan": "free"}), time.time())
+        headers = {"x-api-key": made.key}
+        await gateway.answers("/api", headers=headers)
+        assert await refused_after(gateway, "/api", headers) == 1
+        assert await store.change(made.record.id, {"plan": "paid"})
+        await gateway.answers("/api", headers=headers, within_s=1.0)
+        assert await refused_after(gateway, "/api", headers) == 4
+
+        # What was counted stays counted: of 8 a day it has had 5, and one was refused.
+        gateway.write("paid.yaml", [plan("paid", day(8))])
+        await gateway.answers("/api", headers=headers, within_s=1.0)
+        assert await refused_after(gateway, "/api", headers) == 1
+        gateway.remove("paid.yaml")
+
+        async def has_the_default_plan() -> bool:
+            another = NewKey(f"caller{time.monotonic_ns()}", metadata={"plan": "paid"})
+            key = (await add_key(store, another, time.time())).key
+            return await refused_after(gateway, "/api", {"x-api-key": key}) == 2
+
+        await until(has_the_default_plan, what="the default plan", within_s=2.0)
         await store.close()
 
 

@@ -6,12 +6,13 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ext_authz.key_lookup import KeyLookup
-from ext_authz.keys import NewKey, StoreLocation, add_key, create_key, list_keys, new_key_faults, revoke_key
+from ext_authz.keys import NewKey, StoreLocation, add_key, change_key, create_key, list_keys, new_key_faults, revoke_key
 from ext_authz.stores.records import KeyStore, StoreUnavailableError
 from ext_authz.stores.redis import RedisKeyStore
 from ext_authz.stores.sqlite import SqliteKeyStore
@@ -57,6 +58,35 @@ async def test_keys_are_listed_oldest_first_and_a_revocation_keeps_its_time(conn
     found = await connect().find(made[0])
     assert found is not None
     assert found.revoked_at == 10.0
+
+
+async def test_what_a_key_says_of_its_consumer_can_be_changed(connect: Connect) -> None:
+    store = connect()
+    made = await add_key(store, replace(WANTED, metadata={"plan": "gold", "café": "1/2"}), 1.0)
+    start = await store.changes(None)
+    assert await store.change(made.record.id, {"plan": "free", "region": "eu"})
+    assert await connect().find(made.record.id) == replace(
+        made.record, metadata={"plan": "free", "café": "1/2", "region": "eu"}
+    )
+    assert (await store.changes(start.generation)).key_ids == (made.record.id,)
+    assert await store.change(made.record.id, {"plan": "", "region": "", "café": ""}, "")
+    assert await connect().find(made.record.id) == replace(made.record, metadata={}, tenant="")
+    assert await store.change(made.record.id, {}, "t2")
+    assert await connect().find(made.record.id) == replace(made.record, metadata={}, tenant="t2")
+    assert not await store.change("nosuchkey000", {"plan": "free"})
+    assert [record.id for record in await store.list()] == [made.record.id]
+
+
+async def test_a_change_that_no_key_could_be_made_with_is_refused(tmp_path: Path) -> None:
+    location = StoreLocation(tmp_path / "keys.db")
+    made = await asyncio.to_thread(create_key, location, WANTED)
+    with pytest.raises(ValueError, match="metadata.plan"):
+        await asyncio.to_thread(change_key, location, made.record.id, metadata={"plan": "a\nb"})
+    many = {f"m{number}": "x" for number in range(32)}
+    with pytest.raises(ValueError, match="more than 32"):
+        await asyncio.to_thread(change_key, location, made.record.id, metadata=many)
+    assert await asyncio.to_thread(change_key, location, made.record.id, metadata={**many, "plan": ""})
+    assert not await asyncio.to_thread(change_key, location, "nosuchkey000", metadata={"plan": "a"})
 
 
 async def test_changes_since_a_generation_are_named(connect: Connect) -> None:
