@@ -39,7 +39,7 @@ STREAMS = [
 PATIENCE_S = 10.0
 LIMITS = Limits(max_message_bytes=32 * 1024, handshake_s=0.5, request_s=0.5, max_concurrent_streams=50)
 
-seeded = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+seeded = settings(deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ def test_streams_of_frames_that_were_tampered_with_harm_nobody(rig: Rig) -> None
 
     attacked()
     rig.is_well()
-    assert rig.answered[StatusCode.OK] > 20
+    assert rig.answered[StatusCode.OK] > 5
     # Only these: nothing is unforeseen.
     assert set(rig.answered) <= {
         *(StatusCode.OK, StatusCode.CANCELLED, StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND),
