@@ -61,6 +61,8 @@ def parse(content: bytes, *, source: str) -> tuple[list[tuple[Domain, int]], lis
     return domains, file.faults
 
 
+MAX_REPLACES: Final = 1000
+
 _ROOT: Final = frozenset({"domain", "descriptors", "on_store_error"})
 _FLAGS: Final = ("shadow_mode", "quota_mode", "detailed_metric", "value_to_metric", "share_threshold")
 _DESCRIPTOR: Final = frozenset({"key", "value", "rate_limit", "descriptors", *_FLAGS})
@@ -173,6 +175,10 @@ def _lease(limit: YamlMap) -> int:
 
 def _replaces(limit: YamlMap) -> tuple[str, ...]:
     names: list[str] = []
+    node = limit.fields.get("replaces")
+    if isinstance(node, yaml.SequenceNode) and len(node.value) > MAX_REPLACES:
+        limit.report("replaces", f"has more than {MAX_REPLACES} names")
+        return ()
     for item in limit.maps("replaces", frozenset({"name"})):
         name = item.text("name")
         if not name:

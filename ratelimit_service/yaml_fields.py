@@ -16,7 +16,7 @@ T = TypeVar("T")
 MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_NESTING: Final = 128
 MAX_EVENTS: Final = 3_000_000
-MAX_ITEMS: Final = 5_000_000
+MAX_ITEMS: Final = 2_000_000
 MAX_FAULTS: Final = 1000
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
