@@ -105,14 +105,18 @@ class Plan(NamedTuple):
     """How each check's item of the header RateLimit begins."""
     metadata: bytes = b""
     """The dynamic metadata, encoded, where it is asked for."""
+    leased: bool = False
+    """Whether hits on one of the limits are taken from the store several at a time."""
 
     @classmethod
     def of(
         cls, checks: tuple[Check, ...], positions: tuple[int, ...], headers: HeaderWriter, metadata: bytes = b""
     ) -> Plan:
         """Returns the plan for these checks, at least one."""
+        leased = any(check.limit.rule.lease > 1 for check in checks)
         if len(positions) == 1:
             limit = checks[0].limit
-            return cls(checks, positions, b"", checks[0], (limit.header,), (limit.item,), metadata)
+            only = None if leased else checks[0]
+            return cls(checks, positions, b"", only, (limit.header,), (limit.item,), metadata, leased)
         rules = [check.limit.rule for check in checks]
-        return cls(checks, positions, b"", None, headers.fixed(rules), headers.items(rules), metadata)
+        return cls(checks, positions, b"", None, headers.fixed(rules), headers.items(rules), metadata, leased)

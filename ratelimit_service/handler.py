@@ -28,9 +28,11 @@ class RateLimiter:
         *,
         clock: Callable[[], float],
         answers: Answers | None = None,
+        leases: Store | None = None,
         memo_size: int = 16_384,
     ) -> None:
         self._store = store
+        self._leases = leases or store
         self._stats = stats
         self._clock = clock
         self._answers = answers or Answers()
@@ -59,13 +61,26 @@ class RateLimiter:
         now = self._clock()
         check = plan.only
         if check is None:
-            _Several(plan, call, now, self._answers).start(self._store)
+            self._uncommon(plan, call, now)
             return
         verdict = check.limit.counting.known_over(check, now) if check.counter.over_until > now else None
         if verdict is not None:
             call.done(self._answers.one(plan, check, verdict))
             return
         self._store.take(plan.checks, now, _One(plan, check, call, now, self._answers))
+
+    def _uncommon(self, plan: Plan, call: Call, now: float) -> None:
+        """Answers a request with several descriptors, or with a lease."""
+        store = self._leases if plan.leased else self._store
+        if len(plan.positions) > 1:
+            _Several(plan, call, now, self._answers).start(store)
+            return
+        (check,) = plan.checks
+        verdict = check.limit.counting.known_over(check, now) if check.counter.over_until > now else None
+        if verdict is not None:
+            call.done(self._answers.one(plan, check, verdict))
+            return
+        store.take(plan.checks, now, _One(plan, check, call, now, self._answers))
 
     def _plan(self, body: bytes, call: Call) -> Plan | None:
         plan = self._plans.get(body)

@@ -33,7 +33,9 @@ from ratelimit_service.service import PlanOptions, Service
 from ratelimit_service.settings import DEFAULT_NODE_ID, RateLimitSettings
 from ratelimit_service.sources import Source, file_source, xds_source
 from ratelimit_service.stores.base import Store
+from ratelimit_service.stores.leases import LeaseStore
 from ratelimit_service.stores.local import Local
+from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.opened import open_store
 from ratelimit_service.stores.redis_open import lacking
 
@@ -109,7 +111,9 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     stats = settings.stats
     store = await open_store(settings)
     answers = Answers(settings.answers)
-    limiter = RateLimiter(store, stats, clock=time.time, answers=answers)
+    # What counts in this very process has no use for leases.
+    leases = None if isinstance(store, MemoryStore) else LeaseStore(store)
+    limiter = RateLimiter(store, stats, clock=time.time, answers=answers, leases=leases)
     local = Local(replicas=settings.replicas)
     options = PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain, answers, local=local)
     service = Service(limiter, stats, options)
@@ -119,10 +123,12 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     health.watch("config", lambda: service.ready or "no configuration has come yet")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
+        if leases is not None:
+            stack.push_async_callback(leases.close)
         await stack.enter_async_context(_background(source))
         registry = new_registry()
         registry.register(calls)
-        registry.register(collector(stats, answers, service, store, local))
+        registry.register(collector(stats, answers, service, store, local, leases))
         http: HttpServer | None = None
         if settings.http is not None:
             without = {"store": lambda: lacking(store), "config": source.without}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -33,6 +34,10 @@ class Memo(Generic[K, V]):
             self._old = self.young
             self.young = {}
         self.young[key] = value
+
+    def values(self) -> Iterator[V]:
+        """Yields what it holds, each once."""
+        yield from ({**self._old, **self.young}).values()
 
     def clear(self) -> None:
         """Forgets everything."""

@@ -17,13 +17,21 @@ from ratelimit_service.answers import Answers
 from ratelimit_service.service import Service
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
+from ratelimit_service.stores.leases import LeaseStore
 from ratelimit_service.stores.local import Local
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis_node import RedisNode
 from ratelimit_service.stores.redis_open import RedisCounters
 
 
-def collector(stats: StatsRegistry, answers: Answers, service: Service, store: Store, local: Local) -> Collected:
+def collector(
+    stats: StatsRegistry,
+    answers: Answers,
+    service: Service,
+    store: Store,
+    local: Local,
+    leases: LeaseStore | None = None,
+) -> Collected:
     """Returns the collector of all but the counts of hits, which `metrics_route` tells."""
 
     def collect() -> Iterable[Metric]:
@@ -37,6 +45,8 @@ def collector(stats: StatsRegistry, answers: Answers, service: Service, store: S
         elif isinstance(store, MemoryStore):
             yield from _memory(store)
         yield from _local(local)
+        if leases is not None:
+            yield from _leases(leases)
 
     return Collected(collect)
 
@@ -125,3 +135,20 @@ def _local(local: Local) -> Iterable[Metric]:
         [((), local.decided)],
     )
     yield gauge("dragoman_ratelimit_local_keys", "Counters held for on_store_error: local.", (), [((), local.keys)])
+
+
+def _leases(leases: LeaseStore) -> Iterable[Metric]:
+    yield counter(
+        "dragoman_ratelimit_lease_checks",
+        "Checks of limits with leases: answered from a lease that was there (leased), or by asking the store (waited).",
+        ("how",),
+        [(("leased",), leases.answered), (("waited",), leases.waited)],
+    )
+    yield counter("dragoman_ratelimit_lease_refills", "Times that a lease was taken.", (), [((), leases.refills)])
+    yield counter("dragoman_ratelimit_lease_hits", "Hits that were leased.", (), [((), leases.granted)])
+    yield counter(
+        "dragoman_ratelimit_lease_unused_hits",
+        "Leased hits that were gone before anybody used them.",
+        (),
+        [((), leases.unused)],
+    )

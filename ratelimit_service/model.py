@@ -113,6 +113,8 @@ class Rule:
         ):
             if given and self.algorithm is not algorithm:
                 return name, f"applies to algorithm {algorithm} alone"
+        if self.lease > 1 and self.algorithm in (Algorithm.LEAKY_BUCKET, Algorithm.CONCURRENCY):
+            return "precision", f"{self.algorithm} has no leases: each request is counted by itself"
         if self.unlimited and self.algorithm is not Algorithm.FIXED_WINDOW:
             return "algorithm", "an unlimited descriptor has no algorithm"
         if self.algorithm is Algorithm.TOKEN_BUCKET:

@@ -95,11 +95,12 @@ class Limiter:
         answers: AnswerOptions = AnswerOptions(),  # noqa: B008  (frozen)
         unknown_domain: OnStoreError = OnStoreError.ALLOW,
         local: Local | None = None,
+        leases: Store | None = None,
     ) -> None:
         self.stats = StatsRegistry()
         self.clock = clock
         self.answers = Answers(answers)
-        self.handler = RateLimiter(store, self.stats, clock=clock, answers=self.answers)
+        self.handler = RateLimiter(store, self.stats, clock=clock, answers=self.answers, leases=leases)
         self._unknown_domain = unknown_domain
         self._local = local
         self.use(yaml)
