@@ -62,6 +62,7 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
         # Without such a rule the headers would tell of the bucket that is not there.
         enable_x_ratelimit_headers=int(general is not None and general.headers_shown),
         enable_retry_after_header=True,
+        rate_limited_as_resource_exhausted=True,
     )
     for index, each in enumerate(rules):
         if not _told_apart(each):

@@ -50,6 +50,8 @@ class RateLimitFilter:
             status_on_error={"code": 503},
             rate_limit_service=RateLimitServiceConfig(grpc_service=service, transport_api_version=ApiVersion.V3),
             disable_x_envoy_ratelimited_header=True,
+            # To a client of gRPC UNAVAILABLE says: try again at once.
+            rate_limited_as_resource_exhausted=True,
         )
         return HttpFilter(name=self.NAME, typed_config=packed(config), disabled=True)
 
