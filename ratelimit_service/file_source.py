@@ -21,8 +21,9 @@ from ratelimit_service.service import ConfigRejectedError, Service
 _log = logging.getLogger(__name__)
 logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
-_SETTLED_S: Final = 0.02
-_MOST_WAITS: Final = 50
+_SETTLING_S: Final = 0.01
+_SETTLED_LOOKS: Final = 3
+_MOST_LOOKS: Final = 100
 
 
 class FileSource:
@@ -75,10 +76,12 @@ class FileSource:
 
     async def _settled(self, state: State) -> State:
         """Waits until nothing changes: who writes a file in place may be halfway, and half a file may make sense."""
-        for _ in range(_MOST_WAITS):
-            await asyncio.sleep(_SETTLED_S)
+        same = 0
+        for _ in range(_MOST_LOOKS):
+            await asyncio.sleep(_SETTLING_S)
             before, state = state, state_of(self._path)
-            if state == before:
+            same = same + 1 if state == before else 0
+            if same == _SETTLED_LOOKS:
                 break
         return state
 

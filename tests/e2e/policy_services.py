@@ -23,7 +23,7 @@ async def ratelimit(gateway: Gateway) -> AsyncIterator[RateLimitWorker]:
         listen=f"unix:{gateway.home}/ratelimit.sock", xds=f"unix:{gateway.home}/xds-ratelimit.sock", drain_s=0.1
     )
     async with ratelimit_worker(settings) as serving:
-        _announce(gateway, "ratelimit")
+        announce(gateway, "ratelimit")
         yield serving
 
 
@@ -37,7 +37,7 @@ async def authz(gateway: Gateway) -> AsyncIterator[AuthzWorker]:
         keys=gateway.home / "keys.db",
     )
     async with authz_worker(settings) as serving:
-        _announce(gateway, "authz")
+        announce(gateway, "authz")
         yield serving
 
 
@@ -46,7 +46,8 @@ async def _listen(gateway: Gateway, service: str) -> None:
     await gateway.plane.listen(f"unix:{gateway.home}/xds-{service}.sock", Principal("service", service))
 
 
-def _announce(gateway: Gateway, service: str) -> None:
+def announce(gateway: Gateway, service: str) -> None:
+    """Tells the Envoys of a Gateway that the service listens on its socket."""
     assert gateway.plane is not None
     step = gateway.plane.engine.serve_at({f"dragoman-{service}": (f"unix:{gateway.home}/{service}.sock",)})
     gateway.plane._publish(step)
