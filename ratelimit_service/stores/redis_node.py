@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import random
+import ssl
 import time
 from collections import Counter as Tally
 from collections import deque
@@ -85,6 +86,7 @@ class RedisNode:
         self._connecting = False
         self._outage: float | None = None
         self._outage_told = False
+        self._told_reasons: deque[str] = deque(maxlen=8)
         self._unanswered_before = 0
         self._told: dict[str, float] = {}
         self.settled = asyncio.Event()
@@ -206,7 +208,7 @@ class RedisNode:
                 connection = await self._connect()
             except FAULTS as error:
                 failures += 1
-                self._down(str(error) or "no answer")
+                self._not_let_in(error)
             else:
                 self.connection = connection
                 self._up()
@@ -285,6 +287,17 @@ class RedisNode:
         while self._waiting:
             self._waiting.popleft().lose()
 
+    def _not_let_in(self, error: Exception) -> None:
+        reason = str(error) or "no answer"
+        self._down(reason)
+        # Why one that was lost does not take us back is another matter than why it was lost.
+        if (
+            reason not in self._told_reasons
+            and isinstance(error, RefusedError | ssl.SSLError)
+            and self._tell("refused", logging.WARNING, f"{self.title} does not let us in: {reason}")
+        ):
+            self._told_reasons.append(reason)
+
     def _down(self, reason: str, *, kind: str = "unreachable") -> None:
         self._connecting = False
         self.settled.set()
@@ -293,12 +306,15 @@ class RedisNode:
             self.errors[kind] += 1
             self._outage = time.monotonic()
             self._outage_told = False
+            self._told_reasons.clear()
             self._unanswered_before = self.unanswered
             if self._went is not None:
                 self._went()
         if not self._outage_told:
-            message = f"{self.title} is out of reach: {reason}. Limits follow on_store_error"
+            message = f"{self.title} is out of reach: {reason.rstrip('.')}. Limits follow on_store_error"
             self._outage_told = self._tell("", logging.WARNING, message)
+            if self._outage_told:
+                self._told_reasons.append(reason)
 
     def _up(self) -> None:
         self._connecting = False

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import Counter as Tally
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -24,6 +23,9 @@ _SUBSCRIBE = command("SUBSCRIBE", "+switch-master")
 _PING = command("PING")
 _SENTINEL_S = 0.5
 """What a Sentinel has to answer within, before the next one is asked."""
+_LAST_S = 0.05
+"""What those have that have not answered when most others have."""
+_REMEMBER_S = 10.0
 _LOOK_EVERY_S = 5.0
 """A change that nobody told us of is seen after so long."""
 _HINT_S = 2.0
@@ -65,14 +67,19 @@ class RedisSentinelStore(RedisStore):
 
 
 class Sentinels:
-    """The Sentinels of one service. What most of them say counts."""
+    """The Sentinels of one service.
+
+    Each failover has a number, the epoch. A Sentinel that has not heard of the last one, or is cut off, has a lower one
+    than others: the highest counts.
+    """
 
     def __init__(self, url: RedisUrl) -> None:
         self._service = url.service
         self._server = url.server
         self._seeds = url.seeds
-        self._ask = command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.service)
+        self._ask = command("SENTINEL", "MASTER", url.service)
         self._hint: tuple[RedisTarget, float] | None = None
+        self._known: tuple[int, float] = (0, float("-inf"))
 
     async def primary(self) -> RedisTarget:
         """Returns the server that is the primary; raises RefusedError where no Sentinel can say."""
@@ -80,7 +87,7 @@ class Sentinels:
         hint, self._hint = self._hint, None
         if hint is not None and asyncio.get_running_loop().time() - hint[1] < _HINT_S:
             return hint[0]
-        return await self._voted()
+        return await self._agreed()
 
     async def follow(self, changed: Callable[[RedisTarget], None]) -> None:
         """Tells of each change, until it is cancelled. Sentinels are listened to one at a time."""
@@ -98,7 +105,7 @@ class Sentinels:
     async def _listen(self, listener: _Listener, changed: Callable[[RedisTarget], None]) -> None:
         while not listener.closed.done():
             # What happened before we listened, or while this Sentinel knew nothing of it.
-            changed(await self._voted())
+            changed(await self._agreed())
             await asyncio.wait((listener.closed,), timeout=_LOOK_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311
             if not listener.alive():
                 return
@@ -113,45 +120,49 @@ class Sentinels:
         self._hint = target, asyncio.get_running_loop().time()
         changed(target)
 
-    async def _voted(self) -> RedisTarget:
+    async def _agreed(self) -> RedisTarget:
         asking = [asyncio.ensure_future(self._named_by(sentinel)) for sentinel in self._seeds]
-        votes: Tally[RedisTarget] = Tally()
-        faults: list[str] = []
         try:
-            for answer in asyncio.as_completed(asking):
-                try:
-                    target = await answer
-                except RefusedError as error:
-                    faults.append(str(error))
-                    continue
-                votes[target] += 1
-                if votes[target] * 2 > len(self._seeds):
+            answers = 0
+            for each in asyncio.as_completed(asking):
+                answers += not isinstance(await each, str)
+                if answers * 2 > len(asking):
                     break
+            # Those that hang are not waited for where most have answered.
+            await asyncio.wait(asking, timeout=_LAST_S)
         finally:
             for each in asking:
                 each.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        if not votes:
-            raise RefusedError(f"no Sentinel names the primary of {self._service} ({'; '.join(sorted(faults))})")
-        return votes.most_common(1)[0][0]
+        told = [each.result() for each in asking if not each.cancelled()]
+        named = [answer for answer in told if not isinstance(answer, str)]
+        if not named:
+            faults = "; ".join(answer for answer in told if isinstance(answer, str))
+            raise RefusedError(f"no Sentinel names the primary of {self._service} ({faults})")
+        return self._newest(named)
 
-    async def _named_by(self, sentinel: RedisTarget) -> RedisTarget:
+    def _newest(self, named: list[tuple[int, RedisTarget]]) -> RedisTarget:
+        now = asyncio.get_running_loop().time()
+        epoch, target = max(named, key=lambda answer: answer[0])
+        known, at = self._known
+        # Sentinels that were set up anew begin to count anew: what was known holds for a while only.
+        if epoch < known and now - at < _REMEMBER_S:
+            raise RefusedError(f"the Sentinels of {self._service} that answer have not heard of its last failover")
+        self._known = epoch, now
+        return target
+
+    async def _named_by(self, sentinel: RedisTarget) -> tuple[int, RedisTarget] | str:
+        """Returns the epoch and the primary, or why there is no answer."""
         try:
             (reply,) = await ask_once(sentinel, self._ask, within_s=_SENTINEL_S)
-            return self._named(reply)
+            accepted([reply])
+            found = _pairs(reply)
+            epoch, port = int(found[b"config-epoch"]), int(found[b"port"])
+            return epoch, self._server.at(found[b"ip"].decode(errors="replace"), port)
         except FAULTS as error:
-            raise RefusedError(f"{sentinel}: {error or 'no answer'}") from None
-
-    def _named(self, reply: Any) -> RedisTarget:
-        if isinstance(reply, hiredis.ReplyError):
-            raise RefusedError(str(reply))
-        if reply is None:
-            raise RefusedError(f"knows no {self._service}")
-        match reply:
-            case [bytes(host), bytes(port)] if port.isdigit():
-                return self._server.at(host.decode(errors="replace"), int(port))
-            case _:
-                raise RefusedError("not a Sentinel's answer")
+            return f"{sentinel}: {error or 'no answer'}"
+        except (KeyError, ValueError):
+            return f"{sentinel}: not a Sentinel's answer"
 
 
 class _Listener(RedisConnection):
@@ -194,3 +205,10 @@ def _message(reply: Any) -> bytes | None:
             return text
         case _:
             return None
+
+
+def _pairs(reply: Any) -> dict[bytes, bytes]:
+    if not isinstance(reply, list):
+        raise ValueError("no list")
+    words = [word for word in cast("list[Any]", reply) if isinstance(word, bytes)]
+    return dict(zip(words[::2], words[1::2], strict=False))

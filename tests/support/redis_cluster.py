@@ -29,6 +29,10 @@ class ClusterNode(RedisServer):
             port=free_port_with(_BUS),
         )
 
+    def announce(self, port: int) -> None:
+        """Has the cluster tell clients that this node, which is not started yet, is at another port: a relay's."""
+        self._arguments = (*self._arguments, "--cluster-announce-port", str(port))
+
     async def run(self, *words: Any) -> Any:
         """Runs a command on this node."""
         async with redis_client.from_url(self.url) as client:

@@ -25,14 +25,16 @@ _REPLICATION = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"
 class Sentinel:
     """One Sentinel."""
 
-    def __init__(self, primary: RedisServer, *, quorum: int, password: str | None, server_password: str | None) -> None:
+    def __init__(
+        self, primary_port: int, *, quorum: int, password: str | None = None, server_password: str | None = None
+    ) -> None:
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="dgm-"))
         self.password = password
         self._process: ChildProcess | None = None
         lines = [
             *("bind 127.0.0.1", f"port {self.port}", f"dir {self.folder}"),
-            f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} {quorum}",
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} {quorum}",
             f"sentinel down-after-milliseconds {SERVICE} 500",
             f"sentinel failover-timeout {SERVICE} 3000",
             *((f"requirepass {password}", f"sentinel sentinel-pass {password}") if password else ()),
@@ -99,7 +101,7 @@ class SentinelSet:
         ]
         quorum = sentinels // 2 + 1
         self.sentinels = [
-            Sentinel(first, quorum=quorum, password=sentinel_password, server_password=password)
+            Sentinel(first.port, quorum=quorum, password=sentinel_password, server_password=password)
             for _ in range(sentinels)
         ]
         self._password, self._sentinel_password = password, sentinel_password
