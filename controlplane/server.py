@@ -30,7 +30,7 @@ from controlplane.sources.dns import DnsSource
 from controlplane.state import State
 from controlplane.status.report import Report, report
 from controlplane.translate.filters.jwt import NAME as JWT
-from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER, ServiceTls
+from controlplane.translate.services import AUTHZ_CLUSTER, QUOTA_CLUSTER, RATE_LIMIT_CLUSTER, ServiceTls
 from controlplane.turns import Turns
 from controlplane.xds.cache import Observers, SnapshotCache
 from controlplane.xds.events import Nack, StreamEvent
@@ -78,6 +78,7 @@ class ControlPlane:
         may_begin: Callable[[], bool] = lambda: True,
         policies_settled_elsewhere: Callable[[], bool] = lambda: True,
         fetch_key_sets: bool = True,
+        ratelimit_quota: Sequence[str] = (),
         remote_backends_only: bool = False,
         validator: Validator | None = None,
     ) -> None:
@@ -88,7 +89,7 @@ class ControlPlane:
         With `remote_backends_only` no Backend may be on the machine of Envoy itself. A `validator` is asked about what
         is risky, before it is published.
         """
-        pipeline = Pipeline(remote_backends_only=remote_backends_only)
+        pipeline = Pipeline(remote_backends_only=remote_backends_only, quota_mode=bool(ratelimit_quota))
         self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=pipeline)
         self.engine_metrics = EngineMetrics(self.engine)
         self.tracer = self.engine_metrics.tracer
@@ -110,6 +111,8 @@ class ControlPlane:
         self._may_begin = may_begin
         self._dns = DnsSource(self._resolved, nameservers=nameservers)
         self._services = {AUTHZ_CLUSTER: tuple(authz), RATE_LIMIT_CLUSTER: tuple(ratelimit)}
+        if ratelimit_quota:
+            self._services[QUOTA_CLUSTER] = tuple(ratelimit_quota)
         self.key_sets = KeySets(on_change=self._fetched, fetching=fetch_key_sets)
         self._state = state
         self._memory: Memory | None = None
@@ -178,7 +181,7 @@ class ControlPlane:
         self._stack.push_async_callback(self.key_sets.close)
         self._stack.push_async_callback(self.quarantine.rehearsal.close)
         self.engine.serve_at(self._services)
-        self.cache.await_workers(SERVICES[cluster] for cluster, addresses in self._services.items() if addresses)
+        self.cache.await_workers(owner for cluster, owner in SERVICES.items() if self._services.get(cluster))
         if self._state is not None:
             self._memory = Memory(State(self._state), self.engine, self.quarantine)
             self._stack.push_async_callback(self._memory.close)

@@ -37,10 +37,15 @@ def counting(given: Counted) -> ir.Counting:
 
 
 def without_effect(given: Counted, field: str) -> Iterator[Condition]:
-    """Yields what is not in force of the fields at `field`."""
+    """Yields what is not in force of the fields of a Plan's limit at `field`."""
     if given.mode == "Quota":
-        message = "Quota is not supported yet; the service is asked about each request"
-        yield Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.mode")
+        yield not_by_quota("callers are counted each for itself, in buckets that Envoy never forgets by itself", field)
+
+
+def not_by_quota(reason: str, field: str) -> Condition:
+    """Returns the condition of a limit at `field` that Envoys cannot enforce by shares."""
+    message = f"Quota is not supported here: {reason}; the service is asked about each request"
+    return Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.mode")
 
 
 def faults_of(given: Counted, *, requests: int, unit: RateLimitUnit, field: str, limit_field: str) -> Iterator[Fault]:

@@ -119,7 +119,14 @@ class Holding:
             return whole if whole.plans == plans else replace(whole, plans=plans)
         homes = {each.key: each.global_limit.domain for each in of_policies if each.global_limit is not None}
         rules = (
-            replace(each.rule, home=homes[each.policy.key], position=each.position, scope=each.scope)
+            replace(
+                each.rule,
+                home=homes[each.policy.key],
+                position=each.position,
+                scope=each.scope,
+                # Envoy counts a request into one bucket, and what was merged may have several rules about it.
+                counting=replace(each.rule.counting, quota=False),
+            )
             for each in self.shared
         )
         if self.planned is not None and plans is not None:

@@ -11,8 +11,9 @@ from controlplane.api import ratelimit as api
 from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
 from controlplane.api.fields import unsupported_fields
 from controlplane.api.meta import ObjectKey
-from controlplane.compile.counting import counting, without_effect
+from controlplane.compile.counting import counting, not_by_quota
 from controlplane.compile.plans import plans_of
+from controlplane.compile.quota import hindrances
 from controlplane.compile.view import View
 from controlplane.conditions import Condition
 
@@ -42,7 +43,9 @@ def compile_limits(policy: BackendTrafficPolicy, view: View) -> Limits:
     plans, missing = plans_of(view, policy)
     limit = policy.spec.rate_limit
     local = _rules(limit.local.rules) if limit is not None and limit.local is not None else ()
-    global_ = _rules(limit.global_.rules) if limit is not None and limit.global_ is not None else ()
+    asked = limit.global_.rules if limit is not None and limit.global_ is not None else ()
+    hindered = dict(hindrances(asked, enabled=view.quota_mode))
+    global_ = tuple(_global_rule(rule, quota=index not in hindered) for index, rule in enumerate(asked))
     created = policy.metadata.creation_timestamp
     return Limits(
         key=policy.key,
@@ -52,7 +55,11 @@ def compile_limits(policy: BackendTrafficPolicy, view: View) -> Limits:
         stands_alone=policy.spec.merge_type == "Replace",
         merge_type=policy.spec.merge_type if policy.spec.merge_type != "Replace" else None,
         fail_open=_fail_open(policy),
-        conditions=(*_without_effect(policy), *missing),
+        conditions=(
+            *_without_effect(policy),
+            *(not_by_quota(reason, f"spec.rateLimit.global.rules[{index}]") for index, reason in hindered.items()),
+            *missing,
+        ),
     )
 
 
@@ -72,8 +79,6 @@ def _without_effect(policy: BackendTrafficPolicy) -> Iterator[Condition]:
                 if given:
                     message = "with it the rule counts the requests of other rules too, not only those of none"
                     yield _not_supported(message, f"{field}.{name}")
-    for index, each in enumerate(limit.global_.rules if limit is not None and limit.global_ is not None else ()):
-        yield from without_effect(each, f"spec.rateLimit.global.rules[{index}]")
 
 
 def _not_supported(message: str, field: str) -> Condition:
@@ -102,10 +107,15 @@ def _rules(rules: Sequence[api.RateLimitRule]) -> tuple[ir.LimitRule, ...]:
     return tuple(map(_rule, rules))
 
 
+def _global_rule(rule: api.GlobalRateLimitRule, *, quota: bool) -> ir.LimitRule:
+    counted = counting(rule)
+    return replace(_rule(rule), counting=replace(counted, quota=True) if quota and rule.mode == "Quota" else counted)
+
+
 def _rule(rule: api.RateLimitRule) -> ir.LimitRule:
     conditions = rule.client_selectors
     cost = rule.cost
-    made = ir.LimitRule(
+    return ir.LimitRule(
         requests=rule.limit.requests,
         unit=rule.limit.unit,
         headers=tuple(_value(each) for condition in conditions for each in condition.headers),
@@ -125,9 +135,6 @@ def _rule(rule: api.RateLimitRule) -> ir.LimitRule:
         shared=rule.shared,
         shadow=rule.shadow_mode,
     )
-    if not isinstance(rule, api.GlobalRateLimitRule):
-        return made
-    return replace(made, counting=counting(rule))
 
 
 def _claim(match: api.ClaimMatch) -> ir.ClaimSelector:

@@ -19,6 +19,11 @@ class View(Protocol):
         """Whether no backend may be on Envoy's own machine: others than who runs that have a say in what it serves."""
         ...
 
+    @property
+    def quota_mode(self) -> bool:
+        """Whether there is a service that divides limits among Envoys."""
+        ...
+
     def get(self, key: ObjectKey) -> Any:
         """Returns the object, typed; None where there is none."""
         ...

@@ -23,6 +23,7 @@ from controlplane.translate.filters import (
     jwt,
     local_ratelimit,
     per_route_configs,
+    rate_limit_quota,
     ratelimit,
     request_id,
 )
@@ -36,6 +37,7 @@ FIELDS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ext_authz.NAME: ("keys",),
         authorization.NAME: ("authorization", "own_authorization"),
         local_ratelimit.NAME: ("local_limit",),
+        **{each.NAME: ("global_limit",) for each in rate_limit_quota.ALL},
         request_id.NAME: ("global_limit",),
         **{each.NAME: ("global_limit",) for each in ratelimit.ALL},
     }

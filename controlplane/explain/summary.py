@@ -21,6 +21,7 @@ from controlplane.pipeline.http import Entry
 from controlplane.slices import Steps, finish
 from controlplane.status.report import Finding, findings, statuses_of
 from controlplane.translate.filters import jwt
+from controlplane.translate.services import QUOTA_CLUSTER
 from controlplane.xds import resources as xds
 from controlplane.xds.resources import Resource
 
@@ -93,7 +94,7 @@ def _compared(
     if type_url == xds.EXTENSION_CONFIG and pipeline.wanted_key_sets():
         left_out = {jwt.NAME}
     elif type_url in (xds.CLUSTER, xds.ENDPOINT):
-        left_out = set(SERVICES)
+        left_out = {*SERVICES, QUOTA_CLUSTER}
         if type_url == xds.ENDPOINT:
             used = pipeline.parts.attachments.used_clusters.get(gateway)
             left_out |= {str(id_) for id_ in used if backends.host_names(pipeline.parts.objects, id_)}

@@ -13,7 +13,7 @@ from controlplane.compile.policies import Merged
 from controlplane.graph import Derived, Graph, Index, Table
 from controlplane.pipeline.objects import Objects
 from controlplane.translate import services
-from controlplane.translate.filters import identity_headers, jwt
+from controlplane.translate.filters import identity_headers, jwt, rate_limit_quota
 from controlplane.xds import resources as xds
 from controlplane.xds.identity import AUTHZ_OWNER, RATE_LIMIT_OWNER
 from controlplane.xds.resources import Resource, Snapshot
@@ -51,6 +51,7 @@ class Guards:
     ) -> None:
         """`merges` yields what a policy has a part in, on listeners and on routes, each with its Gateway."""
         self._objects = objects
+        self._clusters = (*SERVICES, *((services.QUOTA_CLUSTER,) if objects.quota_mode else ()))
         self._merges = merges
         self.endpoints: Table[str, tuple[str, ...]] = graph.table("service endpoints")
         self.tls: Table[str, services.ServiceTls] = graph.table("service TLS")
@@ -66,21 +67,23 @@ class Guards:
         self._stripped: Derived[ObjectKey, Resource] = graph.derive("header extension", self._compute_stripped)
         self._cluster: Derived[str, Resource] = graph.derive("service cluster", self._compute_cluster)
         self._assignment: Derived[str, Resource | None] = graph.derive("service endpoints", self._compute_assignment)
+        self._quota: Derived[ObjectKey, Resource] = graph.derive("quota extension", self._compute_quota)
         self._policy: Derived[ServicePolicy, Resource] = graph.derive("service policy", _service_policy)
         self._service: Derived[str, Snapshot] = graph.derive("service snapshot", self._compute_service)
         self.snapshots = graph.root(lambda: SERVICES.values(), self._service)
 
     def extensions(self, gateway: ObjectKey) -> Iterable[Resource]:
         """Returns what a Gateway's Envoys are sent by ECDS."""
-        return (self._stripped.get(gateway), self._jwt.get(gateway))
+        found = (self._stripped.get(gateway), self._jwt.get(gateway))
+        return (*found, self._quota.get(gateway)) if self._objects.quota_mode else found
 
     def clusters(self) -> Iterable[Resource]:
         """Returns the clusters of the services."""
-        return (self._cluster.get(name) for name in SERVICES)
+        return (self._cluster.get(name) for name in self._clusters)
 
     def assignments(self) -> Iterable[Resource | None]:
         """Returns the endpoints of the services; None for one whose addresses Envoy resolves."""
-        return (self._assignment.get(name) for name in SERVICES)
+        return (self._assignment.get(name) for name in self._clusters)
 
     def _used(self, policy: ObjectKey) -> Iterable[tuple[ObjectKey | str, Used]]:
         """Yields what the merges that a policy has a part in need: of their Gateways, and (by owner) of the services.
@@ -96,6 +99,8 @@ class Guards:
                 yield AUTHZ_OWNER, each.keys
             if each.global_limit is not None:
                 yield RATE_LIMIT_OWNER, each.global_limit
+                if each.global_limit.has_quotas:
+                    yield gateway, each.global_limit
 
     def _compute_required(self, gateway: ObjectKey) -> frozenset[ir.Jwt]:
         return frozenset(each for each in self._uses.get(gateway) if isinstance(each, ir.Jwt))
@@ -118,15 +123,25 @@ class Guards:
         body = identity_headers.extension_config(each for each in self._uses.get(gateway) if isinstance(each, str))
         return Resource.of(xds.EXTENSION_CONFIG, identity_headers.NAME, body, (str(gateway),))
 
+    def _compute_quota(self, gateway: ObjectKey) -> Resource:
+        limits = (each for each in self._uses.get(gateway) if isinstance(each, ir.GlobalLimit))
+        body = rate_limit_quota.extension_config(limits)
+        return Resource.of(xds.EXTENSION_CONFIG, rate_limit_quota.NAME, body, (str(gateway),))
+
     def _compute_cluster(self, name: str) -> Resource:
-        body = services.cluster(name, self.endpoints.get(name) or (), tls=self.tls.get(name))
+        body = services.cluster(name, self._addresses(name), tls=self.tls.get(name))
         return Resource.of(xds.CLUSTER, name, body)
 
     def _compute_assignment(self, name: str) -> Resource | None:
-        addresses = self.endpoints.get(name) or ()
+        addresses = self._addresses(name)
         if services.has_names(addresses):
             return None
         return Resource.of(xds.ENDPOINT, name, services.endpoints(name, addresses))
+
+    def _addresses(self, name: str) -> tuple[str, ...]:
+        addresses = self.endpoints.get(name) or ()
+        # All Envoys report to one, so that what it divides is all there is.
+        return tuple(sorted(addresses)[:1]) if name == services.QUOTA_CLUSTER else addresses
 
     def _compute_service(self, owner: str) -> Snapshot:
         type_url = xds.AUTHZ_POLICY if owner == AUTHZ_OWNER else xds.RATE_LIMIT_CONFIG

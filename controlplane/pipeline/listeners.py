@@ -31,7 +31,7 @@ class Listeners:
         )
         # A port may have thousands of chains, of which a change touches one.
         self._chain: Derived[tuple[listeners.Chain, str, bool], bytes] = graph.derive(
-            "filter chain", lambda key: listeners.chain(*key)
+            "filter chain", lambda key: listeners.chain(*key, quota_mode=objects.quota_mode)
         )
         self._secret: Derived[str, Resource | None] = graph.derive("secret", self._compute_secret)
         self._authorities: Derived[tuple[ObjectKey, str], Resource | None] = graph.derive(

@@ -68,8 +68,10 @@ class Objects:
         *,
         waiting: Callable[[ObjectKey, Any], tuple[str, ...]],
         remote_backends_only: bool = False,
+        quota_mode: bool = False,
     ) -> None:
         self._graph = graph
+        self._quota_mode = quota_mode
         self._remote_backends_only = remote_backends_only
         self._waiting = waiting
         self._tables: dict[tuple[str, str], Table[ObjectKey, Admitted]] = {}
@@ -128,6 +130,10 @@ class Objects:
     @property
     def remote_backends_only(self) -> bool:
         return self._remote_backends_only
+
+    @property
+    def quota_mode(self) -> bool:
+        return self._quota_mode
 
     def get(self, key: ObjectKey) -> Any:
         return self._standing.get(key).object

@@ -34,12 +34,15 @@ Bindings = Mapping[tuple[str, int], tuple[tuple[str, int], ...]]
 class Pipeline:
     """All derived collections. Set the tables of `objects` and `bindings`, call `stabilise`, take what changed.
 
-    With `remote_backends_only` no backend is on the machine of Envoy itself.
+    With `remote_backends_only` no backend is on the machine of Envoy itself. With `quota_mode` there is a service that
+    divides limits among Envoys, and these have what it takes.
     """
 
-    def __init__(self, *, remote_backends_only: bool = False) -> None:
+    def __init__(self, *, remote_backends_only: bool = False, quota_mode: bool = False) -> None:
         graph = self.graph = Graph()
-        self.objects = Objects(graph, waiting=self._waits_for, remote_backends_only=remote_backends_only)
+        self.objects = Objects(
+            graph, waiting=self._waits_for, remote_backends_only=remote_backends_only, quota_mode=quota_mode
+        )
         self.policies = PolicyIndex(graph, self.objects)
         attachments = self._attachments = Attachments(graph, self.objects)
         self._conflicts = Conflicts(graph, age=attachments.age)

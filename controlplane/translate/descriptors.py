@@ -198,7 +198,7 @@ def _header_matchers(rule: ir.LimitRule) -> Iterable[Message]:
         if each.kind != "Distinct" and not each.invert:
             yield _HeaderMatcher(name=each.name, string_match=_string(each))
     for path in rule.paths:
-        yield _HeaderMatcher(name=":path", string_match=_path(path), invert_match=path.invert)
+        yield _HeaderMatcher(name=":path", string_match=_regex(path_regex(path)), invert_match=path.invert)
     method = _method(rule.methods)
     if method is not None:
         yield method
@@ -215,13 +215,13 @@ def _method(methods: tuple[tuple[str, bool], ...]) -> Message | None:
     return _HeaderMatcher(name=":method", string_match=_regex("|".join(sorted(wanted))))
 
 
-def _path(path: ir.PathRule) -> Message:
-    """Matches `:path`, which carries the query too."""
+def path_regex(path: ir.PathRule) -> str:
+    """Returns what matches `:path`, which carries the query too."""
     if path.kind == "RegularExpression":
-        return _regex(f"({path.value})(\\?.*)?")
+        return f"({path.value})(\\?.*)?"
     if path.kind == "Exact":
-        return _regex(f"{re.escape(path.value)}(\\?.*)?")
-    return _regex(f"{re.escape(path.value.rstrip('/'))}([/?].*)?")
+        return f"{re.escape(path.value)}(\\?.*)?"
+    return f"{re.escape(path.value.rstrip('/'))}([/?].*)?"
 
 
 def _string(selector: ir.ValueSelector) -> Message:

@@ -52,11 +52,11 @@ EncodeChain = Callable[[Chain, str, bool], bytes]
 """Encodes a chain of the listener with this name; the flag says whether connections begin with TLS."""
 
 
-def chain(source: Chain, listener: str, tls: bool) -> bytes:
+def chain(source: Chain, listener: str, tls: bool, *, quota_mode: bool = False) -> bytes:
     """Encodes a filter chain, for requests or for connections that are passed on."""
     if isinstance(source, ir.StreamChain):
         return stream_chain(source, listener, tls)
-    return encode(_chain(source, listener, tls))
+    return encode(_chain(source, listener, tls, quota_mode))
 
 
 def listener(source: ir.PortListener, *, bind: Sequence[tuple[str, int]], encode_chain: EncodeChain = chain) -> bytes:
@@ -95,8 +95,9 @@ def secret(source: ir.Certificate) -> bytes:
     return encode(Secret(name=source.name, tls_certificate=certificate))
 
 
-def _chain(chain: ir.FilterChain, listener: str, tls: bool) -> FilterChain:
-    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(_manager(chain)))
+def _chain(chain: ir.FilterChain, listener: str, tls: bool, quota_mode: bool) -> FilterChain:
+    config = packed(_manager(chain, quota_mode))
+    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=config)
     out = FilterChain(name=chain.listener or listener, filters=[manager])
     if tls:
         if chain.hostname is not None:
@@ -105,13 +106,13 @@ def _chain(chain: ir.FilterChain, listener: str, tls: bool) -> FilterChain:
     return out
 
 
-def _manager(chain: ir.FilterChain) -> HttpConnectionManager:
+def _manager(chain: ir.FilterChain, quota_mode: bool) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix=chain.route_config,
         rds=Rds(config_source=ads(), route_config_name=chain.route_config),
         early_header_mutation_extensions=[_RESERVED_HEADERS],
-        http_filters=listener_filters(),
-        local_reply_config=local_reply_config(),
+        http_filters=listener_filters(quota_mode=quota_mode),
+        local_reply_config=local_reply_config(quota_mode=quota_mode),
         use_remote_address={"value": True},
         normalize_path={"value": True},
         merge_slashes=True,

@@ -54,9 +54,13 @@ _REPLIES = (
 )
 
 
-def local_reply_config() -> LocalReplyConfig:
+_OF_QUOTA = _Reply("{details} == 'rate_limited_by_quota'", "rate_limited", "Too many requests")
+
+
+def local_reply_config(*, quota_mode: bool = False) -> LocalReplyConfig:
     """Returns how local replies are written; the same on every listener."""
-    return LocalReplyConfig(mappers=[_mapper(reply) for reply in _REPLIES])
+    replies = (*_REPLIES, _OF_QUOTA) if quota_mode else _REPLIES
+    return LocalReplyConfig(mappers=[_mapper(reply) for reply in replies])
 
 
 def _mapper(reply: _Reply) -> ResponseMapper:

@@ -15,12 +15,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane import ir
 from controlplane.translate.actions import edit_headers, set_action, set_denial
-from controlplane.translate.filters import cors, per_route_configs, ratelimit, request_id
+from controlplane.translate.filters import cors, per_route_configs, rate_limit_quota, ratelimit, request_id
 from controlplane.translate.matches import route_match
 from controlplane.translate.wire import encode
 
 _NO_RULE = ir.Rule("", (), ir.Respond(500))
 _NO_POLICIES = ir.Policies()
+_OF_LIMITS = (*rate_limit_quota.ALL, request_id, *ratelimit.ALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _head(name: str, match: ir.Match) -> Route:
 
 def _limit(limit: ir.GlobalLimit, jwt: ir.Jwt | None, scope: str) -> bytes:
     policies = ir.Policies(jwt=jwt, global_limit=limit, limit_scope=scope)
-    found = ((each.NAME, each.route_config(_NO_RULE, policies)) for each in (request_id, *ratelimit.ALL))
+    found = ((each.NAME, each.route_config(_NO_RULE, policies)) for each in _OF_LIMITS)
     return _encoded({name: config for name, config in found if config is not None})
 
 

@@ -28,6 +28,7 @@ from controlplane.translate.filters import (
     identity_headers,
     jwt,
     local_ratelimit,
+    rate_limit_quota,
     ratelimit,
     request_id,
 )
@@ -59,15 +60,17 @@ FILTERS: tuple[FilterModule, ...] = (
     ext_authz,
     authorization,
     local_ratelimit,
+    *rate_limit_quota.ALL,
     request_id,
     *ratelimit.ALL,
 )
 
 
-def listener_filters() -> list[HttpFilter]:
-    """Returns all filters of a listener in order, the router last."""
+def listener_filters(*, quota_mode: bool = False) -> list[HttpFilter]:
+    """Returns all filters of a listener in order, the router last; those for quotas only with `quota_mode`."""
     router = HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))
-    return [*(module.listener_filter() for module in FILTERS), router]
+    there = (each for each in FILTERS if quota_mode or each not in rate_limit_quota.ALL)
+    return [*(module.listener_filter() for module in there), router]
 
 
 def per_route_configs(rule: Rule, policies: Policies) -> Iterator[tuple[str, AnyMessage]]:

@@ -63,11 +63,14 @@ class RateLimitFilter:
         limits = [
             each
             for index, asked in enumerate(limit.rules)
+            if not asked.counting.quota
             for made in rate_limits(index, asked, tokens=policies.tokens, scope=policies.limit_scope)
             for each in until_done(made, running=asked.counting.until_done)
         ]
         if limit.plans is not None:
             limits += plans.rate_limits(limit.plans, policies.tokens)
+        if not limits:
+            return None
         return packed(_PerRoute(domain=limit.domain, rate_limits=limits))
 
 

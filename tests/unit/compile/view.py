@@ -16,8 +16,11 @@ from controlplane.compile.backendtls import in_order
 class PlainView:
     """Implements `compile.view.View` over manifests, all of them good."""
 
-    def __init__(self, *documents: Mapping[str, Any], remote_backends_only: bool = False) -> None:
+    def __init__(
+        self, *documents: Mapping[str, Any], remote_backends_only: bool = False, quota_mode: bool = False
+    ) -> None:
         self.remote_backends_only = remote_backends_only
+        self.quota_mode = quota_mode
         self.objects = {loaded.key: loaded.object for loaded in map(load, documents)}
         assert None not in self.objects.values(), documents
 

@@ -1,6 +1,7 @@
 """Objects in, conditions and Envoy resources out: `NAME.in.yaml` → `NAME.out.yaml`, and Envoy accepts what comes out.
 
-`GOLDEN=rewrite` writes the outputs anew, for review with `git diff`. A document `keySets` has what was fetched, by URI.
+`GOLDEN=rewrite` writes the outputs anew, for review with `git diff`. A document `keySets` has what was fetched, by URI;
+`quotaMode: true` is for a control plane that has a quota service.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def expanded(text: str) -> tuple[Expander, list[Any]]:
 
 
 def compiled(text: str) -> Pipeline:
-    pipeline = Pipeline()
+    pipeline = Pipeline(quota_mode="quotaMode: true" in text)
     for document in expanded(text)[1]:
         if "keySets" in document:
             for uri, fetched in document["keySets"].items():
