@@ -19,6 +19,7 @@ from ratelimit_service.checks import Check, Counter, Limit, Plan
 from ratelimit_service.memo import Memo
 from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
+from ratelimit_service.newer import has_multiplier, has_negative_hits
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.local import Local
 
@@ -119,6 +120,9 @@ class Planner:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit descriptor list must not be empty")
         if len(request.descriptors) > MAX_DESCRIPTORS:
             raise Refusal(StatusCode.INVALID_ARGUMENT, f"more than {MAX_DESCRIPTORS} descriptors")
+        if has_negative_hits(request, body):
+            # Counted, they would take what they are meant to give back.
+            raise Refusal(StatusCode.INVALID_ARGUMENT, "is_negative_hits is not supported")
         return request
 
     def _find(self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Limit | None:
@@ -153,6 +157,8 @@ class Planner:
         unit = _UNITS.get(given.unit)
         if unit is None:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "the limit of a descriptor has no known unit")
+        if has_multiplier(given):
+            raise Refusal(StatusCode.INVALID_ARGUMENT, "unit_multiplier is not supported")
         path = configured.path if configured is not None else _path_of(descriptor.entries)
         key = domain.name, path, given.requests_per_unit, given.unit, domain.on_store_error
         limit = self._brought.get(key)

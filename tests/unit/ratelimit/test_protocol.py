@@ -240,6 +240,40 @@ def test_a_malformed_request_is_an_invalid_argument(body: bytes) -> None:
     assert given.stats.malformed == 1
 
 
+ENTRY = b"\x0a\x06\x0a\x01k\x12\x01a"
+
+
+def newer(descriptor: bytes) -> bytes:
+    """A request whose descriptor has fields that our protobuf types do not know."""
+    return b"\x0a\x01d\x12" + bytes([len(descriptor)]) + descriptor
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "field"),
+    [
+        (ENTRY + b"\x20\x01", "is_negative_hits"),
+        (ENTRY + b"\x12\x08\x08\x05\x10\x02\x1a\x02\x08\x1e", "unit_multiplier"),
+    ],
+)
+def test_what_newer_fields_ask_for_is_refused_by_name(descriptor: bytes, field: str) -> None:
+    failure = limiter(BASIC).ask(newer(descriptor)).failure
+    assert failure == (StatusCode.INVALID_ARGUMENT, f"{field} is not supported")
+
+
+@pytest.mark.parametrize(
+    "descriptor",
+    [
+        ENTRY + b"\x20\x00",
+        ENTRY + b"\xa2\x06\x02\x20\x01",
+        b"\x0a\x07\x0a\x01k\x12\x02\x20\x01",
+        ENTRY + b"\x12\x08\x08\x05\x10\x02\x1a\x02\x08\x01",
+    ],
+    ids=["false", "elsewhere", "in a value", "one unit"],
+)
+def test_what_newer_fields_say_without_a_consequence_is_passed_over(descriptor: bytes) -> None:
+    assert limiter(BASIC).ask(newer(descriptor)).response.overall_code == OK
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_get_one_answer(body: bytes) -> None:
