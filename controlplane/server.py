@@ -111,8 +111,7 @@ class ControlPlane:
         self._may_begin = may_begin
         self._dns = DnsSource(self._resolved, nameservers=nameservers)
         self._services = {AUTHZ_CLUSTER: tuple(authz), RATE_LIMIT_CLUSTER: tuple(ratelimit)}
-        if ratelimit_quota:
-            self._services[QUOTA_CLUSTER] = tuple(ratelimit_quota)
+        self._services |= {QUOTA_CLUSTER: tuple(ratelimit_quota)} if ratelimit_quota else {}
         self.key_sets = KeySets(on_change=self._fetched, fetching=fetch_key_sets)
         self._state = state
         self._memory: Memory | None = None

@@ -33,6 +33,7 @@ def plane_of_folder(
         metrics=XdsMetrics(registry) if front is None else None,
         authz=settings.authz,
         ratelimit=settings.ratelimit,
+        ratelimit_quota=settings.ratelimit_quota,
         state=state_file(settings),
         front=front,
         validator=validator(settings.validate_with),

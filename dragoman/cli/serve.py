@@ -73,6 +73,10 @@ def serve(
     ratelimit: Annotated[
         list[str] | None, typer.Option(help="Where a worker of `dragoman ratelimit` listens; may be repeated.")
     ] = None,
+    ratelimit_quota: Annotated[
+        list[str] | None,
+        typer.Option(help="Where `dragoman ratelimit --quota-listen` listens: Envoys enforce rules with mode: Quota."),
+    ] = None,
     state: Annotated[
         Path | None,
         typer.Option(help="Folder that the last good version of each object, and what was served last, are kept in."),
@@ -90,7 +94,7 @@ def serve(
     flags |= {"xds_secret_folder": xds_secret_folder}
     flags |= {"service_account": service_account, "service_secret": service_secret, "lease": lease}
     flags |= {"provisioning": provisioning, "image": image, "envoy_image": envoy_image, "xds_token": xds_token}
-    flags |= {"validate_with": validate_with}
+    flags |= {"validate_with": validate_with, "ratelimit_quota": ratelimit_quota}
     loaded = load(ServeSettings, settings, **flags, authz=authz, ratelimit=ratelimit, state=state, state_key=state_key)
     logs.configure(level=loaded.log_level, format=loaded.log_format, fields={"service": "controlplane"})
     # Building the first snapshot makes no garbage, but many objects: the collector would look at them over and over.

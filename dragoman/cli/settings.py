@@ -84,6 +84,8 @@ class ServeSettings(BaseModel):
     """Where the workers of ext_authz listen, for Envoys to find them."""
     ratelimit: tuple[str, ...] = ()
     """Where the workers of the rate limit service listen, for Envoys to find them."""
+    ratelimit_quota: tuple[str, ...] = ()
+    """Where the rate limit service divides limits with mode: Quota; of several the first, in alphabetical order."""
     state: Path | None = None
     """The folder that the last good version of each object, and what was served last, are kept in."""
     validate_with: Literal["envoy"] | None = None
@@ -119,6 +121,8 @@ class ServeSettings(BaseModel):
         if self.config is not None and self.state is None:
             # With a state, what was served last is served though the folder is away.
             _folder(self.config)
+        if self.ratelimit_quota and self.kubernetes:
+            raise ValueError("--ratelimit-quota is for a folder of manifests; it is not supported in a cluster yet")
         if self.state_key is not None and self.state is None:
             raise ValueError("--state-key is for what is kept in a --state")
         return self
@@ -148,6 +152,8 @@ class UpSettings(BaseModel):
     """The store of counters and keys; without it counters are in memory and keys in a file."""
     keys: Path = Field(default_factory=_default_keys_file)
     """The SQLite file of API keys."""
+    quota: bool = False
+    """Whether Envoys enforce limits with mode: Quota, by what Envoy calls work in progress."""
     dns: tuple[str, ...] = ()
     """DNS servers (HOST:PORT) instead of the system's."""
     validate_with: Literal["envoy"] | None = None

@@ -67,6 +67,10 @@ def up(
         str | None, typer.Option(help="Redis for counters and keys, instead of memory and a file.")
     ] = None,
     keys: Annotated[Path | None, typer.Option(help="The SQLite file of API keys. [default: .dragoman/keys.db]")] = None,
+    quota: Annotated[
+        bool | None,
+        typer.Option("--quota", help="Have Envoys enforce limits with mode: Quota (work in progress there)."),
+    ] = None,
     dns: Annotated[
         list[str] | None, typer.Option(help="A DNS server (HOST:PORT) instead of the system's; may be repeated.")
     ] = None,
@@ -77,7 +81,14 @@ def up(
 
     Nothing but Python is needed, and nothing is left behind. Files may be edited while it runs.
     """
-    flags: dict[str, object] = {"config": folder, "http": http, "redis": redis, "keys": keys, "dns": dns}
+    flags: dict[str, object] = {
+        "config": folder,
+        "http": http,
+        "redis": redis,
+        "keys": keys,
+        "dns": dns,
+        "quota": quota,
+    }
     loaded = load(UpSettings, settings, **flags, validate_with=validate_with)
     logs.configure(level=loaded.log_level, format="human")
     screen = Screen(Console())
@@ -149,6 +160,7 @@ class Running:
             metrics=XdsMetrics(self._registry),
             authz=(f"unix:{home}/authz.sock",),
             ratelimit=(f"unix:{home}/ratelimit.sock",),
+            ratelimit_quota=(f"unix:{home}/ratelimit-quota.sock",) if settings.quota else (),
             state=_state_file(settings.config),
             on_step=self._stepped,
             validator=validator(settings.validate_with),
@@ -162,7 +174,8 @@ class Running:
         await stack.enter_async_context(self._plane)
         http = await self._serve_http(stack)
         supervisor = await stack.enter_async_context(Supervisor(on_line=self._line))
-        services = [self._service("authz", "--keys", str(settings.keys)), self._service("ratelimit")]
+        quota = ("--quota-listen", f"unix:{self._home}/ratelimit-quota.sock") if settings.quota else ()
+        services = [self._service("authz", "--keys", str(settings.keys)), self._service("ratelimit", *quota)]
         for each in backends:
             screen.step(f"echo backend {each.name} on {each.address}")
         screen.step("ext_authz and ratelimit_service")

@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.main import worker
+from controlplane.xds.identity import Principal
+from ratelimit_service.main import Worker, worker
 from ratelimit_service.quota.division import SETTLE_S
 from ratelimit_service.settings import RateLimitSettings
+from tests.e2e.policy_limits import exhaust, limit, shared
+from tests.e2e.policy_manifests import limits, routes
+from tests.e2e.policy_services import announce, ratelimit
 from tests.support.envoy import Envoy
+from tests.support.gateway import Gateway
 from tests.support.ports import free_port
+from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
 LIMIT = 150
@@ -230,3 +236,68 @@ async def test_envoys_go_on_with_their_shares_while_the_service_restarts(scene: 
             assert near(rate)
             assert service.quota is not None
             assert service.quota.ledger.shares() == {("shop", "plan_gold"): (3, pytest.approx(LIMIT, rel=0.02))}
+
+
+async def test_a_policys_rules_in_quota_mode_are_enforced_by_envoy_and_the_others_as_ever(upstream: Upstream) -> None:
+    gold = {"headers": [{"name": "x-plan", "value": "gold"}]}
+    search = {"path": {"value": "/many/search"}, "queryParams": [{"name": "q", "value": "x"}]}
+    rules = [
+        limit(20, "Hour", gold, mode="Quota", algorithm="TokenBucket", burst=8),
+        limit(0, "Hour", search, mode="Quota"),
+        limit(0, "Hour", {"headers": [{"name": "x-asked", "value": "1"}]}),
+    ]
+    files = {
+        "a.yaml": [
+            *routes(upstream, "free", "many", "other"),
+            limits("many", shared(*rules)),
+            limits("other", shared(limit(10, "Hour", mode="Quota", algorithm="TokenBucket", burst=4, shared=True))),
+        ]
+    }
+    async with Gateway(files, ratelimit_quota=("unix:/nowhere",)) as gateway, quotas(gateway) as service:
+        await gateway.answers("/free")
+        assert gateway.findings() == []
+        # The first request lets the bucket be known; then a share of it holds, of which half is kept for a moment.
+        assert (await gateway.get("/many", headers={"x-plan": "gold"})).status == 200
+        refused = await gateway.answers("/many", 429, headers={"x-plan": "gold"})
+        assert (refused.json()["error"], refused.header("content-type")) == ("rate_limited", "application/json")
+        assert refused.header("retry-after") == "180"
+        assert (await gateway.get("/many")).status == 200
+
+        await gateway.answers("/many/search?q=x", 429)
+        assert (await gateway.get("/many/search?q=y")).status == 200
+        assert (await gateway.get("/many/search2?q=x")).status == 200
+        assert (await gateway.get("/many", headers={"x-asked": "1"})).status == 429
+
+        await gateway.answers("/other", 429)
+        assert (await gateway.get("/free")).status == 200
+        assert service.quota is not None
+        assert service.quota.ledger.buckets == 3
+
+        gateway.write("a.yaml", [*routes(upstream, "free", "many", "other"), limits("many", shared(limit(1000)))])
+        await gateway.answers("/many", headers={"x-plan": "gold"})
+        await gateway.answers("/other")
+
+
+async def test_without_a_quota_service_a_rule_in_quota_mode_is_asked_about_and_says_so(upstream: Upstream) -> None:
+    files = {"a.yaml": [*routes(upstream, "free", "one"), limits("one", shared(limit(2, mode="Quota")))]}
+    async with Gateway(files) as gateway, ratelimit(gateway):
+        await gateway.answers("/free")
+        await gateway.found("spec.rateLimit.global.rules[0].mode", "no quota service (--ratelimit-quota)")
+        await exhaust(gateway, "/one", 2)
+
+
+@contextlib.asynccontextmanager
+async def quotas(gateway: Gateway) -> AsyncIterator[Worker]:
+    """The rate limit service, which divides limits too."""
+    assert gateway.plane is not None
+    await gateway.plane.listen(f"unix:{gateway.home}/xds-ratelimit.sock", Principal("service", "ratelimit"))
+    settings = RateLimitSettings(
+        listen=f"unix:{gateway.home}/ratelimit.sock",
+        quota_listen=f"unix:{gateway.home}/ratelimit-quota.sock",
+        xds=f"unix:{gateway.home}/xds-ratelimit.sock",
+        drain_s=0.1,
+    )
+    async with worker(settings) as serving:
+        for service in ("ratelimit", "ratelimit-quota"):
+            announce(gateway, service)
+        yield serving
