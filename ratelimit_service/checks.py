@@ -105,6 +105,8 @@ class Plan(NamedTuple):
     """How each check's item of the header RateLimit begins."""
     metadata: bytes = b""
     """The dynamic metadata, encoded, where it is asked for."""
+    is_known: bool = True
+    """Whether the domain is configured."""
     leased: bool = False
     """Whether hits on one of the limits are taken from the store several at a time."""
 

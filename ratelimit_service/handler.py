@@ -49,13 +49,20 @@ class RateLimiter:
         self._planner = planner
         self._plans.clear()
 
+    def planned(self, body: bytes) -> Plan | None:
+        """Returns the plan of a request that was answered, while it is remembered."""
+        return self._plans.get(body)
+
     def __call__(self, body: bytes, call: Call) -> None:
         """Answers one request."""
         plan = self._plans.young.get(body) or self._plan(body, call)
         if plan is None:
             return
         if plan.reply:
-            self._stats.no_limit += 1
+            if plan.is_known:
+                self._stats.no_limit += 1
+            else:
+                self._stats.unknown_domain += 1
             call.done(plan.reply)
             return
         now = self._clock()

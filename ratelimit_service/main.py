@@ -23,6 +23,7 @@ from dragoman.metrics import CallMetrics, new_registry
 from dragoman.signals import stop_on_signals
 from dragoman.workers import WorkerPlace, run_workers
 from ratelimit_service.answers import Answers
+from ratelimit_service.grants import Granting
 from ratelimit_service.handler import METHOD, RateLimiter
 from ratelimit_service.health import ready_route
 from ratelimit_service.http import routes as http_routes
@@ -114,6 +115,8 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     # What counts in this very process has no use for leases.
     leases = None if isinstance(store, MemoryStore) else LeaseStore(store)
     limiter = RateLimiter(store, stats, clock=time.time, answers=answers, leases=leases)
+    ahead = settings.response_quota
+    handler = Granting(limiter, ahead=ahead, clock=time.time) if ahead else limiter
     local = Local(replicas=settings.replicas)
     options = PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain, answers, local=local)
     service = Service(limiter, stats, options)
@@ -139,13 +142,13 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
                 routes=[
                     metrics_route(registry, stats),
                     ready_route(health, without),
-                    *http_routes(limiter, service, health),
+                    *http_routes(handler, service, health),
                 ],
             )
             # It ends last: while calls are drained it says so.
             stack.push_async_callback(http.close)
         server = await serve_grpc(
-            {METHOD: limiter},
+            {METHOD: handler},
             listen=Address.parse(settings.listen),
             engine=settings.engine,
             limits=Limits(max_message_bytes=MAX_MESSAGE_BYTES),

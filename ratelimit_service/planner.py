@@ -82,10 +82,9 @@ class Planner:
         domain = self._config.domains.get(request.domain)
         descriptors = request.descriptors
         if domain is None:
-            self._stats.unknown_domain += 1
             denied = self._unknown_domain is OnStoreError.DENY
             statuses = (wire.STATUS_OVER if denied else wire.STATUS_OK) * len(descriptors)
-            return Plan(reply=self._answers.plain(statuses, self._metadata(request, ()), over=denied))
+            return Plan(reply=self._answers.plain(statuses, self._metadata(request, ()), over=denied), is_known=False)
         found = [self._find(domain, descriptor) for descriptor in descriptors]
         replaced = {name for limit in found if limit is not None for name in limit.rule.replaces}
         shared_hits = request.hits_addend or 1

@@ -64,6 +64,8 @@ class RateLimitSettings(XdsSettings):
     """How the headers of `plain` and `draft-03` are called."""
     response_metadata: bool = False
     """Whether answers carry dynamic metadata, as envoyproxy/ratelimit's with RESPONSE_DYNAMIC_METADATA."""
+    response_quota: int = Field(default=0, ge=0, le=1_000_000)
+    """How many requests ahead a client is granted that may admit them without asking (RateLimitResponse.quota)."""
     shadow_mode: bool = False
     """Refuses no request: everything is counted and told, and let through."""
     quota_mode: bool = False

@@ -12,7 +12,7 @@ from ratelimit_service.model import MAX_LIMIT, Rule
 
 OVERALL_OK = b"\x08\x01"
 OVERALL_OVER = b"\x08\x02"
-_STATUSES, _HEADERS, _RAW_BODY, _METADATA = 2, 3, 5, 6
+_STATUSES, _HEADERS, _RAW_BODY, _METADATA, _QUOTA = 2, 3, 5, 6, 7
 _CODE_OK, _CODE_OVER = b"\x08\x01", b"\x08\x02"
 
 
@@ -50,6 +50,11 @@ def raw_body(content: bytes) -> bytes:
 def metadata(struct: bytes) -> bytes:
     """Encodes the dynamic metadata."""
     return field(_METADATA, struct)
+
+
+def quota(requests: int, valid_until: int) -> bytes:
+    """Encodes the quota of the descriptor set: so many requests, until a Unix time in seconds."""
+    return field(_QUOTA, b"\x08" + varint(requests) + field(2, b"\x08" + varint(valid_until)))
 
 
 STATUS_OK = field(_STATUSES, _CODE_OK)
