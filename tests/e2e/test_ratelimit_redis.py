@@ -4,58 +4,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio as redis_client
 
-from ratelimit_service.stores.redis_store import RedisStore
 from ratelimit_service.stores.redis_url import RedisTarget
-from tests.support.ratelimit import Clock, Limiter, request
+from tests.support.ratelimit import Limiter, request
 from tests.support.redis import RedisServer
+from tests.support.redis_load import BOUND_S, TIMEOUT_S, Load, limiter, opened
 from tests.support.waiting import until
-
-CONFIG = """
-domain: d
-descriptors:
-  - key: open
-    rate_limit: {unit: day, requests_per_unit: 1000}
-  - key: shut
-    rate_limit: {unit: day, requests_per_unit: 1000, on_store_error: deny}
-  - key: shut-bucket
-    rate_limit: {unit: day, requests_per_unit: 1000, algorithm: token_bucket, on_store_error: deny}
-  - key: never
-    rate_limit: {unit: day, requests_per_unit: 1000, on_store_error: deny}
-    shadow_mode: true
-"""
-TIMEOUT_S = 0.05
-# What a decision may take when Redis gives no answer: the time-out, and what a busy machine adds.
-BOUND_S = TIMEOUT_S + 0.5
 
 
 @pytest.fixture
 async def redis() -> AsyncIterator[RedisServer]:
     async with RedisServer() as server:
         yield server
-
-
-@contextlib.asynccontextmanager
-async def connected(url: str, *, wait: bool = True, timeout_s: float = TIMEOUT_S) -> AsyncGenerator[RedisStore]:
-    store = RedisStore(RedisTarget.parse(url), timeout_s=timeout_s)
-    store.start()
-    try:
-        if wait:
-            await until(lambda: store.available, what="the connection to Redis")
-        yield store
-    finally:
-        await store.close()
-
-
-def limiter(store: RedisStore) -> Limiter:
-    return Limiter(CONFIG, store, clock=Clock())
 
 
 async def timed(given: Limiter, key: str, value: str = "x") -> tuple[int, float]:
@@ -69,7 +35,7 @@ async def timed(given: Limiter, key: str, value: str = "x") -> tuple[int, float]
 async def test_ten_thousand_concurrent_requests_on_one_key_admit_exactly_the_limit(
     redis: RedisServer, key: str
 ) -> None:
-    async with connected(redis.unix_url, timeout_s=5) as one, connected(redis.url, timeout_s=5) as other:
+    async with opened(redis.unix_url, timeout_s=5) as one, opened(redis.url, timeout_s=5) as other:
         limiters = [limiter(one), limiter(other)]
         body = request("d", [(key, "x")])
         responses = await asyncio.gather(*(limiters[i % 2].response(body) for i in range(10_000)))
@@ -80,7 +46,7 @@ async def test_ten_thousand_concurrent_requests_on_one_key_admit_exactly_the_lim
 
 
 async def test_counters_are_named_as_envoyproxy_ratelimit_names_them_and_expire(redis: RedisServer) -> None:
-    async with connected(redis.unix_url) as store, redis_client.from_url(redis.url) as client:
+    async with opened(redis.unix_url) as store, redis_client.from_url(redis.url) as client:
         given = limiter(store)
         given.clock.now = 1_800_000_123.0
         for _ in range(3):
@@ -93,7 +59,7 @@ async def test_counters_are_named_as_envoyproxy_ratelimit_names_them_and_expire(
 
 
 async def test_a_counter_that_redis_lost_expires_again_when_it_begins_anew(redis: RedisServer) -> None:
-    async with connected(redis.unix_url) as store, redis_client.from_url(redis.url) as client:
+    async with opened(redis.unix_url) as store, redis_client.from_url(redis.url) as client:
         given = limiter(store)
         await given.response(request("d", [("open", "x")]))
         await client.flushall()
@@ -107,7 +73,7 @@ async def test_a_counter_that_redis_lost_expires_again_when_it_begins_anew(redis
 
 
 async def test_a_script_that_redis_forgot_is_sent_again(redis: RedisServer) -> None:
-    async with connected(redis.unix_url) as store, redis_client.from_url(redis.url) as client:
+    async with opened(redis.unix_url) as store, redis_client.from_url(redis.url) as client:
         given = limiter(store)
         await client.script_flush()
         responses = [await given.response(request("d", [("shut-bucket", "x")])) for _ in range(3)]
@@ -115,7 +81,7 @@ async def test_a_script_that_redis_forgot_is_sent_again(redis: RedisServer) -> N
 
 
 async def test_a_key_over_its_limit_is_not_asked_for_again_until_it_resets(redis: RedisServer) -> None:
-    async with connected(redis.unix_url) as store, redis_client.from_url(redis.url) as client:
+    async with opened(redis.unix_url) as store, redis_client.from_url(redis.url) as client:
         given = limiter(store)
         over = request("d", [("open", "x")], hits=1001)
         assert (await given.response(over)).overall_code == 2
@@ -132,7 +98,7 @@ async def test_without_redis_from_the_start_limits_follow_their_fail_mode_at_onc
 ) -> None:
     await redis.kill()
     caplog.set_level(logging.INFO)
-    async with connected(redis.url, wait=False) as store:
+    async with opened(redis.url, wait=False) as store:
         given = limiter(store)
         for _ in range(200):
             for key, code in (("open", 1), ("shut", 2), ("shut-bucket", 2), ("never", 1)):
@@ -157,42 +123,23 @@ async def test_without_redis_from_the_start_limits_follow_their_fail_mode_at_onc
 async def test_under_load_a_redis_that_goes_and_comes_back_delays_nobody_beyond_the_timeout(
     redis: RedisServer, how: str
 ) -> None:
-    async with connected(redis.url) as store:
-        given = limiter(store)
-        slowest = 0.0
-        answered = {1: 0, 2: 0}
-        running = True
-
-        async def client(number: int) -> None:
-            nonlocal slowest
-            while running:
-                code, took_s = await timed(given, "shut", f"client-{number}")
-                answered[code] += 1
-                slowest = max(slowest, took_s)
-                # A client that spun would leave no time for the others, nor for this test.
-                await asyncio.sleep(0.001)
-
-        clients = [asyncio.create_task(client(number)) for number in range(32)]
-        await until(lambda: answered[1] > 200, what="requests to be allowed")
+    async with opened(redis.url) as store, Load(limiter(store), clients=32) as load:
+        await load.until_allowed(200)
         if how == "killed":
             await redis.kill()
         else:
             redis.pause()
-        await until(lambda: answered[2] > 500, what="requests to be refused while Redis is gone")
+        await load.until_refused(500)
         if how == "killed":
             await redis.start()
         else:
             redis.resume()
-        await until(lambda: store.available, what="the store to come back")
-        allowed = answered[1]
-        await until(lambda: answered[1] > allowed + 200, what="requests to be allowed again")
-        running = False
-        await asyncio.gather(*clients)
-    assert slowest < BOUND_S
+        await load.until_allowed(200)
+    assert load.slowest_s < BOUND_S
 
 
 async def test_only_requests_of_the_first_moment_wait_for_a_frozen_redis(redis: RedisServer) -> None:
-    async with connected(redis.url) as store:
+    async with opened(redis.url) as store:
         given = limiter(store)
         redis.pause()
         assert (await timed(given, "shut"))[0] == 2
@@ -205,7 +152,7 @@ async def test_only_requests_of_the_first_moment_wait_for_a_frozen_redis(redis: 
 
 
 async def test_counts_go_on_where_they_were_after_a_freeze(redis: RedisServer) -> None:
-    async with connected(redis.url) as store:
+    async with opened(redis.url) as store:
         given = limiter(store)
         body = request("d", [("shut", "x")])
         await given.response(body)
@@ -214,11 +161,11 @@ async def test_counts_go_on_where_they_were_after_a_freeze(redis: RedisServer) -
         redis.resume()
         await until(lambda: store.available, what="the store to come back")
         # The hit that was given up on was counted all the same: a limit errs on the safe side.
-        assert (await given.response(body)).statuses[0].limit_remaining == 997
+        assert (await given.response(body)).statuses[0].limit_remaining == 99_997
 
 
 async def test_redis_out_of_memory_is_the_fail_mode_of_each_limit(redis: RedisServer) -> None:
-    async with connected(redis.url) as store, redis_client.from_url(redis.url) as client:
+    async with opened(redis.url) as store, redis_client.from_url(redis.url) as client:
         given = limiter(store)
         await client.config_set("maxmemory", "1")
         assert (await timed(given, "open"))[0] == 1
@@ -234,10 +181,10 @@ async def test_redis_out_of_memory_is_the_fail_mode_of_each_limit(redis: RedisSe
 async def test_a_password_is_used_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with RedisServer(password="s3cret-pw") as server:
-        async with connected(server.url) as store:
+        async with opened(server.url) as store:
             assert (await timed(limiter(store), "shut"))[0] == 1
         wrong = f"redis://:s3cret-no@127.0.0.1:{server.port}/0"
-        async with connected(wrong, wait=False) as store:
+        async with opened(wrong, wait=False) as store:
             await until(lambda: "is out of reach: WRONGPASS" in caplog.text, what="the refusal in the log")
             assert (await timed(limiter(store), "shut"))[0] == 2
     assert "s3cret" not in caplog.text

@@ -8,16 +8,21 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import redis.asyncio as redis_client
+from prometheus_client.parser import text_string_to_metric_families
 from redis.crc import key_slot
 
+from ratelimit_service.main import worker
+from ratelimit_service.settings import RateLimitSettings
 from ratelimit_service.stores.redis_cluster import RedisClusterStore
+from tests.support.http import fetch
 from tests.support.ratelimit import Limiter, request
 from tests.support.redis_cluster import ClusterNode, RedisCluster
-from tests.support.redis_load import BOUND_S, Load, code, limiter, opened
+from tests.support.redis_load import BOUND_S, CONFIG, Load, code, limiter, opened
 from tests.support.waiting import until
 
 DAY = 1_799_971_200
@@ -242,3 +247,34 @@ async def test_every_node_of_a_cluster_is_shown_the_password() -> None:
     async with RedisCluster(*PARTIAL, password="s3cret-pw") as cluster, joined(cluster.url) as store:
         given = limiter(store)
         assert [await code(given, "shut", f"key-{number}") for number in range(12)] == [1] * 12
+
+
+async def test_health_and_metrics_tell_of_each_node(cluster: RedisCluster, tmp_path: Path) -> None:
+    config = tmp_path / "limits.yaml"
+    config.write_text(CONFIG)
+    settings = RateLimitSettings(
+        listen=f"unix:{tmp_path}/rl.sock", http="127.0.0.1:0", config=config, redis=cluster.url, drain_s=0
+    )
+    async with worker(settings) as running:
+        assert running.http is not None
+        port = running.http.port
+
+        async def up() -> dict[str, float]:
+            families = text_string_to_metric_families((await fetch(port, "/metrics")).text)
+            (family,) = (each for each in families if each.name == "dragoman_ratelimit_store_node_up")
+            return {sample.labels["node"]: sample.value for sample in family.samples}
+
+        async def degraded() -> dict[str, str]:
+            return (await fetch(port, "/health/ready")).json()["degraded"]
+
+        async def all_up() -> bool:
+            return await up() == {f"127.0.0.1:{node.port}": 1 for node in cluster.nodes} and not await degraded()
+
+        await until(all_up, what="every node to be up")
+        lost = f"127.0.0.1:{cluster.primaries[1].port}"
+        await cluster.primaries[1].kill()
+
+        async def told() -> bool:
+            return await degraded() == {"store": f"{lost} cannot be asked"} and (await up())[lost] == 0
+
+        await until(told, what="the loss to be told")

@@ -23,6 +23,9 @@ descriptors:
     rate_limit: {unit: day, requests_per_unit: 100000, on_store_error: deny}
   - key: shut-bucket
     rate_limit: {unit: day, requests_per_unit: 1000, algorithm: token_bucket, on_store_error: deny}
+  - key: never
+    rate_limit: {unit: day, requests_per_unit: 1000, on_store_error: deny}
+    shadow_mode: true
   - key: few
     rate_limit: {unit: day, requests_per_unit: 100, on_store_error: deny}
   - key: few-bucket
