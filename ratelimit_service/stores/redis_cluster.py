@@ -108,7 +108,7 @@ class RedisClusterStore:
             else:
                 missed += 1
                 if node is not None:
-                    node.unanswered += 1
+                    node.pass_over(1)
         if missed:
             flight.left -= missed
             if not flight.left:

@@ -105,6 +105,11 @@ class RedisConnection(asyncio.Protocol):
         """Whether a question would be answered, as far as one knows."""
         return self._open and len(self._pending) < self._max_pending
 
+    @property
+    def full(self) -> bool:
+        """Whether there would be an answer, but too many are waited for."""
+        return not self.stalled.is_set() and (self._paused or len(self._pending) >= self._max_pending)
+
     def ask(self, data: bytes, question: Question) -> None:
         """Sends a command whose reply is an integer."""
         if not self._out:

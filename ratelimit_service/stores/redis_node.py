@@ -36,6 +36,9 @@ _GIVE_UP_S = 1.0
 _IDLE_S = 5.0
 """A server that was asked nothing for so long is asked whether it lives: the other end may be gone without a word."""
 _LOG_EVERY_S = 10.0
+_STABLE_TIMEOUTS = 5
+"""A server that stalls again within so many time-outs flaps: it has to answer in time more often to be trusted."""
+_MOST_ANSWERS = 32
 # With these the server can do no more for us on this connection: it is loading, a replica now, or wants a login.
 _FATAL = frozenset({"LOADING", "READONLY", "MASTERDOWN", "NOAUTH"})
 
@@ -83,6 +86,8 @@ class RedisNode:
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._waiting: deque[Resent] = deque()
+        self._needed = 1
+        self._recovered_at = 0.0
         self._connecting = False
         self._outage: float | None = None
         self._outage_told = False
@@ -94,7 +99,7 @@ class RedisNode:
         self.unanswered = 0
         """How many checks were not answered, for whatever reason."""
         self.errors: Tally[str] = Tally()
-        """What went wrong, by kind: an error code of Redis, or `timeout`, `unreachable`."""
+        """What went wrong, by kind: an error code of Redis, or `timeout`, `unreachable`, `full` (checks)."""
         self.latency = Distribution()
 
     @property
@@ -170,6 +175,8 @@ class RedisNode:
         """Counts a check as not answered, because of what the server said."""
         self.errors[kind] += 1
         self._tell(kind, logging.WARNING, f"{self.title} says: {message}")
+        # Once, until there was none of this kind for a while.
+        self._told[kind] = time.monotonic()
         if isinstance(question, Resent):
             question.lose()
             return
@@ -178,6 +185,14 @@ class RedisNode:
         flight.left -= 1
         if not flight.left:
             flight.settle()
+
+    def pass_over(self, checks: int) -> None:
+        """Counts checks that are not asked, because nobody would answer, or not in time."""
+        self.unanswered += checks
+        if self.connection is not None and self.connection.full:
+            self.errors["full"] += checks
+            self._tell("full", logging.WARNING, f"{self.title} does not answer as fast as it is asked")
+            self._told["full"] = time.monotonic()
 
     def _tick(self, check: Check, now: float) -> int | None:
         return None if self._options.server_time else int(now * check.limit.tps)
@@ -261,14 +276,20 @@ class RedisNode:
         return connection.closed.result()
 
     async def _probe(self, connection: RedisConnection) -> None:
+        timeout_s = self._options.timeout_s
+        flaps = time.monotonic() - self._recovered_at < _STABLE_TIMEOUTS * timeout_s
+        self._needed = min(self._needed * 2, _MOST_ANSWERS) if flaps else 1
+        answers = 0
         while not connection.closed.done():
             took_s = await self._ping(connection)
-            if took_s <= self._options.timeout_s:
+            answers = answers + 1 if took_s <= timeout_s else 0
+            if answers >= self._needed:
+                self._recovered_at = time.monotonic()
                 connection.recovered()
                 self._collect(connection)
                 self._up()
                 return
-            await asyncio.sleep(self._options.timeout_s)
+            await asyncio.sleep(timeout_s)
 
     async def _ping(self, connection: RedisConnection) -> float:
         """Returns the seconds until the answer; the connection is given up if there is none."""

@@ -59,7 +59,7 @@ class RedisStore:
         connection = node.connection
         flight.replies = [None] * len(checks)
         if connection is None or not connection.usable:
-            node.unanswered += len(checks)
+            node.pass_over(len(checks))
             flight.settle()
             return
         flight.left = len(checks)
