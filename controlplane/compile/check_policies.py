@@ -49,6 +49,11 @@ def check_limits(policy: BackendTrafficPolicy) -> Iterator[Fault]:
         for index, rule in enumerate(limit.global_.rules):
             field = f"spec.rateLimit.global.rules[{index}]"
             yield from _selectors(rule, field)
+            if rule.cost is not None and rule.cost.response is not None and rule.algorithm != "FixedWindow":
+                # The others count only what they let through, and a response has been let through already.
+                yield Fault(
+                    f"{field}.cost.response", f"only FixedWindow counts what responses cost; got {rule.algorithm}"
+                )
             limit_field = f"{field}.limit.requests"
             yield from faults_of(
                 rule, requests=rule.limit.requests, unit=rule.limit.unit, field=field, limit_field=limit_field

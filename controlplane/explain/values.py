@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from controlplane import ir
+from controlplane.explain import limits
 
 
 def in_words(field: str, value: Any) -> str:
@@ -51,12 +52,14 @@ def _authorization(value: ir.Authorization) -> str:
 
 
 def _local(value: ir.LocalLimit) -> str:
-    return f"{_limits(value.rules)}; each Envoy counts for itself"
+    return f"{limits.in_words(value.rules)}; each Envoy counts for itself"
 
 
 def _global(value: ir.GlobalLimit) -> str:
     failing = "let through" if value.fail_open else "refused"
-    found = "; ".join(filter(None, (_limits(value.rules), _plans(value.plans) if value.plans is not None else "")))
+    found = "; ".join(
+        filter(None, (limits.in_words(value.rules), _plans(value.plans) if value.plans is not None else ""))
+    )
     return f"{found}; counted over all Envoys; {failing} while the service cannot be reached"
 
 
@@ -64,13 +67,6 @@ def _plans(value: ir.Plans) -> str:
     names = ", ".join(each.name for each in value.plans) or "none"
     proof = {"Key": "an API key", "Token": "a token", "Headers": "headers"}[value.identity.source]
     return f"limits of plans ({names}) by {proof}, else of {value.default}; of {value.anonymous} by address"
-
-
-def _limits(rules: Iterable[ir.LimitRule]) -> str:
-    return ", ".join(
-        f"{each.requests} requests a {each.unit.lower()}" + (" for some requests" if each.selects else "")
-        for each in rules
-    )
 
 
 def _deny(value: ir.Deny) -> str:

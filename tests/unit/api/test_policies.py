@@ -97,6 +97,34 @@ rateLimit:
     assert limit.local.rules[0].limit.unit == "Second"
 
 
+def test_claims_costs_and_limits_from_metadata_are_read() -> None:
+    limit = accept(
+        policy(
+            "BackendTrafficPolicy",
+            """
+rateLimit:
+  global:
+    rules:
+    - clientSelectors:
+      - claims: [{name: sub, type: Distinct}, {name: groups, valueType: StringArray, values: [a], invert: true}]
+        sourceCIDR: {value: 10.0.0.0/8, invert: true}
+      limit: {requests: 5, unit: Minute, fromMetadata: {namespace: ext.proc, key: limit}}
+      cost:
+        request: {from: Number, number: 0}
+        response: {from: Metadata, metadata: {namespace: ext.proc, key: "usage:total"}}
+      shadowMode: true
+      xRateLimitHeaders: "Off"
+""",
+        )
+    ).spec.rate_limit
+    (rule,) = limit.global_.rules
+    assert [each.type for each in rule.client_selectors[0].claims] == ["Distinct", "Exact"]
+    assert rule.client_selectors[0].source_cidr.invert
+    assert rule.limit.from_metadata.key == "limit"
+    assert (rule.cost.request.number, rule.cost.response.metadata.key) == (0, "usage:total")
+    assert (rule.shadow_mode, rule.x_rate_limit_headers) == (True, "Off")
+
+
 @pytest.mark.parametrize(
     ("kind", "spec", "path", "message"),
     [

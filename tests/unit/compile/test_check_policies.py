@@ -101,6 +101,11 @@ def test_security_policies(fields: dict[str, Any], expected: list[str]) -> None:
             },
             [f"{RULES}.clientSelectors[0].headers[0].value"],
         ),
+        ({"global": {"rules": [one(cost={"response": {"from": "Number", "number": 2}})]}}, []),
+        (
+            {"global": {"rules": [one(algorithm="TokenBucket", cost={"response": {"from": "Number", "number": 2}})]}},
+            [f"{RULES}.cost.response"],
+        ),
         ({"local": {"rules": [one(), one(clientSelectors=[{"methods": [{"value": "GET"}]}])]}}, []),
         ({"local": {"rules": [one(), one()]}}, ["spec.rateLimit.local.rules[1].clientSelectors"]),
         ({"local": {"rules": [one(0)]}}, ["spec.rateLimit.local.rules[0].limit.requests"]),
