@@ -89,9 +89,6 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if gt (int $ways) 1 -}}
 {{- fail "redis: set one of redis.url, redis.existingSecret.name and redis.bundled.enabled" -}}
 {{- end -}}
-{{- if and (gt (int .Values.ratelimit.workers) 1) (not (include "dragoman.hasRedis" .)) -}}
-{{- fail "ratelimit.workers: several workers need Redis (redis.url, redis.existingSecret or redis.bundled), for counters in memory are exact for one process alone" -}}
-{{- end -}}
 {{- if and (eq .Values.xds.certificate.mode "existing") (not .Values.xds.certificate.secretName) -}}
 {{- fail "xds.certificate.secretName: mode `existing` needs the name of the Secret" -}}
 {{- end -}}

@@ -5,7 +5,7 @@
 {{- $values := index . 2 -}}
 {{- $name := include "dragoman.component" (list $root $component) -}}
 {{- $redis := include "dragoman.hasRedis" $root -}}
-{{- /* Counters in memory are exact for one process alone. */ -}}
+{{- /* Counters in memory are exact for the workers of one pod alone. */ -}}
 {{- $single := and (eq $component "ratelimit") (not $redis) -}}
 {{- /* Of the same authority as the control plane's own; a Secret of somebody else's has none for the services. */ -}}
 {{- $tls := ne $root.Values.xds.certificate.mode "existing" -}}
@@ -57,6 +57,10 @@ spec:
             {{- end }}
           env:
             {{- include "dragoman.env" (list $root $component $values) | nindent 12 }}
+            {{- if eq $component "ratelimit" }}
+            # What a limit is divided by that each pod estimates while Redis is away (onStoreError: Local).
+            - {name: DRAGOMAN_REPLICAS, value: {{ ternary 1 $values.replicas $single | quote }}}
+            {{- end }}
             {{- if $redis }}
             - name: DRAGOMAN_REDIS
               valueFrom:

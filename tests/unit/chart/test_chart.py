@@ -120,7 +120,6 @@ def _is_value(name: str) -> bool:
         ({"xds": {"certificate": {"mode": "existing"}}}, "xds.certificate.secretName"),
         ({"redis": {"url": "redis.example:6379"}}, "/redis/url"),
         ({"redis": {"url": "redis://a:1", "bundled": {"enabled": True}}}, "redis.bundled.enabled"),
-        ({"ratelimit": {"workers": 2}}, "ratelimit.workers"),
         ({"authz": {"autoscaling": {"minReplicas": 20}}}, "authz.autoscaling.minReplicas"),
         ({"watchNamespaces": ["Shop"]}, "/watchNamespaces/0"),
         ({"watchNamespaces": "shop"}, "/watchNamespaces"),
@@ -222,14 +221,29 @@ def test_services_find_the_control_plane_by_a_name_of_its_certificate() -> None:
     assert f"--xds-address={names[0]}:18000" in arguments(documents, "controlplane")
 
 
-def test_without_redis_limits_are_counted_by_one_process() -> None:
-    documents = render()
+def test_without_redis_limits_are_counted_by_the_workers_of_one_pod() -> None:
+    documents = render({"ratelimit": {"workers": 2}})
+    assert "--workers=2" in arguments(documents, "ratelimit")
     assert find(documents, "Deployment", "dragoman-ratelimit")["spec"]["replicas"] == 1
     scaled = [each["metadata"]["name"] for each in documents if each["kind"] == "HorizontalPodAutoscaler"]
     assert scaled == ["dragoman-authz"]
     documents = render({"redis": {"url": "redis://redis:6379"}})
     assert "replicas" not in find(documents, "Deployment", "dragoman-ratelimit")["spec"]
     assert find(documents, "HorizontalPodAutoscaler", "dragoman-ratelimit")["spec"]["minReplicas"] == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({}, "1"),
+        ({"redis": {"url": "redis://redis:6379"}}, "2"),
+        ({"redis": {"url": "redis://redis:6379"}, "ratelimit": {"replicas": 5}}, "5"),
+    ],
+)
+def test_the_limiter_is_told_among_how_many_a_limit_is_divided_without_its_store(values: Document, told: str) -> None:
+    (container,) = find(render(values), "Deployment", "dragoman-ratelimit")["spec"]["template"]["spec"]["containers"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert environment["DRAGOMAN_REPLICAS"] == told
 
 
 @pytest.mark.parametrize(
