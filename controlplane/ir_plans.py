@@ -110,6 +110,7 @@ class Plans:
     plans: tuple[Plan, ...] = ()
     default: str = ""
     anonymous: str = ""
+    shielded: bool = False
     home: str = ""
 
     def find(self, name: str) -> Plan | None:

@@ -241,6 +241,7 @@ class LimitRule:
     shared: bool = False
     counting: Counting = FIXED_WINDOW
     shadow: bool = False
+    shielded: bool = False
     home: str = ""
     position: int = -1
     scope: str = ""

@@ -215,6 +215,9 @@ class GlobalRateLimit(Model):
     """Not in Envoy Gateway: limits of Plans, by who calls; they count over all routes that the policy is about."""
     failure_mode: Literal["Open", "Closed"] = "Open"
     """Not in Envoy Gateway: what happens to requests while the service or its store cannot be reached."""
+    local_shield: Bool = False
+    """Not in Envoy Gateway: each Envoy refuses by itself, without asking the service, who asks for more than twice what
+    a limit admits. Nobody is refused by it who keeps to the limit."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> GlobalRateLimit:

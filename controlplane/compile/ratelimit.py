@@ -14,6 +14,7 @@ from controlplane.api.meta import ObjectKey
 from controlplane.compile.counting import counting, not_by_quota
 from controlplane.compile.plans import plans_of
 from controlplane.compile.quota import hindrances
+from controlplane.compile.shields import shielded, unshielded
 from controlplane.compile.view import View
 from controlplane.conditions import Condition
 
@@ -58,6 +59,7 @@ def compile_limits(policy: BackendTrafficPolicy, view: View) -> Limits:
         conditions=(
             *_without_effect(policy),
             *(not_by_quota(reason, f"spec.rateLimit.global.rules[{index}]") for index, reason in hindered.items()),
+            *(unshielded(global_) if _shield(policy) else ()),
             *missing,
         ),
     )
@@ -95,12 +97,18 @@ def _fail_open(policy: BackendTrafficPolicy) -> bool | None:
 def _global(policy: BackendTrafficPolicy, rules: tuple[ir.LimitRule, ...], plans: ir.Plans | None) -> ir.GlobalLimit:
     assert policy.spec.rate_limit is not None
     assert policy.spec.rate_limit.global_ is not None
+    shield = _shield(policy)
     return ir.GlobalLimit(
         policy=f"{policy.metadata.namespace}/{policy.metadata.name}",
-        rules=rules,
-        plans=plans,
+        rules=shielded(rules) if shield else rules,
+        plans=replace(plans, shielded=shield) if plans is not None else None,
         fail_open=policy.spec.rate_limit.global_.failure_mode == "Open",
     )
+
+
+def _shield(policy: BackendTrafficPolicy) -> bool:
+    limit = policy.spec.rate_limit.global_ if policy.spec.rate_limit is not None else None
+    return limit is not None and limit.local_shield
 
 
 def _rules(rules: Sequence[api.RateLimitRule]) -> tuple[ir.LimitRule, ...]:

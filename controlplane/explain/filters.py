@@ -26,6 +26,7 @@ from controlplane.translate.filters import (
     rate_limit_quota,
     ratelimit,
     request_id,
+    shield,
 )
 
 FIELDS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -39,6 +40,7 @@ FIELDS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         local_ratelimit.NAME: ("local_limit",),
         **{each.NAME: ("global_limit",) for each in rate_limit_quota.ALL},
         request_id.NAME: ("global_limit",),
+        shield.NAME: ("global_limit",),
         **{each.NAME: ("global_limit",) for each in ratelimit.ALL},
     }
 )

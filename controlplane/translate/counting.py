@@ -13,6 +13,17 @@ from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as rls
 UNITS: Final[Mapping[str, Any]] = MappingProxyType(
     {unit: rls.RateLimitUnit.Value(unit.upper()) for unit in get_args(ir.Unit)}
 )
+SECONDS: Final[Mapping[ir.Unit, int]] = MappingProxyType(
+    {
+        "Second": 1,
+        "Minute": 60,
+        "Hour": 3600,
+        "Day": 86_400,
+        "Week": 7 * 86_400,
+        "Month": 30 * 86_400,
+        "Year": 365 * 86_400,
+    }
+)
 _ALGORITHMS: Final = MappingProxyType(
     {
         "FixedWindow": rls.FIXED_WINDOW,

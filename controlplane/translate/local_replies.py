@@ -6,6 +6,7 @@ Each is told by its response-code details, so that what the services, backends a
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 from envoy.config.accesslog.v3.accesslog_pb2 import AccessLogFilter, ExtensionFilter
@@ -31,6 +32,7 @@ class _Reply(NamedTuple):
     message: str = _WHAT_ENVOY_SAYS
     status: int | None = None
     challenge: str = ""
+    retries: bool = False  # says when to come back, as the header does that the filter sets
 
 
 # The first that matches counts.
@@ -49,7 +51,7 @@ _REPLIES = (
     ),
     _Reply("{details} == 'client_not_allowed'", "forbidden", "This client may not call here"),
     _Reply("{details}.startsWith('rbac_access_denied')", "forbidden", "This client may not call here"),
-    _Reply("{details} == 'local_rate_limited'", "rate_limited", "Too many requests"),
+    _Reply("{details} == 'local_rate_limited'", "rate_limited", "Too many requests", retries=True),
     _Reply("{details} in ['ext_authz_error', 'rate_limiter_error']", "unavailable", _UNDECIDED),
 )
 
@@ -68,10 +70,9 @@ def _mapper(reply: _Reply) -> ResponseMapper:
     filter_ = ExtensionFilter(
         name="envoy.access_loggers.extension_filters.cel", typed_config=packed(ExpressionFilter(expression=expression))
     )
-    body = {"error": reply.error, "message": reply.message, "request_id": "%REQ(X-REQUEST-ID)%"}
     mapper = ResponseMapper(
         filter=AccessLogFilter(extension_filter=filter_),
-        body_format_override=SubstitutionFormatString(json_format=body),
+        body_format_override=_body(reply),
     )
     headers = {"cache-control": "no-store"} | ({"www-authenticate": reply.challenge} if reply.challenge else {})
     for name, value in headers.items():
@@ -80,3 +81,12 @@ def _mapper(reply: _Reply) -> ResponseMapper:
     if reply.status is not None:
         mapper.status_code.value = reply.status
     return mapper
+
+
+def _body(reply: _Reply) -> SubstitutionFormatString:
+    body = {"error": reply.error, "message": reply.message}
+    if not reply.retries:
+        return SubstitutionFormatString(json_format={**body, "request_id": "%REQ(X-REQUEST-ID)%"})
+    # A number, which only a text can hold; so nothing of a client may be in it, for it would not be escaped.
+    text = f'{json.dumps(body)[:-1]}, "retry_after": %RESP(RETRY-AFTER)%}}\n'
+    return SubstitutionFormatString(text_format_source={"inline_string": text}, content_type="application/json")

@@ -15,13 +15,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane import ir
 from controlplane.translate.actions import edit_headers, set_action, set_denial
-from controlplane.translate.filters import cors, per_route_configs, rate_limit_quota, ratelimit, request_id
+from controlplane.translate.filters import cors, per_route_configs, rate_limit_quota, ratelimit, request_id, shield
 from controlplane.translate.matches import route_match
 from controlplane.translate.wire import encode
 
 _NO_RULE = ir.Rule("", (), ir.Respond(500))
 _NO_POLICIES = ir.Policies()
-_OF_LIMITS = (*rate_limit_quota.ALL, request_id, *ratelimit.ALL)
+_OF_LIMITS = (*rate_limit_quota.ALL, request_id, shield, *ratelimit.ALL)
 
 
 @dataclass(frozen=True, slots=True)

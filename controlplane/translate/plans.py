@@ -66,13 +66,18 @@ class _Value(NamedTuple):
 # -- what Envoy says --
 
 
-def rate_limits(plans: ir.Plans, tokens: Mapping[str, str]) -> Iterator[Any]:
-    """Yields the descriptors of a request; `tokens` has the ids, by name, of the route's JWT providers."""
+def rate_limits(plans: ir.Plans, tokens: Mapping[str, str], *, running: bool = True) -> Iterator[Any]:
+    """Yields the descriptors of a request; `tokens` has the ids, by name, of the route's JWT providers.
+
+    Without `running` those of limits of running requests are left out.
+    """
     who = plans.identity
     plan = _value(who, who.plan if who.source != "Key" else f"metadata.{who.plan}", tokens)
     consumer = _value(who, who.consumer if who.source != "Key" else "consumer", tokens)
     tenant = _value(who, who.tenant if who.source != "Key" else "tenant", tokens)
     for slot in _slots(plans):
+        if slot.running and not running:
+            continue
         for entries in _entries(plans, slot, plan, consumer, tenant):
             message = RateLimit(actions=[generic(_first_key(plans), slot.value), *entries])
             yield from until_done(message, running=slot.running)
@@ -138,15 +143,17 @@ def _quoted(text: str) -> str:
 # -- what the service has for whom --
 
 
-def descriptors(plans: ir.Plans, on_error: rls.OnStoreError) -> Iterator[rls.RateLimitDescriptor]:
-    """Yields the limits of all plans, a descriptor a slot."""
+def descriptors(
+    plans: ir.Plans, on_error: rls.OnStoreError, *, unknown: bool = True
+) -> Iterator[rls.RateLimitDescriptor]:
+    """Yields the limits of all plans, a descriptor a slot; with `unknown` also those of callers whose plan is none."""
     for slot in _slots(plans):
         if slot.per is None:
             found = _anonymous(plans, slot, on_error)
         else:
             found = [_of_plan(each, slot, slot.per, on_error) for each in plans.plans]
             default = plans.find(plans.default)
-            if default is not None and slot.per != "Plan":
+            if unknown and default is not None and slot.per != "Plan":
                 others = _of_plan(default, slot, slot.per, on_error)
                 others.value = ""
                 found.append(others)

@@ -118,7 +118,7 @@ def rate_limit_config(source: ir.GlobalLimit) -> bytes:
             name=source.domain,
             domain=source.domain,
             descriptors=[
-                *(_descriptor(index, rule, on_error) for index, rule in enumerate(source.rules)),
+                *(rule_descriptor(index, rule, on_error) for index, rule in enumerate(source.rules)),
                 *(descriptors(source.plans, on_error) if source.plans is not None else ()),
             ],
             dragoman=rls.DomainExtension(
@@ -130,7 +130,8 @@ def rate_limit_config(source: ir.GlobalLimit) -> bytes:
     )
 
 
-def _descriptor(index: int, rule: ir.LimitRule, on_error: rls.OnStoreError) -> rls.RateLimitDescriptor:
+def rule_descriptor(index: int, rule: ir.LimitRule, on_error: rls.OnStoreError) -> rls.RateLimitDescriptor:
+    """Returns the limit of a rule, below the entries that its requests have."""
     path = [entry(index, rule), *([] if rule.shared else [(ROUTE_KEY, "")]), *levels(rule)]
     policy = rls.RateLimitPolicy(unit=UNITS[rule.unit], requests_per_unit=rule.requests)
     policy.dragoman.CopyFrom(counting_of(rule.counting, on_error))

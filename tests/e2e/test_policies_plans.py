@@ -173,3 +173,46 @@ async def test_headers_that_policies_set_tell_the_plan_and_those_of_clients_do_n
         assert await refused_after(gateway, "/api", {"x-api-key": paid}) == 2
         assert await refused_after(gateway, "/api", {"x-api-key": free, "x-tier": "paid", "x-client": "x"}) == 1
         await store.close()
+
+
+async def test_who_is_far_above_a_limit_is_refused_by_envoy_without_a_question(upstream: Upstream) -> None:
+    each_user = {"headers": [{"name": "x-user", "type": "Distinct"}]}
+    rule = {"clientSelectors": [each_user], "limit": {"requests": 10, "unit": "Day"}}
+    files = {
+        "a.yaml": [
+            *routes(upstream, "rule", "plan"),
+            limits("rule", {"global": {"rules": [rule], "localShield": True, "failureMode": "Closed"}}),
+            security("plan", consumers={}),
+            limits("plan", {"global": {"plans": {"default": "free"}, "localShield": True}}),
+            plan("free", day(4), overrides=[{"consumers": ["boss"]}]),
+        ]
+    }
+    async with Gateway(files) as gateway, authz(gateway), ratelimit(gateway) as serving:
+        assert gateway.findings() == []
+
+        def asked(route: str) -> int:
+            found = serving.service._stats.items()
+            return sum(each.total for (domain, _), each in found if domain.startswith(f"demo/{route}/"))
+
+        await gateway.answers("/rule", headers={"x-user": "calm"})
+        before = asked("rule")
+        answers = [await gateway.get("/rule", headers={"x-user": "hot"}) for _ in range(100)]
+        assert [each.status for each in answers] == [200] * 10 + [429] * 90
+        assert asked("rule") - before <= 21
+        by_service, by_envoy = answers[10], answers[99]
+        assert by_service.header("x-ratelimit-limit") is not None
+        assert by_envoy.json().keys() == by_service.json().keys()
+        assert by_envoy.json()["error"] == by_service.json()["error"] == "rate_limited"
+        assert by_envoy.json()["retry_after"] == int(by_envoy.header("retry-after") or 0) > 0
+        assert by_envoy.header("content-type") == by_service.header("content-type")
+        assert await refused_after(gateway, "/rule", {"x-user": "calm"}) == 9
+
+        store = SqliteKeyStore(gateway.home / "keys.db")
+        free = (await add_key(store, NewKey("acme"), time.time())).key
+        boss = (await add_key(store, NewKey("boss"), time.time())).key
+        await gateway.answers("/plan", headers={"x-api-key": free})
+        rest = [(await gateway.get("/plan", headers={"x-api-key": free})).status for _ in range(60)]
+        assert rest == [200] * 3 + [429] * 57
+        assert asked("plan") <= 9
+        assert await refused_after(gateway, "/plan", {"x-api-key": boss}, 60) == 60
+        await store.close()

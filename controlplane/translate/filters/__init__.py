@@ -31,6 +31,7 @@ from controlplane.translate.filters import (
     rate_limit_quota,
     ratelimit,
     request_id,
+    shield,
 )
 from controlplane.translate.wire import packed
 
@@ -62,6 +63,7 @@ FILTERS: tuple[FilterModule, ...] = (
     local_ratelimit,
     *rate_limit_quota.ALL,
     request_id,
+    shield,
     *ratelimit.ALL,
 )
 

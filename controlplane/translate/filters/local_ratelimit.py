@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 import envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2  # noqa: F401  (newer must find it)
@@ -13,37 +12,27 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane import ir
 from controlplane.translate import newer
+from controlplane.translate.counting import SECONDS
 from controlplane.translate.descriptors import RULE_KEY, levels, rate_limits
 from controlplane.translate.wire import packed
 
 NAME: str = "envoy.filters.http.local_ratelimit"
-_LocalRateLimit: Any = newer.message("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit")
-_SECONDS: Final = MappingProxyType(
-    {
-        "Second": 1,
-        "Minute": 60,
-        "Hour": 3600,
-        "Day": 86_400,
-        "Week": 7 * 86_400,
-        "Month": 30 * 86_400,
-        "Year": 365 * 86_400,
-    }
-)
-_ALWAYS: Final = {"default_value": {"numerator": 100}}
+LocalRateLimit: Any = newer.message("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit")
+ALWAYS: Final = {"default_value": {"numerator": 100}}
 # Envoy wants a bucket for the requests that no descriptor matches, also where they are not limited.
-_UNLIMITED: Final = {
+UNLIMITED: Final = {
     "max_tokens": 2**32 - 1,
     "tokens_per_fill": {"value": 2**32 - 1},
     "fill_interval": {"seconds": 1},
 }
 # How many clients that are counted apart a route remembers; the one that was not seen for longest gives way.
-_MAX_DISTINCT: Final = 10_000
+MAX_DISTINCT: Final = 10_000
 _SHOWN, _HIDDEN = "DRAFT_VERSION_03", "OFF"
 
 
 def listener_filter() -> HttpFilter:
     """Returns the filter as it stands on every listener, disabled."""
-    return HttpFilter(name=NAME, typed_config=packed(_LocalRateLimit(stat_prefix="local")), disabled=True)
+    return HttpFilter(name=NAME, typed_config=packed(LocalRateLimit(stat_prefix="local")), disabled=True)
 
 
 def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
@@ -52,13 +41,13 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
         return None
     rules = policies.local_limit.rules
     general = next((each for each in rules if not _told_apart(each)), None)
-    message = _LocalRateLimit(
+    message = LocalRateLimit(
         stat_prefix="local",
-        token_bucket=_bucket(general) if general is not None else _UNLIMITED,
-        filter_enabled=_ALWAYS,
-        filter_enforced=_ALWAYS,
+        token_bucket=_bucket(general) if general is not None else UNLIMITED,
+        filter_enabled=ALWAYS,
+        filter_enforced=ALWAYS,
         always_consume_default_token_bucket={"value": False},
-        max_dynamic_descriptors={"value": _MAX_DISTINCT},
+        max_dynamic_descriptors={"value": MAX_DISTINCT},
         # Without such a rule the headers would tell of the bucket that is not there.
         enable_x_ratelimit_headers=int(general is not None and general.headers_shown),
         enable_retry_after_header=True,
@@ -91,5 +80,5 @@ def _bucket(rule: ir.LimitRule) -> Mapping[str, Any]:
     return {
         "max_tokens": rule.requests,
         "tokens_per_fill": {"value": rule.requests},
-        "fill_interval": {"seconds": _SECONDS[rule.unit]},
+        "fill_interval": {"seconds": SECONDS[rule.unit]},
     }

@@ -1,0 +1,102 @@
+"""Buckets before the rate limit service: nobody is refused who keeps to the limit, who keeps asking has all of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane import ir
+from controlplane.translate import newer
+from controlplane.translate.filters import shield
+from tests.support.ratelimit import Reference
+
+
+def buckets(limit: ir.GlobalLimit) -> dict[tuple[tuple[str, str], ...], Any]:
+    """The buckets of a route, by their entries."""
+    policies = ir.Policies(global_limit=limit, limit_scope="route")
+    made = shield.route_config(None, policies)  # pyright: ignore[reportArgumentType]  (not looked at)
+    if made is None:
+        return {}
+    message = newer.message("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit").FromString(made.value)
+    return {tuple((e.key, e.value) for e in each.entries): each.token_bucket for each in message.descriptors}
+
+
+def size(rule: ir.LimitRule) -> tuple[int, Fraction]:
+    """How many tokens the bucket of a rule holds, and how many it wins back a second."""
+    (bucket,) = buckets(ir.GlobalLimit("demo/limits", (replace(rule, shielded=True),))).values()
+    return bucket.max_tokens, Fraction(bucket.tokens_per_fill.value, bucket.fill_interval.seconds)
+
+
+class Bucket:
+    """As Envoy counts: tokens come back evenly."""
+
+    def __init__(self, tokens: int, per_s: Fraction) -> None:
+        self._size, self._per_s = tokens, per_s
+        self._tokens, self._then = Fraction(tokens), Fraction(0)
+
+    def take(self, now: Fraction) -> bool:
+        self._tokens = min(Fraction(self._size), self._tokens + (now - self._then) * self._per_s)
+        self._then = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@pytest.mark.parametrize(("algorithm", "burst"), [("FixedWindow", 0), ("TokenBucket", 0), ("TokenBucket", 7)])
+@given(limit=st.integers(1, 5), gaps=st.lists(st.integers(0, 40), max_size=80))
+def test_who_keeps_to_the_limit_is_never_refused(algorithm: Any, burst: int, limit: int, gaps: list[int]) -> None:
+    counting = ir.Counting(algorithm, burst)
+    bucket = Bucket(*size(ir.LimitRule(limit, "Minute", counting=counting)))
+    reference, now = Reference(), 1_200
+    for gap in gaps:
+        now += gap
+        if algorithm == "FixedWindow":
+            over = reference.fixed(("a",), now, seconds=60, limit=limit, hits=0)[1] == 0
+            if not over:
+                reference.fixed(("a",), now, seconds=60, limit=limit, hits=1)
+        else:
+            over = reference.bucket(("a",), now, seconds=60, limit=limit, burst=burst or limit, hits=1)[0]
+        # What the limit refuses is not asked for: that is to keep to it.
+        assert over or bucket.take(Fraction(now))
+
+
+@given(limit=st.integers(1, 20), before=st.lists(st.integers(0, 59_999), max_size=60))
+def test_who_keeps_asking_has_the_whole_limit_in_each_window(limit: int, before: list[int]) -> None:
+    bucket = Bucket(*size(ir.LimitRule(limit, "Minute")))
+    for at in sorted(before):
+        bucket.take(Fraction(at, 1000))
+    passed = sum(bucket.take(Fraction(60 * 1000 + at, 1000)) for at in range(0, 60_000, 50))
+    assert passed >= limit
+
+
+def test_callers_without_a_limit_have_a_bucket_that_never_ends() -> None:
+    limited = ir.CallerLimit(5, "Second")
+    free = ir.Plan("free", "demo/free", per_consumer=(limited,), consumers=(ir.Override("boss", ()),))
+    plans = ir.Plans(ir.PlanIdentity(), (free, ir.Plan("none", "demo/none")), "free", "free", shielded=True)
+    found = buckets(ir.GlobalLimit("demo/limits", (), plans=plans))
+    slot = ("plans", "consumer.0")
+    assert found[(slot, ("plan", "free"), ("consumer", ""))].max_tokens == 10
+    assert found[(slot, ("plan", "free"), ("consumer", "boss"))].max_tokens == 2**32 - 1
+    assert not any(("plan", "none") in path for path in found)
+
+
+def test_a_plan_that_nobody_knows_has_no_bucket_for_it_would_be_anybodys() -> None:
+    free = ir.Plan("free", "demo/free", per_consumer=(ir.CallerLimit(5, "Second"),))
+    plans = ir.Plans(ir.PlanIdentity(), (free, ir.Plan("paid", "demo/paid")), "free", "paid", shielded=True)
+    found = buckets(ir.GlobalLimit("demo/limits", (), plans=plans))
+    assert all(("plan", "") not in path for path in found)
+
+
+def test_what_cannot_be_shielded_is_not() -> None:
+    rule = ir.LimitRule(5, "Minute")
+    assert buckets(ir.GlobalLimit("demo/limits", (rule,))) == {}
+    running = replace(rule, counting=ir.Counting("Concurrency"), shielded=True)
+    assert buckets(ir.GlobalLimit("demo/limits", (running,))) == {}
+    shadow = replace(rule, shadow=True, shielded=True)
+    assert buckets(ir.GlobalLimit("demo/limits", (shadow,))) == {}
