@@ -42,6 +42,11 @@ class Answers:
         self._quota_mode = options.quota_mode
         self._strict = not (options.shadow_mode or options.quota_mode)
 
+    @property
+    def enforces(self) -> bool:
+        """Whether limits refuse requests, if they say that they do."""
+        return self._strict
+
     def one(self, plan: Plan, check: Check, verdict: Verdict | None) -> bytes:
         """Answers a request with one descriptor; no verdict means that the store could not be asked."""
         if verdict is None:

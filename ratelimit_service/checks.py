@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ratelimit_service.algorithms.base import Counting
 from ratelimit_service.headers import HeaderWriter
-from ratelimit_service.model import Algorithm, Rule
+from ratelimit_service.model import Rule
 from ratelimit_service.stats import RuleStats
 from ratelimit_service.wire import RuleParts
 
@@ -18,6 +19,7 @@ class Limit:
     """A rule in force, with what the request path needs of it at hand."""
 
     __slots__ = (
+        "binding",
         "capacity",
         "cost",
         "counting",
@@ -32,14 +34,24 @@ class Limit:
         "rule",
         "script",
         "seconds",
+        "size",
         "stats",
-        "tps",
+        "tick_us",
     )
 
     def __init__(
-        self, rule: Rule, counting: Counting, stats: RuleStats, *, near_ratio: float, headers: HeaderWriter
+        self,
+        rule: Rule,
+        counting: Counting,
+        stats: RuleStats,
+        *,
+        near_ratio: float,
+        headers: HeaderWriter,
+        enforced: bool = True,
     ) -> None:
         self.rule = rule
+        self.binding = enforced and not (rule.shadow_mode or rule.quota_mode)
+        """Whether it refuses requests: in shadow mode it only says that it would."""
         self.counting = counting
         self.script = counting.script
         self.stats = stats
@@ -51,28 +63,25 @@ class Limit:
         (self.item,) = headers.items((rule,))
         self.seconds = rule.unit.seconds
         self.per_unit = rule.requests_per_unit
-        self.near = int((rule.bucket_size if rule.algorithm is Algorithm.TOKEN_BUCKET else self.per_unit) * near_ratio)
-        # A bucket is counted in `cost` parts per token, of which `drain` parts come back per tick of the clock: exact
-        # in integers whatever the rate is.
-        self.tps = rule.unit.ticks_per_second
-        self.cost = rule.unit.seconds * self.tps
+        self.tick_us, self.cost, self.capacity, self.size = counting.scale(rule)
         self.drain = self.per_unit
-        self.capacity = rule.bucket_size * self.cost
+        self.near = int(self.size * near_ratio)
 
 
 class Counter:
     """One thing that is counted: a rule and the values that a request has for its descriptors."""
 
-    __slots__ = ("command", "key", "level", "limit", "over_until", "prefix", "sent_expiry", "tick", "window")
+    __slots__ = ("command", "key", "level", "limit", "over_until", "prefix", "sent_expiry", "since", "tick", "window")
 
     def __init__(self, limit: Limit, prefix: bytes) -> None:
         self.limit = limit
         self.prefix = prefix
         self.over_until = 0.0
         """Until then (Unix time) a further hit is over the limit, so the store need not be asked."""
-        # How full a bucket was when it had no room, and when that was.
+        # The algorithm's notes: what it saw when it refused (of a bucket, how full it was and when).
         self.level = 0
         self.tick = 0
+        self.since = 0
         # The store's notes: what it prepared for the present window.
         self.window = -1
         self.key = b""
@@ -88,6 +97,19 @@ class Check(NamedTuple):
     hits: int
     caller: bytes = b""
     """Concurrency: the request that counts."""
+    ends: bool = False
+    """Concurrency: the request has ended."""
+    patience_us: int = -1
+    """Leaky bucket: how long the caller can wait for its turn; below 0 for as long as the limit has requests wait."""
+    take: bool = True
+    """Whether hits that are admitted are counted; a fixed window counts all."""
+    together: tuple[tuple[int, bytes, Check], ...] = ()
+    """What it stands for on its way to Redis: checks, with their keys and their places among the flight's replies."""
+
+
+def all_fixed(checks: Sequence[Check]) -> bool:
+    """Whether all of them count whatever comes, so that there is nothing to decide together."""
+    return all(check.limit.script is None for check in checks)
 
 
 class Plan(NamedTuple):
@@ -98,7 +120,7 @@ class Plan(NamedTuple):
     """For each descriptor the index of its check, below 0 where nothing is counted (`answers.NO_LIMIT`)."""
     reply: bytes = b""
     only: Check | None = None
-    """The check of a request with one descriptor, the case that is made fast."""
+    """The check of a request with one, the case that is made fast; None where more is to be done for it."""
     limit_headers: tuple[bytes, ...] = ()
     """What does not change of the headers, encoded, for each check being the one that they tell of."""
     items: tuple[bytes, ...] = ()
@@ -109,16 +131,30 @@ class Plan(NamedTuple):
     """Whether the domain is configured."""
     leased: bool = False
     """Whether hits on one of the limits are taken from the store several at a time."""
+    conditional: bool = False
+    """Whether some check counts hits only if it admits them, so that the checks are decided together."""
+    holds: bool = False
+    """Whether some check may have the answer held back."""
+    once: bool = False
+    """Whether no other request is of the same bytes."""
 
     @classmethod
     def of(
-        cls, checks: tuple[Check, ...], positions: tuple[int, ...], headers: HeaderWriter, metadata: bytes = b""
+        cls,
+        checks: tuple[Check, ...],
+        positions: tuple[int, ...],
+        headers: HeaderWriter,
+        metadata: bytes = b"",
+        *,
+        once: bool = False,
     ) -> Plan:
         """Returns the plan for these checks, at least one."""
-        leased = any(check.limit.rule.lease > 1 for check in checks)
-        if len(positions) == 1:
-            limit = checks[0].limit
-            only = None if leased else checks[0]
-            return cls(checks, positions, b"", only, (limit.header,), (limit.item,), metadata, leased)
         rules = [check.limit.rule for check in checks]
-        return cls(checks, positions, b"", None, headers.fixed(rules), headers.items(rules), metadata, leased)
+        leased = any(rule.lease > 1 for rule in rules)
+        holds = any(check.limit.counting.holds for check in checks)
+        involved = holds or any(check.limit.counting.needs_caller for check in checks)
+        several = len(positions) > 1
+        conditional = involved or (several and any(check.limit.script is not None for check in checks))
+        only = None if several or leased or involved else checks[0]
+        fixed, items = headers.fixed(rules), headers.items(rules)
+        return cls(checks, positions, b"", only, fixed, items, metadata, leased, conditional, holds, once)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 from collections.abc import Callable, Sequence
 
 from dragoman.grpc_worker import Call, StatusCode
 from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.answers import Answers
-from ratelimit_service.checks import Check, Plan
+from ratelimit_service.checks import Check, Plan, all_fixed
 from ratelimit_service.memo import Memo
 from ratelimit_service.planner import Planner, Refusal
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Flight, Store
+from ratelimit_service.waiting_room import WaitingRoom
+from ratelimit_service.wire import OVERALL_OK
 
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 MAX_PLANNED_BYTES = 2048
@@ -36,6 +40,8 @@ class RateLimiter:
         self._stats = stats
         self._clock = clock
         self._answers = answers or Answers()
+        self._callers = Callers()
+        self.waiting = WaitingRoom()
         self._planner: Planner | None = None
         self._plans: Memo[bytes, Plan] = Memo(memo_size)
 
@@ -77,8 +83,11 @@ class RateLimiter:
         self._store.take(plan.checks, now, _One(plan, check, call, now, self._answers))
 
     def _uncommon(self, plan: Plan, call: Call, now: float) -> None:
-        """Answers a request with several descriptors, or with a lease."""
+        """Answers a request with several descriptors, with a lease, or that may have to wait or is counted itself."""
         store = self._leases if plan.leased else self._store
+        if plan.conditional:
+            _Together(plan, call, now, self._answers, self.waiting, self._callers).start(store)
+            return
         if len(plan.positions) > 1:
             _Several(plan, call, now, self._answers).start(store)
             return
@@ -102,7 +111,7 @@ class RateLimiter:
             self._stats.malformed += 1
             call.fail(refusal.code, refusal.message)
             return None
-        if len(body) <= MAX_PLANNED_BYTES:
+        if len(body) <= MAX_PLANNED_BYTES and not plan.once:
             self._plans.put(body, plan)
         return plan
 
@@ -161,11 +170,132 @@ class _Several(Flight):
         self._call.done(self._answers.several(self._plan, self._verdicts))
 
 
+class Callers:
+    """Names for requests that come without one."""
+
+    __slots__ = ("_numbers", "_process")
+
+    def __init__(self) -> None:
+        # No header's value has a NUL in it: no name that a request brings is the same.
+        self._process = b"\0" + secrets.token_bytes(8)
+        self._numbers = itertools.count()
+
+    def next(self) -> bytes:
+        """Returns a name that no other request has."""
+        return b"%b%d" % (self._process, next(self._numbers))
+
+
+class _Together(Flight):
+    """A request some of whose limits count only what they admit: what one counts depends on all of them."""
+
+    __slots__ = (
+        "_answers",
+        "_asked",
+        "_call",
+        "_checks",
+        "_now",
+        "_plan",
+        "_store",
+        "_verdicts",
+        "_waiting",
+        "together",
+    )
+
+    def __init__(
+        self, plan: Plan, call: Call, now: float, answers: Answers, waiting: WaitingRoom, callers: Callers
+    ) -> None:
+        super().__init__()
+        self._plan = plan
+        self._call = call
+        self._now = now
+        self._answers = answers
+        self._waiting = waiting
+        self._store: Store | None = None
+        patience_us = waiting.enter(call) if plan.holds else -1
+        checks = [_with_caller(check, patience_us, callers) for check in plan.checks]
+        self._verdicts: list[Verdict | None] = [check.limit.counting.known_over(check, now) for check in checks]
+        refused = any(
+            verdict is not None and check.limit.binding for check, verdict in zip(checks, self._verdicts, strict=True)
+        )
+        # What is refused already takes nothing from the other limits; a fixed window counts all the same.
+        self._checks = [check._replace(take=False) for check in checks] if refused else checks
+        self._asked: Sequence[int] = [index for index, known in enumerate(self._verdicts) if known is None]
+        several = refused or len(self._asked) > 1
+        self.together = several and not all_fixed([checks[index] for index in self._asked])
+
+    def start(self, store: Store) -> None:
+        """Asks for what is not known."""
+        self._store = store
+        if self._asked:
+            store.take([self._checks[index] for index in self._asked], self._now, self)
+        else:
+            self.settle()
+
+    def settle(self) -> None:
+        wait_s = 0.0
+        for index, reply in zip(self._asked, self.replies, strict=True):
+            check = self._checks[index]
+            if reply is None:
+                decided = _decided_here(check, self._now)
+                if decided is None:
+                    continue
+                check, reply = decided
+            counting = check.limit.counting
+            self._verdicts[index] = counting.judge(check, reply, self._now)
+            if counting.holds and check.limit.binding and reply >= 0:
+                wait_s = max(wait_s, counting.hold_s(check, reply))
+        body = self._answers.several(self._plan, self._verdicts)
+        if wait_s > 0 and body.startswith(OVERALL_OK):
+            self._waiting.hold(self._call, wait_s, lambda: self._finish(body))
+        else:
+            if self._plan.holds:
+                self._waiting.leave()
+            self._finish(body)
+
+    def _finish(self, body: bytes) -> None:
+        if self._call.cancelled:
+            self._give_back()
+        self._call.done(body)
+
+    def _give_back(self) -> None:
+        # Nobody will say that a request ended which nobody let through.
+        ended = [
+            check._replace(ends=True) for check in self._checks if check.limit.counting.needs_caller and check.take
+        ]
+        if ended and self._store is not None:
+            self._store.take(ended, self._now, Forgotten())
+
+
+class Forgotten(Flight):
+    """Questions whose answers matter to nobody."""
+
+    __slots__ = ()
+
+    def settle(self) -> None:
+        pass
+
+
+def _with_caller(check: Check, patience_us: int, callers: Callers) -> Check:
+    counting = check.limit.counting
+    if counting.needs_caller and not check.caller:
+        return check._replace(caller=callers.next())
+    if counting.holds and patience_us >= 0:
+        return check._replace(patience_us=patience_us)
+    return check
+
+
 def _without_store(check: Check, now: float) -> Verdict | None:
-    local = check.limit.local
-    decided = local.decide(check, now) if local is not None else None
+    decided = _decided_here(check, now)
     if decided is None:
         return None
-    check.limit.stats.errors += check.hits
     share, reply = decided
     return share.limit.counting.judge(share, reply, now)
+
+
+def _decided_here(check: Check, now: float) -> tuple[Check, int] | None:
+    """Returns what to judge instead of a check that the store cannot answer, and the reply."""
+    local = check.limit.local
+    decided = local.decide(check, now) if local is not None else None
+    if decided is not None:
+        check.limit.stats.errors += check.hits
+    return decided

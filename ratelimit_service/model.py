@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 MAX_LIMIT = 2**32 - 1
-# Lua's numbers are doubles: token buckets count in integers that a double holds exactly.
-MAX_EXACT = 2**53
+MAX_DELAY_S = 60.0
+MAX_IN_FLIGHT = 100_000
 
 
 class Unit(Enum):
@@ -25,11 +25,6 @@ class Unit(Enum):
     def __init__(self, wire: int, seconds: int) -> None:
         self.wire = wire
         self.seconds = seconds
-
-    @property
-    def ticks_per_second(self) -> int:
-        """The resolution at which a token bucket of this unit reads the clock: coarse where a fill takes days."""
-        return 1_000_000 if self.seconds < 86400 else 1_000
 
 
 class Algorithm(StrEnum):
@@ -117,19 +112,12 @@ class Rule:
             return "precision", f"{self.algorithm} has no leases: each request is counted by itself"
         if self.unlimited and self.algorithm is not Algorithm.FIXED_WINDOW:
             return "algorithm", "an unlimited descriptor has no algorithm"
-        if self.algorithm is Algorithm.TOKEN_BUCKET:
-            return self._bucket_fault()
-        if self.algorithm is not Algorithm.FIXED_WINDOW:
-            return "algorithm", f"{self.algorithm} is not supported yet"
-        return None
-
-    def _bucket_fault(self) -> tuple[str, str] | None:
         if self.burst and not self.requests_per_unit:
             return "burst", "tokens never come back with requests_per_unit: 0"
-        largest = MAX_EXACT // (self.unit.seconds * self.unit.ticks_per_second)
-        if self.bucket_size > largest:
-            field_name = "burst" if self.burst else "requests_per_unit"
-            return field_name, f"a token bucket per {self.unit.name.lower()} holds at most {largest} tokens"
+        if self.delay_s > MAX_DELAY_S:
+            return "delay", f"is {MAX_DELAY_S:.0f}s at the most"
+        if self.algorithm is Algorithm.CONCURRENCY and self.requests_per_unit > MAX_IN_FLIGHT:
+            return "requests_per_unit", f"is {MAX_IN_FLIGHT} at the most with algorithm concurrency"
         return None
 
 

@@ -27,6 +27,9 @@ MAX_DESCRIPTORS = 256
 MAX_HITS = 2**32
 """More than any limit: what is above counts as this much, so that counters cannot overflow."""
 MAX_KEY_BYTES = 512
+REQUEST_KEY, DONE_KEY = "dragoman.request", "dragoman.done"
+"""Entries that are not matched. The first one's value tells the request from others; the second says that it ended."""
+_MAX_CALLER_BYTES = 64
 
 _UNITS = {unit.wire: unit for unit in Unit}
 
@@ -85,23 +88,29 @@ class Planner:
             denied = self._unknown_domain is OnStoreError.DENY
             statuses = (wire.STATUS_OVER if denied else wire.STATUS_OK) * len(descriptors)
             return Plan(reply=self._answers.plain(statuses, self._metadata(request, ()), over=denied), is_known=False)
+        callers = [_taken_out(descriptor) for descriptor in descriptors]
         found = [self._find(domain, descriptor) for descriptor in descriptors]
         replaced = {name for limit in found if limit is not None for name in limit.rule.replaces}
         shared_hits = request.hits_addend or 1
-        checks: list[Check] = []
+        checks: dict[tuple[Counter, bytes, int], Check] = {}
         positions: list[int] = []
-        for descriptor, limit in zip(descriptors, found, strict=True):
+        for descriptor, limit, (caller, ends) in zip(descriptors, found, callers, strict=True):
             if limit is None or limit.rule.unlimited or limit.rule.name in replaced:
                 positions.append(UNLIMITED if limit is not None and limit.rule.unlimited else NO_LIMIT)
                 continue
-            positions.append(len(checks))
+            if ends and not (caller and limit.counting.needs_caller):
+                positions.append(NO_LIMIT)
+                continue
             own = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else shared_hits
-            checks.append(Check(self._counter(limit, domain, descriptor), limit, min(own, MAX_HITS)))
-        metadata = self._metadata(request, checks)
+            hits = min(own, MAX_HITS)
+            check = Check(self._counter(limit, domain, descriptor), limit, hits, caller, ends)
+            positions.append(_add(checks, check))
+        metadata = self._metadata(request, list(checks.values()))
         if not checks:
             statuses = b"".join(wire.STATUS_UNLIMITED if at == UNLIMITED else wire.STATUS_OK for at in positions)
             return Plan(reply=self._answers.plain(statuses, metadata))
-        return Plan.of(tuple(checks), tuple(positions), self._answers.writer, metadata)
+        once = any(caller for caller, _ in callers)
+        return Plan.of(tuple(checks.values()), tuple(positions), self._answers.writer, metadata, once=once)
 
     def _metadata(self, request: rls_pb2.RateLimitRequest, checks: Sequence[Check]) -> bytes:
         if not self._answers.metadata:
@@ -179,7 +188,9 @@ class Planner:
     def _limit(self, rule: Rule, path: str) -> Limit:
         stats = self._stats.of(rule.domain, path, rule.path)
         writer = self._answers.writer
-        limit = Limit(rule, counting(rule.algorithm), stats, near_ratio=self._near_ratio, headers=writer)
+        enforced = self._answers.enforces
+        count = counting(rule.algorithm)
+        limit = Limit(rule, count, stats, near_ratio=self._near_ratio, headers=writer, enforced=enforced)
         limit.local = self._local if rule.on_store_error is OnStoreError.LOCAL else None
         return limit
 
@@ -234,6 +245,32 @@ def _refined(configured: Rule, brought: Rule) -> Rule:
     made = replace(configured, unit=brought.unit, requests_per_unit=brought.requests_per_unit, unlimited=False, burst=0)
     # More than a bucket can hold: nobody else finds out that early.
     return made if made.fault() is None else replace(brought, shadow_mode=configured.shadow_mode)
+
+
+def _taken_out(descriptor: ratelimit_pb2.RateLimitDescriptor) -> tuple[bytes, bool]:
+    """Takes the reserved entries out; returns what tells the request from others, and whether it has ended."""
+    caller, ends = b"", False
+    for index in range(len(descriptor.entries) - 1, -1, -1):
+        entry = descriptor.entries[index]
+        if entry.key == REQUEST_KEY:
+            caller = entry.value.encode()
+        elif entry.key == DONE_KEY:
+            ends = True
+        else:
+            continue
+        del descriptor.entries[index]
+    return (caller if len(caller) <= _MAX_CALLER_BYTES else hashlib.sha256(caller).digest()), ends
+
+
+def _add(checks: dict[tuple[Counter, bytes, int], Check], check: Check) -> int:
+    """Adds a check; returns its index. What counts hits only if it admits them gets all hits on a counter at once."""
+    key = check.counter, check.caller, len(checks) if check.limit.script is None else 0
+    before = checks.get(key)
+    if before is not None:
+        checks[key] = check._replace(hits=min(check.hits + before.hits, MAX_HITS), ends=check.ends or before.ends)
+        return list(checks).index(key)
+    checks[key] = check
+    return len(checks) - 1
 
 
 def _counted_values(rule: Rule, entries: Entries) -> list[str]:

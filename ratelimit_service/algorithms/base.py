@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from ratelimit_service.algorithms.scripts import Script
+    from ratelimit_service.algorithms.ticks import Scale
     from ratelimit_service.checks import Check, Limit
+    from ratelimit_service.model import Rule
 
 Verdict = tuple[bool, int, int]
 """Over the limit; what remains; seconds until the limit resets, or until the request may come again if it is over."""
@@ -17,23 +18,11 @@ Stepped = tuple[int, Any, float]
 """The reply; the state to hold from now on (None: as it was); Unix time from when on the state is as good as none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script that works on one key, and replies with an integer."""
-
-    body: bytes
-    sha: bytes
-
-    @classmethod
-    def of(cls, body: bytes) -> Script:
-        """Returns the script with its digest, by which EVALSHA names it."""
-        return cls(body, hashlib.sha1(body, usedforsecurity=False).hexdigest().encode())
-
-
 class Counting(Protocol):
     """One algorithm. It holds nothing: what is counted is in the store, what is known of it in the counters.
 
-    The script and the step are the same function, and reply the same integers to the same questions.
+    The script and the step are the same function, and reply the same integers to the same questions. All but fixed
+    windows are conditional: they count hits only if they admit them, and a reply below zero is a refusal.
     """
 
     @property
@@ -42,8 +31,22 @@ class Counting(Protocol):
         ...
 
     @property
+    def number(self) -> int:
+        """Which of the functions it is in the script that decides several checks."""
+        ...
+
+    @property
     def holds(self) -> bool:
         """Whether `hold_s` is ever more than zero."""
+        ...
+
+    @property
+    def needs_caller(self) -> bool:
+        """Whether what counts is the request itself, so that it must be told from others."""
+        ...
+
+    def scale(self, rule: Rule) -> Scale:
+        """Returns in what numbers a rule is counted."""
         ...
 
     def key_part(self, limit: Limit) -> bytes:
@@ -51,11 +54,14 @@ class Counting(Protocol):
         ...
 
     def arguments(self, check: Check) -> Sequence[bytes | int]:
-        """ARGV of the script; the last one is the clock's tick, which the store adds unless the server's counts."""
+        """What the script is told of a check."""
         ...
 
     def step(self, check: Check, held: Any, now: float) -> Stepped:
-        """Does in memory what the script does; `held` is the state, None for none."""
+        """Does in memory what the script does; `held` is the state, None for none.
+
+        Of a check that must not take, the reply to one that is admitted is that to no hits, and no state is returned.
+        """
         ...
 
     def judge(self, check: Check, reply: int, now: float) -> Verdict:

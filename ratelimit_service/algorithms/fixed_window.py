@@ -6,22 +6,43 @@ from collections.abc import Sequence
 from typing import Any
 
 from ratelimit_service.algorithms.base import Stepped, Verdict
+from ratelimit_service.algorithms.scripts import Function
+from ratelimit_service.algorithms.ticks import Scale
 from ratelimit_service.checks import Check, Limit
+from ratelimit_service.model import Rule
+
+# For requests that other algorithms judge too; alone, and with its like, it is INCRBY.
+FIXED = Function(
+    b"""\
+function(key, a, i)
+  local count = redis.call('INCRBY', key, a[i])
+  if count == tonumber(a[i]) then redis.call('EXPIRE', key, a[i + 2]) end
+  return count, count > tonumber(a[i + 1])
+end
+""",
+    3,
+)
 
 
 class FixedWindow:
     """The reply is the count after the hits were added, whether or not they are over the limit."""
 
     script = None
+    number = 1
     holds = False
+    needs_caller = False
+
+    def scale(self, rule: Rule) -> Scale:
+        """A window has room for the limit."""
+        return Scale(size=rule.requests_per_unit)
 
     def key_part(self, limit: Limit) -> bytes:
         """Nothing: the keys are named as envoyproxy/ratelimit names them."""
         return b""
 
     def arguments(self, check: Check) -> Sequence[bytes | int]:
-        """None: there is no script."""
-        return ()
+        """Hits, limit, seconds."""
+        return check.hits, check.limit.per_unit, check.limit.seconds
 
     def step(self, check: Check, held: Any, now: float) -> Stepped:
         """Adds the hits; a window is (start, count)."""
@@ -62,7 +83,8 @@ class FixedWindow:
     def known_over(self, check: Check, now: float) -> Verdict | None:
         """A window that is over stays over until it ends."""
         limit, hits = check.limit, check.hits
-        if check.counter.over_until <= now:
+        # A clock that goes back may be in another window.
+        if not 0 < check.counter.over_until - now <= limit.seconds:
             return None
         stats = limit.stats
         stats.total += hits

@@ -5,73 +5,70 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ratelimit_service.algorithms.base import Script, Stepped, Verdict
+from ratelimit_service.algorithms.base import Stepped, Verdict
+from ratelimit_service.algorithms.scripts import Function, Script
+from ratelimit_service.algorithms.ticks import MAX_EXACT, Scale, micros, tick_us
 from ratelimit_service.checks import Check, Limit
+from ratelimit_service.model import Rule
 
-# A bucket is "LEVEL TICK": how full it was, and when. Numbers stay below 2^53, where a double is exact. The server's
-# clock is read unless a tick is given, so that replicas whose clocks disagree share one bucket fairly.
-TOKEN_BUCKET = Script.of(
+# A bucket is "LEVEL TICK": how full it was, and when. Numbers stay below 2^53, where a double is exact.
+BUCKET = Function(
     b"""\
-local cost, capacity, drain = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local tps, hits, tick = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6] or '')
-if not tick then
-  local time = redis.call('TIME')
-  tick = time[1] * tps + math.floor(time[2] * tps / 1000000)
-end
-local level = 0
-local held = redis.call('GET', KEYS[1])
-if held then
-  local then_level, then_tick = string.match(held, '^(%d+) (%d+)$')
-  level, then_tick = tonumber(then_level), tonumber(then_tick)
-  if tick > then_tick then
-    level = math.max(0, level - (tick - then_tick) * drain)
-  else
-    tick = then_tick
+function(key, a, i, now)
+  local tick_us, cost, capacity = tonumber(a[i]), tonumber(a[i + 1]), tonumber(a[i + 2])
+  local drain, hits = tonumber(a[i + 3]), tonumber(a[i + 4])
+  local tick, level = math.floor(now / tick_us), 0
+  local held = redis.call('GET', key)
+  if held then
+    local then_level, then_tick = string.match(held, '^(%d+) (%d+)$')
+    level, then_tick = tonumber(then_level), tonumber(then_tick)
+    if tick > then_tick then
+      level = math.max(0, level - (tick - then_tick) * drain)
+    else
+      tick = then_tick
+    end
+  end
+  if hits == 0 then return level, false, level end
+  local added = level + hits * cost
+  if added > capacity then return -1 - level, true end
+  return added, false, level, function()
+    local ttl_ms = math.min(1e15, math.ceil((added / drain + 1) * tick_us / 1000) + 1)
+    redis.call('SET', key, string.format('%.0f %.0f', added, tick), 'PX', string.format('%.0f', ttl_ms))
   end
 end
-if hits == 0 then return level end
-local added = level + hits * cost
-if added > capacity then return -1 - level end
-local ttl_ms = math.ceil((added / drain + 1) * 1000 / tps) + 1
-redis.call('SET', KEYS[1], string.format('%.0f %.0f', added, tick), 'PX', ttl_ms)
-return added
-"""
+""",
+    5,
 )
+BUCKET_ALONE = Script.alone(BUCKET)
 
 
 class TokenBucket:
     """The reply is the level after the hits, or -1 - level if there was no room for them: then they were not added."""
 
-    script = TOKEN_BUCKET
+    script = BUCKET_ALONE
+    number = 3
     holds = False
+    needs_caller = False
+
+    def scale(self, rule: Rule) -> Scale:
+        """The capacity is the whole bucket."""
+        size = rule.bucket_size
+        tick = tick_us(rule.unit, lambda ticks: size * ticks <= MAX_EXACT)
+        cost = rule.unit.seconds * 1_000_000 // tick
+        return Scale(tick, cost, size * cost, size)
 
     def key_part(self, limit: Limit) -> bytes:
-        """The unit, so that an edited limit does not read a level of another scale."""
-        return b"bucket_%d" % limit.seconds
+        """The scale, so that an edited limit does not read a level of another one."""
+        return b"bucket_%d_%d" % (limit.seconds, limit.tick_us)
 
     def arguments(self, check: Check) -> Sequence[bytes | int]:
-        """Cost of a hit, capacity, what drains in a tick, ticks in a second, hits."""
+        """The length of a tick, cost of a hit, capacity, what drains in a tick, hits."""
         limit = check.limit
-        return limit.cost, limit.capacity, limit.drain, limit.tps, check.hits
+        return limit.tick_us, limit.cost, limit.capacity, limit.drain, check.hits
 
     def step(self, check: Check, held: Any, now: float) -> Stepped:
         """A bucket is (level, tick)."""
-        limit = check.limit
-        tick = int(now * limit.tps)
-        level = 0
-        if held is not None:
-            level, at = held
-            if tick > at:
-                level = max(0, level - (tick - at) * limit.drain)
-            else:
-                tick = at
-        if not check.hits:
-            return level, None, 0.0
-        added = level + check.hits * limit.cost
-        if added > limit.capacity:
-            return -1 - level, None, 0.0
-        # Empty again by then, which is the same as not being there.
-        return added, (added, tick), (tick + added // limit.drain + 1) / limit.tps
+        return pour(check, held, now, check.limit.capacity)
 
     def judge(self, check: Check, reply: int, now: float) -> Verdict:
         """Judges the level: as it became (0 or more), or as the request met it that was refused."""
@@ -81,45 +78,74 @@ class TokenBucket:
         if reply >= 0:
             remaining = max(0, limit.capacity - reply) // limit.cost
             stats.within += hits
-            used = limit.rule.bucket_size - remaining
+            used = limit.size - remaining
             if used > limit.near:
                 stats.near += min(hits, used - limit.near)
-            return False, remaining, _seconds(limit, reply)
+            return False, remaining, drained_s(limit, reply)
         level = -1 - reply
         stats.over += hits
         if limit.drain == 0:
             return True, 0, limit.seconds
         counter.level = level
-        counter.tick = int(now * limit.tps)
+        counter.tick = micros(now) // limit.tick_us
         # A little late rather than early: `known_over` looks closer.
-        counter.over_until = now + (level + limit.cost - limit.capacity) / (limit.drain * limit.tps) + 0.001
-        return True, max(0, limit.capacity - level) // limit.cost, _wait(limit, level, hits)
+        missing = level + limit.cost - limit.capacity
+        counter.over_until = now + missing * limit.seconds / (limit.drain * limit.cost) + 0.001
+        return True, max(0, limit.capacity - level) // limit.cost, _wait_s(limit, level, hits)
 
     def known_over(self, check: Check, now: float) -> Verdict | None:
         """A bucket with no room for one hit has none until its level has drained so far: others can only add."""
         counter, limit, hits = check.counter, check.limit, check.hits
         if counter.over_until <= now:
             return None
-        level = counter.level - max(0, int(now * limit.tps) - counter.tick) * limit.drain
+        level = level_known(check, now)
         if not hits or level + limit.cost <= limit.capacity:
             return None
         stats = limit.stats
         stats.total += hits
         stats.over += hits
         stats.over_local += hits
-        return True, 0, _wait(limit, level, hits)
+        return True, 0, _wait_s(limit, level, hits)
 
     def hold_s(self, check: Check, reply: int) -> float:
         """Never."""
         return 0.0
 
 
-def _wait(limit: Limit, level: int, hits: int) -> int:
+def pour(check: Check, held: Any, now: float, capacity: int) -> Stepped:
+    """Does what the script does, with a bucket (level, tick)."""
+    limit = check.limit
+    tick = micros(now) // limit.tick_us
+    level = 0
+    if held is not None:
+        level, at = held
+        if tick > at:
+            level = max(0, level - (tick - at) * limit.drain)
+        else:
+            tick = at
+    if not check.hits:
+        return level, None, 0.0
+    added = level + check.hits * limit.cost
+    if added > capacity:
+        return -1 - level, None, 0.0
+    if not check.take:
+        return level, None, 0.0
+    # Empty again by then, which is the same as not being there.
+    return added, (added, tick), (tick + added // limit.drain + 1) * limit.tick_us / 1_000_000
+
+
+def level_known(check: Check, now: float) -> int:
+    """Returns how full a bucket is at the least that was seen to refuse."""
+    counter, limit = check.counter, check.limit
+    return counter.level - max(0, micros(now) // limit.tick_us - counter.tick) * limit.drain
+
+
+def drained_s(limit: Limit, level: int) -> int:
+    """Returns the seconds in which so much drains, rounded up: who waits so long is not refused for a fraction."""
+    per_second = limit.drain * limit.cost
+    return -(-level * limit.seconds // per_second) if per_second else limit.seconds
+
+
+def _wait_s(limit: Limit, level: int, hits: int) -> int:
     # More hits than the bucket holds are never allowed: told is when it is full.
-    return _seconds(limit, level + min(hits * limit.cost, limit.capacity) - limit.capacity)
-
-
-def _seconds(limit: Limit, level: int) -> int:
-    """The seconds in which so much drains, rounded up: who waits so long is not refused for a fraction."""
-    per_second = limit.drain * limit.tps
-    return -(-level // per_second) if per_second else limit.seconds
+    return drained_s(limit, level + min(hits * limit.cost, limit.capacity) - limit.capacity)

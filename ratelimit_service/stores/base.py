@@ -11,10 +11,14 @@ from ratelimit_service.checks import Check
 class Flight:
     """A request's questions to a store. A reply is None for a check that the store could not answer.
 
-    What a reply says is a matter of the algorithm (`ratelimit_service.algorithms`).
+    What a reply says is a matter of the algorithm (`ratelimit_service.algorithms`); there, too, `together` says how
+    checks act on one another that are decided together.
     """
 
     __slots__ = ("asked_at", "left", "replies", "sent_at")
+
+    together: bool = False
+    """Whether the checks are decided together: if one refuses, none that counts only what it admits takes anything."""
 
     def __init__(self) -> None:
         self.replies: list[int | None] = []

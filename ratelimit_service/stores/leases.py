@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ratelimit_service.checks import Check
+from ratelimit_service.checks import Check, all_fixed
 from ratelimit_service.memo import Memo
 from ratelimit_service.planner import MAX_HITS
 from ratelimit_service.stores.base import Flight, Store
@@ -156,7 +156,9 @@ class LeaseStore:
             else:
                 others.append(index)
         if others:
-            self._store.take([checks[index] for index in others], now, _Part(flight, others))
+            part = [checks[index] for index in others]
+            together = flight.together and not all_fixed(part)
+            self._store.take(part, now, _Part(flight, others, together=together))
 
     def _take(self, check: Check, now: float, flight: Flight, index: int) -> None:
         lease = self._lease(check)
@@ -258,10 +260,11 @@ class _Refill(Flight):
 class _Part(Flight):
     """Those checks of a flight that go to the store as they are."""
 
-    __slots__ = ("_flight", "_indices")
+    __slots__ = ("_flight", "_indices", "together")
 
-    def __init__(self, flight: Flight, indices: Sequence[int]) -> None:
+    def __init__(self, flight: Flight, indices: Sequence[int], *, together: bool = False) -> None:
         super().__init__()
+        self.together = together
         self._flight = flight
         self._indices = indices
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ratelimit_service.algorithms.together import decide
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
 
@@ -57,7 +58,10 @@ class MemoryStore:
 
     def take(self, checks: Sequence[Check], now: float, flight: Flight) -> None:
         """Adds the hits and settles the flight at once."""
-        flight.replies = [self.count(check, check.counter.prefix, now) for check in checks]
+        if flight.together:
+            flight.replies = decide(checks, lambda check: self.count(check, check.counter.prefix, now))
+        else:
+            flight.replies = [self.count(check, check.counter.prefix, now) for check in checks]
         flight.settle()
 
     async def close(self) -> None:

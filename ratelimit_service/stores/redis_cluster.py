@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from redis.crc import key_slot
 
-from ratelimit_service.checks import Check
+from ratelimit_service.checks import Check, all_fixed
 from ratelimit_service.stores.base import Flight
-from ratelimit_service.stores.redis_commands import key_of
+from ratelimit_service.stores.redis_commands import decide, key_of
 from ratelimit_service.stores.redis_connection import Question, Resent
 from ratelimit_service.stores.redis_dial import RefusedError
 from ratelimit_service.stores.redis_node import NodeOptions, RedisNode
@@ -93,14 +93,18 @@ class RedisClusterStore:
             await node.close()
 
     def take(self, checks: Sequence[Check], now: float, flight: Flight) -> None:
-        """Sends each check to its node; those whose node is away get no reply, and the others do."""
+        """Sends each check to its node; those whose node is away get no reply, and the others do.
+
+        What is decided together is so where it shares a slot.
+        """
         slots = self._slots
         flight.replies = [None] * len(checks)
-        flight.left = len(checks)
         flight.asked_at = now
         flight.sent_at = time.monotonic()
+        asked = self._together(checks, now) if flight.together else tuple(enumerate(checks))
+        flight.left = len(asked)
         missed = 0
-        for index, check in enumerate(checks):
+        for index, check in asked:
             node = slots[key_slot(key_of(check, now))]
             connection = node.connection if node is not None else None
             if node is not None and connection is not None and connection.usable:
@@ -113,6 +117,19 @@ class RedisClusterStore:
             flight.left -= missed
             if not flight.left:
                 flight.settle()
+
+    def _together(self, checks: Sequence[Check], now: float) -> list[tuple[int, Check]]:
+        """Returns what to ask, each with its place among the replies: checks of one slot as one."""
+        by_slot: dict[int, list[tuple[int, Check]]] = {}
+        for index, check in enumerate(checks):
+            by_slot.setdefault(key_slot(key_of(check, now)), []).append((index, check))
+        asked: list[tuple[int, Check]] = []
+        for same in by_slot.values():
+            if all_fixed([check for _, check in same]):
+                asked += same
+            else:
+                asked.append((same[0][0], decide(same, now)))
+        return asked
 
     def _redirect(self, node: RedisNode, question: Question | Resent, message: str) -> bool:
         kind, _, rest = message.partition(" ")

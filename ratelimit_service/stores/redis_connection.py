@@ -216,12 +216,21 @@ class RedisConnection(asyncio.Protocol):
                 self._refused(entry, reply)
 
     def _refused(self, question: Question | Resent, reply: Any) -> None:
+        flight, _, check = question.question if isinstance(question, Resent) else question
+        replies = cast("list[int]", reply) if reply.__class__ is list else ()
+        if replies and len(replies) == len(check.together):
+            if isinstance(question, Resent):
+                question.close()
+            for (index, _, _), each in zip(check.together, replies, strict=True):
+                flight.replies[index] = each
+            lose(flight)
+            return
         if isinstance(reply, hiredis.ReplyError):
             self._on_error(question, str(reply))
             return
         # Replies and questions are out of step: no count is to be believed from now on.
         self._pending.appendleft(question)
-        self.abort(f"the answer to a count is a {type(reply).__name__}")
+        self.abort(f"the answer to a count is a {reply.__class__.__name__}")
 
     def _ensure_expiry(self, check: Check) -> None:
         # A counter that begins although its expiry was sent: the server has lost it since, so it needs another.

@@ -19,6 +19,7 @@ import hiredis
 
 from dragoman.metrics import Distribution
 from ratelimit_service.algorithms.registry import scripts
+from ratelimit_service.algorithms.ticks import micros
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.redis_commands import command, eval_whole, evalsha, expire, incrby
 from ratelimit_service.stores.redis_connection import Question, RedisConnection, Resent
@@ -133,7 +134,7 @@ class RedisNode:
         """Sends a check on its connection, with all others of this turn of the event loop."""
         counter, limit = check.counter, check.limit
         if limit.script is not None:
-            connection.ask(evalsha(check, self._tick(check, now)), question)
+            connection.ask(evalsha(check, self._now_us(now)), question)
             return
         second = int(now)
         connection.ask(incrby(check, second - second % limit.seconds), question)
@@ -156,7 +157,7 @@ class RedisNode:
             connection.tell(_ASKING)
         if check.limit.script is not None:
             encode = eval_whole if resent.whole else evalsha
-            connection.ask_again(encode(check, self._tick(check, flight.asked_at)), resent)
+            connection.ask_again(encode(check, self._now_us(flight.asked_at)), resent)
             return
         connection.ask_again(incrby(check, second - second % seconds), resent)
         # Sent also where it was sent before: that may have been to a server that did not have the key.
@@ -194,8 +195,8 @@ class RedisNode:
             self._tell("full", logging.WARNING, f"{self.title} does not answer as fast as it is asked")
             self._told["full"] = time.monotonic()
 
-    def _tick(self, check: Check, now: float) -> int | None:
-        return None if self._options.server_time else int(now * check.limit.tps)
+    def _now_us(self, now: float) -> int | None:
+        return None if self._options.server_time else micros(now)
 
     def _count_lost(self) -> None:
         self.unanswered += 1

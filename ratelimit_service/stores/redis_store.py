@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
+from ratelimit_service.stores.redis_commands import decide
 from ratelimit_service.stores.redis_node import NodeOptions, RedisNode
 from ratelimit_service.stores.redis_url import RedisTarget
 
@@ -62,8 +63,13 @@ class RedisStore:
             node.pass_over(len(checks))
             flight.settle()
             return
-        flight.left = len(checks)
         flight.asked_at = now
         flight.sent_at = time.monotonic()
+        if flight.together:
+            flight.left = 1
+            check = decide(tuple(enumerate(checks)), now)
+            node.ask(connection, check, now, (flight, 0, check))
+            return
+        flight.left = len(checks)
         for index, check in enumerate(checks):
             node.ask(connection, check, now, (flight, index, check))

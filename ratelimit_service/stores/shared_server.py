@@ -1,6 +1,7 @@
 """Memory of this worker in which the others of its machine count too, over a Unix socket.
 
-It understands `TAKE rule key hits [caller]`, `RULE body`, and, as Redis would, `PING`; it agrees to all else, so that
+It understands `TAKE rule key hits [caller patience flags]`, `DECIDE` with such words for each of several checks,
+`RULE body`, and, as Redis would, `PING`; it agrees to all else, so that
 a client of Redis can ask it. A rule that it has not been told is answered NOSCRIPT.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import os
 import time
@@ -17,6 +19,7 @@ from typing import Any, cast
 
 import hiredis
 
+from ratelimit_service.algorithms.together import decide
 from ratelimit_service.checks import Check, Counter
 from ratelimit_service.memo import Memo
 from ratelimit_service.stores import shared_rule
@@ -25,9 +28,12 @@ from ratelimit_service.stores.memory import MemoryStore
 _log = logging.getLogger(__name__)
 
 MAX_PEERS = 256
+WORDS = 6
+"""How many words tell of a check: rule, key, hits, caller, patience, and flags (ends 1, takes 2, refuses 4)."""
 _MAX_UNSENT_BYTES = 16 * 1024 * 1024
 _MAX_RULES = 16_384
 _LEAVE_WITHIN_S = 1.0
+_UNKNOWN = b"-NOSCRIPT the rule is not known here\r\n"
 
 
 class SharedMemory(MemoryStore):
@@ -78,15 +84,23 @@ class SharedMemory(MemoryStore):
     def answer(self, asked: Sequence[Any], now: float) -> bytes:
         """Answers a command; raises IndexError, TypeError or ValueError for one that makes no sense."""
         if asked[0] != b"TAKE":
-            return self._agree(asked)
+            return self._decide(asked, now) if asked[0] == b"DECIDE" else self._agree(asked)
         check = self._rules.young.get(asked[1]) or self._rules.get(asked[1])
         if check is None:
-            return b"-NOSCRIPT the rule is not known here\r\n"
-        if asked[3] != b"1" or len(asked) > 4:
-            check = check._replace(hits=int(asked[3]), caller=asked[4] if len(asked) > 4 else b"")
-        reply = self.count(check, asked[2], now)
+            return _UNKNOWN
+        reply = self.count(check if len(asked) == 4 else _read(check, asked[1:]), asked[2], now)
         self.served += 1
         return b"-FULL there is no room for another counter\r\n" if reply is None else b":%d\r\n" % reply
+
+    def _decide(self, asked: Sequence[Any], now: float) -> bytes:
+        told = [asked[at : at + WORDS] for at in range(1, len(asked), WORDS)]
+        known = [self._rules.get(words[0]) for words in told]
+        checks = [_read(check, words) for check, words in zip(known, told, strict=True) if check is not None]
+        if len(checks) < len(told):
+            return _UNKNOWN
+        self.served += len(checks)
+        replies = decide(checks, lambda check: self.count(check, check.counter.prefix, now))
+        return b"*%d\r\n" % len(replies) + b"".join(b"$-1\r\n" if r is None else b":%d\r\n" % r for r in replies)
 
     def _agree(self, asked: Sequence[Any]) -> bytes:
         if asked[0] == b"RULE":
@@ -99,6 +113,17 @@ class SharedMemory(MemoryStore):
     def now(self) -> float:
         """Unix time."""
         return self._clock()
+
+
+def _read(check: Check, words: Sequence[Any]) -> Check:
+    """Reads what counting depends on; raises IndexError, TypeError or ValueError for what makes no sense."""
+    flags = int(words[5])
+    limit = check.limit
+    if bool(flags & 4) != limit.binding:
+        limit = copy.copy(limit)
+        limit.binding = not limit.binding
+    hits, caller, patience_us = int(words[2]), bytes(words[3]), int(words[4])
+    return Check(Counter(limit, words[1]), limit, hits, caller, bool(flags & 1), patience_us, bool(flags & 2))
 
 
 def _begins_anew(path: Path) -> bool:

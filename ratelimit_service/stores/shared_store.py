@@ -38,16 +38,25 @@ class _SharedNode(RedisNode):
         if connection is None or not connection.usable:
             resent.lose()
             return
-        # What the other side lacked can only be this.
-        connection.tell(command("RULE", written(check.limit.rule).body))
+        # What the other side lacked can only be these.
+        for each in [part for _, _, part in check.together] or [check]:
+            connection.tell(command("RULE", written(each.limit.rule).body))
         connection.ask_again(_take(check), resent)
 
 
 def _take(check: Check) -> bytes:
     counter = check.counter
-    if check.hits != 1 or check.caller:
-        caller = (check.caller,) if check.caller else ()
-        return command("TAKE", written(check.limit.rule).digest, counter.prefix, check.hits, *caller)
+    if check.together:
+        return command("DECIDE", *(part for _, _, each in check.together for part in _told(each)))
+    if check.hits != 1 or check.caller or check.patience_us >= 0:
+        return command("TAKE", *_told(check))
     if not counter.command:
         counter.command = command("TAKE", written(check.limit.rule).digest, counter.prefix, 1)
     return counter.command
+
+
+def _told(check: Check) -> tuple[bytes | int, ...]:
+    """All that counting depends on, in `shared_server.WORDS` words."""
+    digest = written(check.limit.rule).digest
+    flags = int(check.ends) | int(check.take) << 1 | int(check.limit.binding) << 2
+    return digest, check.counter.prefix, check.hits, check.caller, check.patience_us, flags

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ratelimit_service.checks import Check
-from ratelimit_service.stores.base import Flight
+from ratelimit_service.checks import Check, all_fixed
+from ratelimit_service.stores.base import Flight, Store
 from ratelimit_service.stores.redis_cluster import RedisClusterStore
 from ratelimit_service.stores.redis_node import RedisNode
 from ratelimit_service.stores.redis_store import RedisStore
@@ -50,17 +50,22 @@ class SplitStore:
             flight.replies = [None] * len(checks)
             flight.left = 2
             slow = [index for index, check in enumerate(checks) if check.limit.seconds != 1]
-            self._rest.take([checks[index] for index in slow], now, _Part(flight, slow))
-            self._per_second.take([checks[index] for index in quick], now, _Part(flight, quick))
+            self._take(self._rest, checks, slow, now, flight)
+            self._take(self._per_second, checks, quick, now, flight)
+
+    def _take(self, store: Store, checks: Sequence[Check], indexes: Sequence[int], now: float, flight: Flight) -> None:
+        part = [checks[index] for index in indexes]
+        store.take(part, now, _Part(flight, indexes, together=flight.together and not all_fixed(part)))
 
 
 class _Part(Flight):
     """The questions of a flight that go to one of the stores."""
 
-    __slots__ = ("_indexes", "_whole")
+    __slots__ = ("_indexes", "_whole", "together")
 
-    def __init__(self, whole: Flight, indexes: Sequence[int]) -> None:
+    def __init__(self, whole: Flight, indexes: Sequence[int], *, together: bool) -> None:
         super().__init__()
+        self.together = together
         self._whole = whole
         self._indexes = indexes
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 from typing import Any
 
 from envoy.service.ratelimit.v3 import rls_pb2
@@ -126,38 +125,6 @@ class Limiter:
         self.handler(body, call)
         await asyncio.wait_for(call.answered, 5)
         return call.response
-
-
-@dataclass
-class Reference:
-    """What must be decided, written plainly: fractions for buckets, a dictionary for windows, no caches."""
-
-    windows: dict[tuple[Any, ...], int] = field(default_factory=dict[tuple[Any, ...], int])
-    buckets: dict[tuple[Any, ...], tuple[Fraction, Fraction]] = field(
-        default_factory=dict[tuple[Any, ...], tuple[Fraction, Fraction]]
-    )
-
-    def fixed(self, who: tuple[Any, ...], now: float, *, seconds: int, limit: int, hits: int) -> tuple[bool, int, int]:
-        """Returns whether the hits are over the limit, what is left, and the seconds until the window ends."""
-        start = int(now) // seconds * seconds
-        count = self.windows.get((*who, start), 0) + hits
-        self.windows[(*who, start)] = count
-        return count > limit, max(0, limit - count), start + seconds - int(now)
-
-    def bucket(
-        self, who: tuple[Any, ...], now: float, *, seconds: int, limit: int, burst: int, hits: int
-    ) -> tuple[bool, int, int]:
-        """The same for a bucket of tokens; of a refused request, the seconds until it would be allowed."""
-        at = Fraction(int(now * 1_000_000), 1_000_000)
-        tokens, then = self.buckets.get(who, (Fraction(burst), at))
-        rate = Fraction(limit, seconds)
-        tokens = min(Fraction(burst), tokens + max(Fraction(0), at - then) * rate)
-        over = hits > 0 and tokens < hits
-        if not over:
-            tokens -= hits
-        self.buckets[who] = tokens, max(at, then)
-        wait = (min(Fraction(hits), Fraction(burst)) - tokens if over else burst - tokens) / rate
-        return over, int(tokens), -(-wait.numerator // wait.denominator)
 
 
 def response_of(body: bytes) -> Any:

@@ -154,9 +154,14 @@ def test_a_limit_may_say_otherwise_than_its_domain_about_a_lost_store() -> None:
             "f.yaml:7: descriptors[0].rate_limit.burst: applies to algorithm token_bucket alone",
         ),
         (
-            "domain: d\ndescriptors:\n- key: x\n  rate_limit: {unit: hour, requests_per_unit: 3000000, "
-            "algorithm: token_bucket}",
-            "f.yaml:4: descriptors[0].rate_limit.requests_per_unit: a token bucket per hour holds at most 2501999",
+            "domain: d\ndescriptors:\n- key: x\n  rate_limit: {unit: hour, requests_per_unit: 100001, "
+            "algorithm: concurrency}",
+            "f.yaml:4: descriptors[0].rate_limit.requests_per_unit: is 100000 at the most with algorithm concurrency",
+        ),
+        (
+            "domain: d\ndescriptors:\n- key: x\n  rate_limit: {unit: hour, requests_per_unit: 1, "
+            "algorithm: leaky_bucket, delay: 61s}",
+            "f.yaml:4: descriptors[0].rate_limit.delay: is 60s at the most",
         ),
         (
             "domain: d\ndescriptors:\n- key: x\n  rate_limit: {unit: hour, requests_per_unit: 0, "

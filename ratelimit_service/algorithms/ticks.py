@@ -1,0 +1,42 @@
+"""In what a limit counts time: whole ticks of the clock, so short as its numbers allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ratelimit_service.model import Unit
+
+MAX_EXACT = 2**52
+"""Lua's numbers are doubles: sums of two such numbers are still exact."""
+_TICKS_US = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 60_000_000)
+_DAY_S = 86_400
+
+
+class Scale(NamedTuple):
+    """What an algorithm makes of a rule."""
+
+    tick_us: int = 1
+    cost: int = 0
+    """The ticks in the unit: in so many parts is a hit counted, of which `requests_per_unit` go in a tick."""
+    capacity: int = 0
+    """How many parts there is room for; what that means is a matter of the algorithm."""
+    size: int = 0
+    """How many hits are admitted where nothing is counted."""
+
+
+def micros(now: float) -> int:
+    """Returns Unix time in microseconds."""
+    return int(now * 1_000_000)
+
+
+def tick_us(unit: Unit, fits: Callable[[int], bool]) -> int:
+    """Returns the length of a tick in microseconds: the shortest that `fits`, which is told the ticks in the unit.
+
+    From a day on it is a millisecond at least. For the largest limits it is longer, which these do not feel: what goes
+    in a tick is a small part of what they count.
+    """
+    whole = unit.seconds * 1_000_000
+    shortest = 1_000 if unit.seconds >= _DAY_S else 1
+    choices = [tick for tick in _TICKS_US if tick >= shortest and whole % tick == 0]
+    return next((tick for tick in choices if fits(whole // tick)), choices[-1])

@@ -1,0 +1,240 @@
+"""What each algorithm must decide, written plainly and apart from the service: lists and fractions, no caches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil, floor
+from typing import Protocol
+
+Told = tuple[bool, int, int]
+"""Whether it is over the limit, what remains, and the seconds that are told."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one descriptor asks of its counter."""
+
+    now_us: int
+    hits: int
+    caller: str = ""
+    ends: bool = False
+    patience: Fraction | None = None
+
+    @property
+    def now(self) -> Fraction:
+        return Fraction(self.now_us, 1_000_000)
+
+    @property
+    def second(self) -> int:
+        return self.now_us // 1_000_000
+
+
+class Model(Protocol):
+    """One counter."""
+
+    conditional: bool
+
+    def told(self, ask: Ask, *, taken: bool) -> Told:
+        """What is to be said, before anything is counted; `taken` if it will be, provided that there is room."""
+        ...
+
+    def take(self, ask: Ask) -> None:
+        """Counts it."""
+        ...
+
+
+@dataclass
+class FixedWindow:
+    """Hits from one multiple of the unit to the next, refused ones among them."""
+
+    limit: int
+    unit: int
+    hits: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    conditional = False
+
+    def _start(self, ask: Ask) -> int:
+        return ask.second // self.unit * self.unit
+
+    def told(self, ask: Ask, *, taken: bool) -> Told:
+        count = sum(hits for begun, hits in self.hits if begun == self._start(ask)) + ask.hits
+        return count > self.limit, max(0, self.limit - count), self.unit - ask.second % self.unit
+
+    def take(self, ask: Ask) -> None:
+        self.hits.append((self._start(ask), ask.hits))
+
+
+@dataclass
+class SlidingWindow:
+    """The hits of the present window, and those of the one before as if they had come evenly."""
+
+    limit: int
+    unit: int
+    hits: list[tuple[Fraction, int]] = field(default_factory=list[tuple[Fraction, int]])
+    conditional = True
+
+    def _now(self, ask: Ask) -> Fraction:
+        latest = max((floor(at / self.unit) for at, _ in self.hits), default=0)
+        return max(ask.now, Fraction(latest * self.unit))
+
+    def used(self, now: Fraction) -> Fraction:
+        window = floor(now / self.unit)
+        elapsed = now - window * self.unit
+        used = Fraction(0)
+        for at, hits in self.hits:
+            if floor(at / self.unit) == window:
+                used += hits
+            elif floor(at / self.unit) == window - 1:
+                used += hits * (self.unit - elapsed) / self.unit
+        return used
+
+    def told(self, ask: Ask, *, taken: bool) -> Told:
+        now = self._now(ask)
+        used = self.used(now)
+        if ask.hits and used + ask.hits > self.limit:
+            return True, 0, self._wait_s(now, ask.hits)
+        left = self.limit - used - (ask.hits if taken else 0)
+        return False, floor(left), self.unit - ask.second % self.unit
+
+    def take(self, ask: Ask) -> None:
+        self.hits.append((self._now(ask), ask.hits))
+
+    def _wait_s(self, now: Fraction, hits: int) -> int:
+        """Searches for the microsecond at which the hits would be admitted if nobody else came."""
+        end = 2 * self.unit - now % self.unit
+        if hits > self.limit:
+            return ceil(end)
+        low, high = 0, int(end * 1_000_000)
+        while low < high:
+            middle = (low + high) // 2
+            if self.used(now + Fraction(middle, 1_000_000)) + hits <= self.limit:
+                high = middle
+            else:
+                low = middle + 1
+        return ceil(Fraction(low, 1_000_000))
+
+
+@dataclass
+class TokenBucket:
+    """Tokens, and when they were counted."""
+
+    limit: int
+    unit: int
+    burst: int
+    tokens: Fraction = Fraction(-1)
+    at: Fraction = Fraction(0)
+    conditional = True
+
+    def _tokens(self, ask: Ask) -> Fraction:
+        if self.tokens < 0:
+            return Fraction(self.burst)
+        gained = max(Fraction(0), ask.now - self.at) * self.limit / self.unit
+        return min(Fraction(self.burst), self.tokens + gained)
+
+    def told(self, ask: Ask, *, taken: bool) -> Told:
+        tokens = self._tokens(ask)
+        if ask.hits and tokens < ask.hits:
+            return True, floor(tokens), self._seconds(min(ask.hits, self.burst) - tokens)
+        left = tokens - (ask.hits if taken else 0)
+        return False, floor(left), self._seconds(self.burst - left)
+
+    def take(self, ask: Ask) -> None:
+        self.tokens = self._tokens(ask) - ask.hits
+        self.at = max(self.at, ask.now)
+
+    def _seconds(self, tokens: Fraction) -> int:
+        return ceil(tokens * self.unit / self.limit) if self.limit else self.unit
+
+
+@dataclass
+class LeakyBucket:
+    """The time from when on nobody waits any more."""
+
+    limit: int
+    unit: int
+    delay: Fraction
+    free: Fraction = Fraction(0)
+    at: Fraction = Fraction(0)
+    conditional = True
+
+    def wait(self, ask: Ask) -> Fraction:
+        """How long the request has to wait for its turn."""
+        return max(Fraction(0), self.free - max(ask.now, self.at))
+
+    def told(self, ask: Ask, *, taken: bool) -> Told:
+        if not self.limit:
+            return ask.hits > 0, 0, self.unit
+        each = Fraction(self.unit, self.limit)
+        wait = self.wait(ask)
+        patience = self.delay if ask.patience is None else min(self.delay, ask.patience)
+        if ask.hits and (wait > patience or ask.hits > self.limit):
+            return True, 0, ceil(wait if ask.hits > self.limit else wait - patience)
+        after = wait + (ask.hits * each if taken else 0)
+        told_s = min(after, ask.hits * each) if ask.hits else after
+        return False, max(0, floor((self.delay + each - after) / each)), ceil(told_s)
+
+    def take(self, ask: Ask) -> None:
+        self.at = max(self.at, ask.now)
+        self.free = max(self.free, self.at) + Fraction(ask.hits * self.unit, self.limit)
+
+
+@dataclass
+class Concurrency:
+    """Who is in flight: the request, its places, and when its lease ends."""
+
+    limit: int
+    lease: Fraction
+    callers: list[tuple[str, int, Fraction]] = field(default_factory=list[tuple[str, int, Fraction]])
+    conditional = True
+
+    def told(self, ask: Ask, *, taken: bool) -> Told:
+        here = [each for each in self.callers if each[2] > ask.now]
+        count = sum(places for _, places, _ in here)
+        if ask.ends:
+            return False, self.limit - sum(places for caller, places, _ in here if caller != ask.caller), 0
+        again = any(caller == ask.caller for caller, _, _ in here)
+        if ask.hits and not again and count + ask.hits > self.limit:
+            return True, max(0, self.limit - count), 1
+        added = ask.hits if taken and not again else 0
+        return False, self.limit - count - added, ceil(self.lease)
+
+    def take(self, ask: Ask) -> None:
+        here = [each for each in self.callers if each[2] > ask.now]
+        places = next((places for caller, places, _ in here if caller == ask.caller), ask.hits)
+        self.callers = [each for each in here if each[0] != ask.caller]
+        if not ask.ends and ask.hits:
+            self.callers.append((ask.caller, places, ask.now + self.lease))
+
+
+def decided(asked: Sequence[tuple[Model, Ask, bool]]) -> list[Told]:
+    """What a request is told whose descriptors ask this of these counters; False for a limit in shadow mode.
+
+    A conditional counter takes its hits only if no limit refuses; a fixed window counts in any case. A request that
+    has several descriptors with the same conditional counter asks it once, for all hits.
+    """
+    merged: list[tuple[Model, Ask, bool]] = []
+    places: list[int] = []
+    for model, ask, binding in asked:
+        same = next((i for i, each in enumerate(merged) if model.conditional and each[0] is model), None)
+        if same is None:
+            places.append(len(merged))
+            merged.append((model, ask, binding))
+        else:
+            places.append(same)
+            first = merged[same][1]
+            merged[same] = model, Ask(ask.now_us, first.hits + ask.hits, ask.caller, ask.ends, ask.patience), binding
+    told: list[Told] = []
+    for model, ask, _ in merged:
+        told.append(model.told(ask, taken=True))
+        if not model.conditional or ask.ends:
+            model.take(ask)
+    refused = any(over and binding for (over, _, _), (_, _, binding) in zip(told, merged, strict=True))
+    for index, (model, ask, _) in enumerate(merged):
+        if not model.conditional or ask.ends or not ask.hits or told[index][0]:
+            continue
+        if refused:
+            told[index] = model.told(ask, taken=False)
+        else:
+            model.take(ask)
+    return [told[place] for place in places]
