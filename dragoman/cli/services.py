@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -124,6 +125,9 @@ def ratelimit(
     http: Http = None,
     grpc_engine: Engine = None,
     state: State = None,
+    envoyproxy_environment: Annotated[
+        bool, typer.Option("--envoyproxy-environment", help="Read the variables of envoyproxy/ratelimit, too.")
+    ] = False,
     settings: SettingsFile = None,
 ) -> None:
     """Limit rates for Envoy (envoy.service.ratelimit.v3.RateLimitService).
@@ -147,10 +151,27 @@ def ratelimit(
     flags |= {"xds_insecure": xds_insecure, "engine": grpc_engine, "state": state}
     flags |= {"xds_client_certificate": xds_client_certificate, "xds_client_key": xds_client_key}
     flags |= {"xds_protocol": xds_protocol, "node_id": node_id, "merge_domains": merge_domains}
+    if envoyproxy_environment:
+        _read_environment(has_source=xds is not None or config is not None)
     loaded = load(RateLimitSettings, settings, **flags)
     from ratelimit_service.main import run
 
     raise typer.Exit(run(loaded))
+
+
+def _read_environment(*, has_source: bool) -> None:
+    """Sets our variables as those of envoyproxy/ratelimit say, where they are not set."""
+    from ratelimit_service.environment import translate
+
+    translated = translate(os.environ)
+    if translated.faults:
+        raise CommandError("\n  ".join(["this environment cannot be used:", *translated.faults]))
+    for note in translated.notes:
+        typer.secho(note, err=True, dim=True)
+    has_source = has_source or "DRAGOMAN_XDS" in os.environ or "DRAGOMAN_CONFIG" in os.environ
+    for name, value in translated.settings.items():
+        if not (has_source and name in ("xds", "config")):
+            os.environ.setdefault(f"DRAGOMAN_{name.upper()}", value)
 
 
 @ratelimit_app.command()
