@@ -93,6 +93,7 @@ class Ledger:
         self._streams: dict[int, set[BucketKey]] = {}
         self._urgent: dict[BucketKey, None] = {}
         self._later: dict[BucketKey, None] = {}
+        self._turned_away: list[Action] = []
         self._left: deque[tuple[float, BucketKey]] = deque()
         self.reports = 0
         self.refused = 0
@@ -105,7 +106,7 @@ class Ledger:
     @property
     def urgent(self) -> bool:
         """Whether somebody waits for what `due` has to say."""
-        return bool(self._urgent)
+        return bool(self._urgent or self._turned_away)
 
     @property
     def buckets(self) -> int:
@@ -142,6 +143,10 @@ class Ledger:
         if bucket is None or key not in own:
             bucket = self._joined(own, key, bucket, usage.entries)
             if bucket is None:
+                # Envoy would keep it, and report it, for ever. One that is in use it would only make anew.
+                if not usage.allowed and not usage.denied:
+                    self._turned_away.append(Action(stream, key))
+                    self.abandoned += 1
                 return
         now = self._clock()
         first = bucket.division.report(
@@ -162,6 +167,9 @@ class Ledger:
         """Yields bucket by bucket what is to be told: what is urgent, or all of it. The caller may pause in between."""
         if all_of_it:
             self._fall_due()
+        if self._turned_away:
+            turned_away, self._turned_away = self._turned_away, []
+            yield turned_away
         while self._urgent:
             yield self._actions(_pop(self._urgent))
         while all_of_it and self._later:

@@ -216,6 +216,16 @@ def test_buckets_are_bounded_in_number_and_in_size() -> None:
     assert len(scene.due()) == 3
 
 
+def test_an_envoy_is_told_to_forget_what_is_turned_away_once_it_is_idle() -> None:
+    scene = Scene()
+    scene.ledger.open(1)
+    scene.report(1, nobody="knows")
+    assert scene.due() == []
+    scene.report(1, allowed=0, elapsed_s=5, nobody="knows")
+    assert [(each.stream, each.key[1], each.strategy) for each in scene.due()] == [(1, (("nobody", "knows"),), None)]
+    assert scene.due() == []
+
+
 def test_reports_count_as_hits_of_their_rule() -> None:
     scene = Scene()
     scene.ledger.open(1)
