@@ -157,4 +157,15 @@ class Plan(NamedTuple):
         conditional = involved or (several and any(check.limit.script is not None for check in checks))
         only = None if several or leased or involved else checks[0]
         fixed, items = headers.fixed(rules), headers.items(rules)
-        return cls(checks, positions, b"", only, fixed, items, metadata, leased, conditional, holds, once)
+        return cls(
+            checks,
+            positions,
+            only=only,
+            limit_headers=fixed,
+            items=items,
+            metadata=metadata,
+            leased=leased,
+            conditional=conditional,
+            holds=holds,
+            once=once,
+        )

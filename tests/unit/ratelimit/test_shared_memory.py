@@ -34,7 +34,7 @@ SUPPORTED = [each for each in Algorithm if Rule("d", "k", Unit.DAY, 7, algorithm
 COUNTED = {*shared_rule.FIELDS}
 NOT_COUNTED = {
     *("domain", "path", "name", "replaces", "unlimited", "shadow_mode", "quota_mode", "detailed_metric"),
-    *("value_to_metric", "hidden", "counters_without_domain", "refines", "shared", "lease", "mode", "on_store_error"),
+    *("value_to_metric", "hidden", "shared", "lease", "mode", "on_store_error"),
 }
 
 
