@@ -114,6 +114,10 @@ class Rule:
             return "algorithm", "an unlimited descriptor has no algorithm"
         if self.burst and not self.requests_per_unit:
             return "burst", "tokens never come back with requests_per_unit: 0"
+        if self.mode is Mode.QUOTA and (
+            self.lease > 1 or self.algorithm in (Algorithm.LEAKY_BUCKET, Algorithm.CONCURRENCY)
+        ):
+            return "mode", "quota is for limits of a rate, without leases"
         if self.delay_s > MAX_DELAY_S:
             return "delay", f"is {MAX_DELAY_S:.0f}s at the most"
         if self.algorithm is Algorithm.CONCURRENCY and self.requests_per_unit > MAX_IN_FLIGHT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ratelimit_service.config_file import parse
 from ratelimit_service.model import Config, Domain, Node
 from ratelimit_service.quota.division import IDLE_S, LINGER_S, SETTLE_S
 from ratelimit_service.quota.ledger import Action, Bounds, Ledger, Usage
@@ -133,6 +134,13 @@ def test_rules_that_never_or_always_refuse_need_no_bucket() -> None:
 def test_what_is_told_holds_longer_where_envoy_is_to_go_on_alone() -> None:
     assert terms(plan="gold").time_to_live_s == TIME_TO_LIVE_S
     assert terms(alone="x").time_to_live_s == LOCAL_TIME_TO_LIVE_S
+
+
+@pytest.mark.parametrize("more", ["algorithm: concurrency", "algorithm: leaky_bucket", "precision: lease(10)"])
+def test_what_is_no_rate_cannot_be_divided(more: str) -> None:
+    text = f"{{unit: second, requests_per_unit: 7, mode: quota, {more}}}"
+    _, faults = parse(f"domain: shop\ndescriptors:\n- key: a\n  rate_limit: {text}".encode(), source="a.yaml")
+    assert ["quota is for limits of a rate" in str(fault) for fault in faults] == [True]
 
 
 def test_streams_share_a_bucket_and_what_one_leaves_goes_to_the_other() -> None:
