@@ -62,4 +62,4 @@ class Plan(Resource):
     """Limits for callers of a class; a BackendTrafficPolicy with `rateLimit.global.plans` puts it in force."""
 
     kind: Literal["Plan"] = "Plan"
-    spec: PlanSpec = PlanSpec()
+    spec: PlanSpec

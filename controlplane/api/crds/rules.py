@@ -322,7 +322,7 @@ _MODEL_RULES: Final[Mapping[str, tuple[Rule, ...] | Callable[[type[Model]], list
         ),
         *(
             Rule(
-                f"!has(self.{field}) || self.from != 'Headers' || self.{field}.matches(r'{HEADER_NAME_PATTERN}')",
+                f"!has(self.{field}) || self.from != 'Headers' || self.{field}.matches(r\"{HEADER_NAME_PATTERN}\")",
                 "expected a header name, such as `x-plan`",
                 field,
             )
