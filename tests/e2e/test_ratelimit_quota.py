@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from controlplane.xds.identity import Principal
 from ratelimit_service.main import Worker, worker
@@ -24,6 +25,7 @@ from tests.support.ports import free_port
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LIMIT = 150
 WITHIN = 0.05
 FILTERS = "type.googleapis.com/envoy.extensions.filters"
@@ -284,6 +286,19 @@ async def test_without_a_quota_service_a_rule_in_quota_mode_is_asked_about_and_s
         await gateway.answers("/free")
         await gateway.found("spec.rateLimit.global.rules[0].mode", "no quota service (--ratelimit-quota)")
         await exhaust(gateway, "/one", 2)
+
+
+async def test_the_example_does_what_it_says(upstream: Upstream) -> None:
+    documents = list(yaml.safe_load_all((EXAMPLES / "rate-limit-quota" / "quota.yaml").read_text("utf-8")))
+    for each in documents:
+        if each["kind"] == "Backend":
+            each["spec"]["endpoints"] = [{"ip": {"address": "127.0.0.1", "port": upstream.port}}]
+    async with Gateway({"a.yaml": documents}, ratelimit_quota=("unix:/nowhere",)) as gateway, quotas(gateway):
+        await gateway.answers("/reports", port=8080)
+        assert gateway.findings() == []
+        await gateway.answers("/reports", 429, port=8080)
+        gold = [(await gateway.get("/reports", port=8080, headers={"x-plan": "gold"})).status for _ in range(20)]
+        assert gold == [200] * 20
 
 
 @contextlib.asynccontextmanager
