@@ -234,16 +234,19 @@ class XdsClient:
             return received.fault
         changed = {name: each for name, each in received.changed.items() if not self._has(name, each[0])}
         removed = set(received.removed)
-        names = [*removed, *changed]
-        rejection = self._put_in_force(names, changed)
-        pieces = _halves(names) if rejection is not None else []
+        rejection = self._put_in_force([*removed, *changed], changed)
+        if rejection is not None:
+            self._salvage([*changed] if received.is_state else [*removed, *changed], changed)
+        return rejection
+
+    def _salvage(self, names: Sequence[str], changed: Mapping[str, tuple[str, bytes]]) -> None:
+        pieces = _halves(names)
         while pieces:
             piece = pieces.pop()
             if self._put_in_force(piece, changed) is not None:
                 pieces += _halves(piece)
             else:
                 self._unsaved.set()
-        return rejection
 
     def _has(self, name: str, version: str) -> bool:
         held = self._held.get(name)

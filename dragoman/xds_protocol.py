@@ -41,6 +41,8 @@ class Received:
     version: str = ""
     fault: str | None = None
     """Why none of it can be used."""
+    is_state: bool = False
+    """Whether `removed` is what is not in it: that counts only of a response that is accepted as a whole."""
 
 
 class Dialect(Protocol):
@@ -135,7 +137,8 @@ class Sotw:
             if versions.get(name) != version:
                 changed[name] = version, body
         removed = frozenset(versions) - present
-        return Received(changed, removed, response.nonce, version=response.version_info, fault=fault)
+        version = response.version_info
+        return Received(changed, removed, response.nonce, version=version, fault=fault, is_state=True)
 
     def answer(self, received: Received, rejected: str | None) -> bytes:
         if rejected is None:

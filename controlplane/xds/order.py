@@ -37,9 +37,10 @@ REMOVAL_ORDER: Final = (
 # It is also always sent from the newest snapshot: endpoints and secrets refer to nothing.
 IMMEDIATE: Final = frozenset({ENDPOINT, SECRET})
 
-# In state-of-the-world xDS, absence means removal for these; for the others a response speaks of what it holds.
-FULL_STATE: Final = frozenset({CLUSTER, LISTENER})
-WILDCARD_BY_DEFAULT: Final = frozenset({CLUSTER, LISTENER, AUTHZ_POLICY, RATE_LIMIT_CONFIG})
+# In state-of-the-world xDS, absence means removal for these (envoyproxy/ratelimit takes each response for all of its
+# configuration); for the others a response speaks of what it holds.
+FULL_STATE: Final = frozenset({CLUSTER, LISTENER, AUTHZ_POLICY, RATE_LIMIT_CONFIG})
+WILDCARD_BY_DEFAULT: Final = FULL_STATE
 
 SERVICE_POLICIES: Final = frozenset({AUTHZ_POLICY, RATE_LIMIT_CONFIG})
 
