@@ -17,7 +17,7 @@ from ratelimit_service.checks import Check, all_fixed
 from ratelimit_service.memo import Memo
 from ratelimit_service.planner import MAX_HITS
 from ratelimit_service.stores.base import Flight, Store
-from ratelimit_service.stores.leases_terms import Terms, all_terms
+from ratelimit_service.stores.leases_terms import Grant, Terms, all_terms
 
 _MAX_LEASES = 16_384
 _MAX_WAITING = 16_384
@@ -25,6 +25,7 @@ _MAX_RETURNED = 8_192
 _BRISK_S, _SLOW_S = 1.0, 10.0
 """What was used up within the first of these is followed by twice as much, after the second by half."""
 _RETURN_WITHIN_S = 0.5
+_MAX_TRIES = 3
 
 
 class _Waiter(NamedTuple):
@@ -163,6 +164,9 @@ class LeaseStore:
     def _take(self, check: Check, now: float, flight: Flight, index: int) -> None:
         lease = self._lease(check)
         hits = check.hits
+        if not check.take and check.limit.script is not None:
+            self._store.take((check,), now, _Part(flight, (index,), together=True))
+            return
         if not hits and not (lease.left and now < lease.until):
             self._store.take((check,), now, _Part(flight, (index,)))
             return
@@ -191,13 +195,20 @@ class LeaseStore:
             self.unused += lease.left
             lease.left = 0
         lease.resize(now)
-        self._ask(lease, lease.demand() + lease.ahead(now) - lease.left, now, again=False)
+        self._ask(lease, lease.demand() + lease.ahead(now) - lease.left, now, tries=0)
 
-    def _ask(self, lease: _Lease, hits: int, now: float, *, again: bool) -> None:
+    def _ask(self, lease: _Lease, hits: int, now: float, *, tries: int) -> None:
         lease.asked = True
         self.refills += 1
         check = lease.check._replace(hits=min(hits, MAX_HITS))
-        self._store.take((check,), now, _Refill(self, lease, check.hits, now, again=again))
+        self._store.take((check,), now, _Refill(self, lease, check.hits, now, tries=tries))
+
+    def _ask_by_themselves(self, lease: _Lease) -> None:
+        # What is left is being fought for, and nobody is to wait longer.
+        waiting, lease.waiting = lease.waiting, deque()
+        for waiter in waiting:
+            check = lease.check._replace(hits=waiter.hits)
+            self._store.take((check,), waiter.now, _Part(waiter.flight, (waiter.at,)))
 
     def refilled(self, lease: _Lease, refill: _Refill) -> None:
         """Hands out what the store gave."""
@@ -211,47 +222,60 @@ class LeaseStore:
         grant = lease.terms.grant(lease.check.limit, refill.hits, reply, refill.now)
         self.granted += grant.granted
         lease.left += grant.granted
-        lease.top, lease.step, lease.spare, lease.until = grant.top, grant.step, grant.spare, grant.until
+        lease.top, lease.step, lease.until = grant.top, grant.step, grant.until
+        lease.spare = grant.room or 0
         lease.low = lease.size // 4
-        waiting = lease.waiting
-        while waiting:
+        while waiting := lease.waiting:
             waiter = waiting[0]
+            missing = waiter.hits - lease.left
             if waiter.now >= lease.until:
                 # A window has begun since.
                 self._refill(lease, waiter.now)
                 return
-            if waiter.hits > lease.left:
-                if not refill.again and grant.granted == refill.hits:
-                    # It came when the store had been asked.
-                    self._refill(lease, waiting[-1].now)
-                    return
-                if not refill.again and grant.room > grant.granted:
-                    self._ask(lease, min(grant.room, lease.demand()), refill.now, again=True)
-                    return
-            waiting.popleft()
-            if waiter.hits <= lease.left:
+            if missing <= 0:
+                waiting.popleft()
                 lease.left -= waiter.hits
                 _fill(waiter.flight, waiter.at, lease.reply())
-                continue
-            _fill(waiter.flight, waiter.at, grant.refusal)
-            if lease.left:
-                # There is still something for who asks for less.
-                lease.check.counter.over_until = 0.0
+            elif (hits := _once_more(lease, refill, grant, missing)) == 0:
+                waiting.popleft()
+                _fill(waiter.flight, waiter.at, grant.refusal)
+                if lease.left:
+                    # There is still something for who asks for less.
+                    lease.check.counter.over_until = 0.0
+            elif hits > 0 and refill.tries >= _MAX_TRIES:
+                self._ask_by_themselves(lease)
+            elif hits > 0:
+                self._ask(lease, hits, refill.now, tries=refill.tries + 1)
+                return
+            else:
+                self._refill(lease, waiting[-1].now)
+                return
+
+
+def _once_more(lease: _Lease, refill: _Refill, grant: Grant, missing: int) -> int:
+    """How many hits to ask for, since so many are missing; 0 for none, below 0 for as many as at first."""
+    refused = grant.granted < refill.hits
+    if not refused and not refill.tries:
+        # Who lacks them came when the store had been asked.
+        return -1
+    if grant.room is not None:
+        return min(grant.room, lease.demand() - lease.left) if missing <= grant.room else 0 if refused else missing
+    return missing if missing < refill.hits else 0
 
 
 class _Refill(Flight):
     """More hits, on their way from the store."""
 
-    __slots__ = ("_leases", "again", "hits", "lease", "now")
+    __slots__ = ("_leases", "hits", "lease", "now", "tries")
 
-    def __init__(self, leases: LeaseStore, lease: _Lease, hits: int, now: float, *, again: bool) -> None:
+    def __init__(self, leases: LeaseStore, lease: _Lease, hits: int, now: float, *, tries: int) -> None:
         super().__init__()
         self._leases = leases
         self.lease = lease
         self.hits = hits
         self.now = now
-        self.again = again
-        """Whether more was asked for before, and refused."""
+        self.tries = tries
+        """How often more was asked for before, for the same requests, and refused."""
 
     def settle(self) -> None:
         self._leases.refilled(self.lease, self)

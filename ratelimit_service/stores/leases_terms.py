@@ -16,15 +16,13 @@ class Grant(NamedTuple):
     """What came of asking for hits."""
 
     granted: int
-    room: int
-    """How many the store would have granted, had it been asked for fewer."""
-    spare: int
-    """How many the store has left for everybody, after these."""
+    room: int | None
+    """How many more the store would grant; None where its reply does not tell."""
     top: int
     """The store's reply to the last of the granted hits; `step` less for each that is not used yet."""
     step: int
     refusal: int
-    """The reply that refuses a hit which did not fit."""
+    """The reply that refuses as many hits as were asked for, or more."""
     until: float
     """Unix time at which what was granted is gone."""
 
@@ -48,8 +46,19 @@ class FixedWindowTerms:
     def grant(self, limit: Limit, asked: int, reply: int, now: float) -> Grant:
         granted = min(asked, max(0, limit.per_unit - reply + asked))
         top = min(reply, limit.per_unit)
-        until = int(now) // limit.seconds * limit.seconds + limit.seconds
-        return Grant(granted, granted, limit.per_unit - top, top, 1, max(reply, limit.per_unit + 1), until)
+        return Grant(granted, limit.per_unit - top, top, 1, max(reply, limit.per_unit + 1), _window_end(limit, now))
+
+
+class SlidingWindowTerms:
+    """All that is asked for, or nothing. A lease ends with the part of the window in which it was counted."""
+
+    returnable = False
+
+    def grant(self, limit: Limit, asked: int, reply: int, now: float) -> Grant:
+        until = _window_end(limit, now)
+        if reply < 0:
+            return Grant(0, None, limit.capacity, limit.cost, reply, until)
+        return Grant(asked, (limit.capacity - reply) // limit.cost, reply, limit.cost, -1, until)
 
 
 class TokenBucketTerms:
@@ -60,12 +69,17 @@ class TokenBucketTerms:
     def grant(self, limit: Limit, asked: int, reply: int, now: float) -> Grant:
         level = reply if reply >= 0 else -1 - reply
         room = (limit.capacity - level) // limit.cost
-        until = now + BUCKET_LEASE_S
-        if reply < 0:
-            return Grant(0, room, room, level, limit.cost, reply, until)
-        return Grant(asked, asked, room, level, limit.cost, -1 - level, until)
+        return Grant(asked if reply >= 0 else 0, room, level, limit.cost, -1 - level, now + BUCKET_LEASE_S)
 
 
 def all_terms() -> Mapping[Algorithm, Terms]:
     """Returns the terms of the algorithms that have leases."""
-    return {Algorithm.FIXED_WINDOW: FixedWindowTerms(), Algorithm.TOKEN_BUCKET: TokenBucketTerms()}
+    return {
+        Algorithm.FIXED_WINDOW: FixedWindowTerms(),
+        Algorithm.SLIDING_WINDOW: SlidingWindowTerms(),
+        Algorithm.TOKEN_BUCKET: TokenBucketTerms(),
+    }
+
+
+def _window_end(limit: Limit, now: float) -> float:
+    return float(int(now) // limit.seconds * limit.seconds + limit.seconds)

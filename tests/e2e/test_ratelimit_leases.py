@@ -28,6 +28,7 @@ domain: d
 on_store_error: deny
 descriptors:
   - {key: window, rate_limit: {unit: day, requests_per_unit: 3000, precision: lease(100)}}
+  - {key: sliding, rate_limit: {unit: day, requests_per_unit: 3000, algorithm: sliding_window, precision: lease(100)}}
   - {key: bucket, rate_limit: {unit: day, requests_per_unit: 3000, algorithm: token_bucket, precision: lease(100)}}
 """
 
@@ -70,7 +71,7 @@ async def commands(redis: RedisServer) -> int:
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("incrby", "evalsha", "eval"))
 
 
-@pytest.mark.parametrize("key", ["window", "bucket"])
+@pytest.mark.parametrize("key", ["window", "bucket", "sliding"])
 async def test_ten_thousand_concurrent_requests_stay_within_the_limit_and_ask_redis_little(
     redis: RedisServer, key: str
 ) -> None:
@@ -80,7 +81,7 @@ async def test_ten_thousand_concurrent_requests_stay_within_the_limit_and_ask_re
         assert await commands(redis) < 200
 
 
-@pytest.mark.parametrize("key", ["window", "bucket"])
+@pytest.mark.parametrize("key", ["window", "bucket", "sliding"])
 @pytest.mark.parametrize("seed", range(2))
 async def test_random_requests_of_any_size_stay_within_the_limit(redis: RedisServer, key: str, seed: int) -> None:
     random = Random(seed)

@@ -23,9 +23,11 @@ descriptors:
   - {key: window, rate_limit: {unit: minute, requests_per_unit: 100, precision: lease(10), on_store_error: deny}}
   - {key: large, rate_limit: {unit: day, requests_per_unit: 100000, precision: lease(100)}}
   - {key: bucket, rate_limit: {unit: day, requests_per_unit: 100, algorithm: token_bucket, precision: lease(10)}}
+  - {key: sliding, rate_limit: {unit: day, requests_per_unit: 100, algorithm: sliding_window, precision: lease(10)}}
   - {key: exact, rate_limit: {unit: minute, requests_per_unit: 100}}
 """
 LIMIT, LEASE = 100, 10
+ALGORITHMS = ["window", "bucket", "sliding"]
 
 
 class SlowMemory:
@@ -73,7 +75,7 @@ def codes(calls: Sequence[RecordedCall]) -> list[int]:
 
 
 def test_one_worker_admits_exactly_the_limit() -> None:
-    for key in ("window", "bucket"):
+    for key in ALGORITHMS:
         limiter = worker(SlowMemory(), Clock())
         assert codes(ask(limiter, key, 130)) == [OK] * 100 + [OVER] * 30
 
@@ -131,16 +133,40 @@ def test_the_last_part_of_a_limit_is_taken_bit_by_bit() -> None:
 
 def test_what_a_request_brings_is_taken_whole_or_not() -> None:
     limiter = worker(SlowMemory(), Clock())
-    for key in ("window", "bucket"):
+    for key in ALGORITHMS:
         assert codes(ask(limiter, key, 3, hits=30)) == [OK] * 3
         assert codes(ask(limiter, key, 1, hits=30)) == [OVER]
 
 
-def test_a_bucket_keeps_for_small_requests_what_a_big_one_could_not_have() -> None:
+@pytest.mark.parametrize("key", ["bucket", "sliding"])
+def test_small_requests_have_what_a_big_one_could_not_have(key: str) -> None:
     limiter = worker(SlowMemory(), Clock())
-    assert codes(ask(limiter, "bucket", 1, hits=95)) == [OK]
-    assert codes(ask(limiter, "bucket", 1, hits=20)) == [OVER]
-    assert codes(ask(limiter, "bucket", 6)) == [OK] * 5 + [OVER]
+    assert codes(ask(limiter, key, 1, hits=95)) == [OK]
+    assert codes(ask(limiter, key, 1, hits=20)) == [OVER]
+    assert codes(ask(limiter, key, 6)) == [OK] * 5 + [OVER]
+
+
+@pytest.mark.parametrize("key", ALGORITHMS)
+def test_requests_of_all_sizes_that_wait_together_are_each_told_what_holds_for_it(key: str) -> None:
+    store = SlowMemory(slow=True)
+    limiter = worker(store, Clock())
+    calls = [call for hits in (60, 30, 20, 8, 4, 1, 1, 1) for call in ask(limiter, key, hits=hits)]
+    for _ in range(16):
+        store.answer()
+    admitted = [hits for hits, call in zip((60, 30, 20, 8, 4, 1, 1, 1), calls, strict=True) if codes([call]) == [OK]]
+    assert sum(admitted) <= LIMIT
+    if key != "window":
+        assert admitted == [60, 30, 8, 1, 1]
+
+
+def test_a_lease_slides_on_with_its_window() -> None:
+    clock = Clock()
+    limiter = worker(SlowMemory(), clock)
+    assert codes(ask(limiter, "sliding", 100)) == [OK] * 100
+    clock.now += 86400
+    # Of the day before a part still counts, which is less and less.
+    clock.now += 86400 / 4 - clock.now % 86400
+    assert codes(ask(limiter, "sliding", 30)) == [OK] * 25 + [OVER] * 5
 
 
 def test_looking_takes_nothing() -> None:
@@ -256,7 +282,7 @@ steps = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(steps, st.sampled_from(["window", "bucket"]), st.lists(st.integers(0, 400), max_size=3))
+@given(steps, st.sampled_from(ALGORITHMS), st.lists(st.integers(0, 400), max_size=3))
 def test_workers_together_never_admit_more_than_the_limit(stream: list[Step], key: str, breaks: list[int]) -> None:
     store, clock = SlowMemory(slow=True), Clock()
     workers = [worker(store, clock) for _ in range(4)]
@@ -283,7 +309,7 @@ def test_workers_together_never_admit_more_than_the_limit(stream: list[Step], ke
     assert LIMIT - lost <= admitted + more <= LIMIT
 
 
-@pytest.mark.parametrize("key", ["window", "bucket"])
+@pytest.mark.parametrize("key", ALGORITHMS)
 def test_ten_thousand_concurrent_requests_over_four_workers_admit_the_limit_but_for_what_is_leased(key: str) -> None:
     store, clock = SlowMemory(slow=True), Clock()
     workers = [worker(store, clock) for _ in range(4)]
