@@ -53,7 +53,7 @@ async def test_counters_are_named_as_envoyproxy_ratelimit_names_them_and_expire(
             await given.response(request("d", [("open", "x")]))
         await given.response(request("d", [("shut-bucket", "x")]))
         assert await client.get("d_open_x_1799971200") == b"3"
-        assert sorted(await client.keys("*")) == [b"d_open_x_1799971200", b"d_shut-bucket_x_bucket_86400"]
+        assert sorted(await client.keys("*")) == [b"d_open_x_1799971200", b"d_shut-bucket_x_bucket_86400_1000"]
         for key in await client.keys("*"):
             assert 0 < await client.ttl(key) <= 86400
 

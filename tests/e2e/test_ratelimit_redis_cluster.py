@@ -44,7 +44,8 @@ async def joined(url: str, *, timeout_s: float = 5.0) -> AsyncGenerator[RedisClu
 
 
 def slot_of(key: str, value: str) -> int:
-    return key_slot(f"d_{key}_{value}_{'bucket_86400' if 'bucket' in key else DAY}".encode())
+    suffix = {"few-bucket": "bucket_86400_100", "shut-bucket": "bucket_86400_1000"}.get(key, DAY)
+    return key_slot(f"d_{key}_{value}_{suffix}".encode())
 
 
 def told(caplog: pytest.LogCaptureFixture, what: str) -> list[str]:

@@ -65,7 +65,7 @@ async def test_a_server_that_answers_nonsense_or_cannot_serve_is_left_and_tried_
 
 
 async def test_an_endless_reply_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
-    async with Impostor() as server, opened(server.url) as store:
+    async with Impostor() as server, opened(server.url, timeout_s=5) as store:
         server.answer = counts_only(b"$999999999\r\n" + b"x" * 20_000_000)
         assert await code(limiter(store), "shut") == 2
         await until(lambda: told(caplog, "a reply without end"), what="the reason in the log")

@@ -56,7 +56,7 @@ class Impostor:
                 name = b" ".join(words[: 2 if words[0].upper() in _CONTAINERS else 1]).upper()
                 writer.write(self.answer(name))
                 await writer.drain()
-        except (asyncio.IncompleteReadError, OSError, ValueError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError, ValueError):
             pass
         finally:
             self._writers.discard(writer)
