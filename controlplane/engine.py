@@ -16,9 +16,8 @@ from controlplane.compile.check import check
 from controlplane.compile.targets import of_document
 from controlplane.conditions import ObjectStatus
 from controlplane.expansion import Expander
-from controlplane.ir import Jwt
 from controlplane.pipeline import Admitted, Pipeline
-from controlplane.pipeline.guards import Lingering
+from controlplane.pipeline.guards import Lingering, Required
 from controlplane.pipeline.objects import Verdict
 from controlplane.pipeline.policies import is_policy
 from controlplane.provision.binding import Bindings, Clash
@@ -78,7 +77,7 @@ class Engine:
     ingresses: Expander = field(default_factory=Expander)
     steps: int = 0
     _unsettled: set[ObjectKey] = field(default_factory=set[ObjectKey])
-    _required: dict[ObjectKey, frozenset[Jwt]] = field(default_factory=dict[ObjectKey, "frozenset[Jwt]"])
+    _required: dict[ObjectKey, frozenset[Required]] = field(default_factory=dict[ObjectKey, "frozenset[Required]"])
     _lingering: dict[Lingering, float] = field(default_factory=dict[Lingering, float])
     _carried_until: float = 0.0
 
@@ -232,7 +231,7 @@ class Engine:
         return Step(snapshots, statuses, tuple(changed), self.faults, took_s, load_s, accepted, superseded)
 
     def _linger(self) -> bool:
-        """Keeps JWT requirements past their last reference: Envoys may still have routes that name them."""
+        """Keeps what came by ECDS past its last reference: Envoys may still have routes that name it."""
         now, lingering = self.clock(), self.pipeline.guards.lingering
         for gateway, required in self.pipeline.guards.required.take_changes().items():
             before = self._required.pop(gateway, frozenset())

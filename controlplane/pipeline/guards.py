@@ -22,13 +22,15 @@ SERVICES: Final = {services.AUTHZ_CLUSTER: AUTHZ_OWNER, services.RATE_LIMIT_CLUS
 ServicePolicy = ir.KeyPolicy | ir.GlobalLimit
 Used = ir.Jwt | ServicePolicy | str
 """A requirement, a policy of a service, or the name of a header that tells an identity."""
+Required = ir.Jwt | ir.GlobalLimit
+"""What routes name that comes by ECDS: a JWT requirement, limits of which Envoys enforce their shares."""
 
 
 class Lingering(NamedTuple):
     """A requirement that no route of a Gateway names any more, but routes in force still may."""
 
     gateway: ObjectKey
-    requirement: ir.Jwt
+    requirement: Required
 
 
 class Guards:
@@ -58,10 +60,10 @@ class Guards:
         self.lingering: Table[Lingering, None] = graph.table("lingering requirements")
         self.carried: Table[ObjectKey, bytes] = graph.table("carried requirements")
         self._uses: Index[ObjectKey | str, Used] = graph.group("uses", policies, self._used)
-        self._left: Index[ObjectKey, ir.Jwt] = graph.group(
+        self._left: Index[ObjectKey, Required] = graph.group(
             "left requirements", self.lingering, lambda key: [(key.gateway, key.requirement)]
         )
-        self._required: Derived[ObjectKey, frozenset[ir.Jwt]] = graph.derive("requirements", self._compute_required)
+        self._required: Derived[ObjectKey, frozenset[Required]] = graph.derive("requirements", self._compute_required)
         self.required = graph.root(gateways, self._required)
         self._jwt: Derived[ObjectKey, Resource] = graph.derive("jwt extension", self._compute_jwt)
         self._stripped: Derived[ObjectKey, Resource] = graph.derive("header extension", self._compute_stripped)
@@ -102,16 +104,20 @@ class Guards:
                 if each.global_limit.has_quotas:
                     yield gateway, each.global_limit
 
-    def _compute_required(self, gateway: ObjectKey) -> frozenset[ir.Jwt]:
-        return frozenset(each for each in self._uses.get(gateway) if isinstance(each, ir.Jwt))
+    def _compute_required(self, gateway: ObjectKey) -> frozenset[Required]:
+        return frozenset(each for each in self._uses.get(gateway) if isinstance(each, Required))
 
     def _compute_jwt(self, gateway: ObjectKey) -> Resource:
-        wanted = sorted({*self._required.get(gateway), *self._left.get(gateway)}, key=lambda each: each.id)
+        wanted = sorted((each for each in self._named(gateway) if isinstance(each, ir.Jwt)), key=lambda each: each.id)
         body = jwt.extension_config(wanted, key_set=self._key_set)
         carried = self.carried.get(gateway)
         if carried is not None:
             body = jwt.carried_over(body, carried)
         return Resource.of(xds.EXTENSION_CONFIG, jwt.NAME, body, (str(gateway),))
+
+    def _named(self, gateway: ObjectKey) -> set[Required]:
+        """Returns what routes of a Gateway name, or those that it has not forgotten yet."""
+        return {*self._required.get(gateway), *self._left.get(gateway)}
 
     def _key_set(self, source: ir.Jwks) -> str | None:
         if source.uri is None:
@@ -124,7 +130,7 @@ class Guards:
         return Resource.of(xds.EXTENSION_CONFIG, identity_headers.NAME, body, (str(gateway),))
 
     def _compute_quota(self, gateway: ObjectKey) -> Resource:
-        limits = (each for each in self._uses.get(gateway) if isinstance(each, ir.GlobalLimit))
+        limits = (each for each in self._named(gateway) if isinstance(each, ir.GlobalLimit))
         body = rate_limit_quota.extension_config(limits)
         return Resource.of(xds.EXTENSION_CONFIG, rate_limit_quota.NAME, body, (str(gateway),))
 
