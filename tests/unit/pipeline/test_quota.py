@@ -1,5 +1,5 @@
 # pyright: standard, reportAttributeAccessIssue=false
-"""What comes by ECDS for limits in quota mode outlives the routes that name it, and is there for those who ask for it."""
+"""What ECDS brings for limits in quota mode outlives the routes that name it, and is there for those who ask for it."""
 
 from __future__ import annotations
 
