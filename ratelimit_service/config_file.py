@@ -67,7 +67,7 @@ _ROOT: Final = frozenset({"domain", "descriptors", "on_store_error"})
 _FLAGS: Final = ("shadow_mode", "quota_mode", "detailed_metric", "value_to_metric", "share_threshold")
 _DESCRIPTOR: Final = frozenset({"key", "value", "rate_limit", "descriptors", *_FLAGS})
 _THEIRS: Final = frozenset({"unit", "requests_per_unit", "unlimited", "name", "replaces"})
-_OURS: Final = frozenset({"algorithm", "burst", "delay", "lease_time", "precision", "mode", "on_store_error"})
+_OURS: Final = frozenset({"algorithm", "burst", "delay", "lease_time", "precision", "mode", "on_store_error", "hidden"})
 _RATE_LIMIT: Final = _THEIRS | _OURS
 # envoyproxy/ratelimit passes over a field that it knows from elsewhere; here it is told where it belongs.
 _NOT_IN_LIMIT: Final = dict.fromkeys(_DESCRIPTOR, "beside rate_limit, not in it")
@@ -151,6 +151,7 @@ def _own(limit: YamlMap) -> dict[str, Any]:
         "lease_time_s": limit.seconds("lease_time"),
         "lease": _lease(limit),
         "mode": limit.choice("mode", _MODES, Mode.REQUEST),
+        "hidden": limit.flag("hidden"),
     }
 
 

@@ -88,8 +88,15 @@ class _Reader:
             raise _TooLargeError(f"has more than {MAX_DEPTH} levels or {MAX_DESCRIPTORS} descriptors")
         rule = self._rule(given, f"{path}.rate_limit") if given.HasField("rate_limit") else None
         below = self._below(given.descriptors, f"{path}.descriptors", depth + 1)
+        own = given.dragoman
         return DraftDescriptor(
-            given.key, given.value, rule, below, lambda name, message: self._fault(f"{path}.{name}", message)
+            given.key,
+            given.value,
+            rule,
+            below,
+            lambda name, message: self._fault(f"{path}.{name}", message),
+            value_to_metric=own.value_to_metric,
+            share_threshold=own.share_threshold,
         )
 
     def _rule(self, descriptor: pb.RateLimitDescriptor, path: str) -> Rule:

@@ -24,31 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,ratelimit/config/ratelimit/v3/rls_conf.proto\x12\x1dratelimit.config.ratelimit.v3\"\xbc\x01\n\x0fRateLimitConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12G\n\x0b\x64\x65scriptors\x18\x03 \x03(\x0b\x32\x32.ratelimit.config.ratelimit.v3.RateLimitDescriptor\x12\x42\n\x08\x64ragoman\x18\xd1\x86\x03 \x01(\x0b\x32..ratelimit.config.ratelimit.v3.DomainExtension\"\x80\x02\n\x13RateLimitDescriptor\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x42\n\nrate_limit\x18\x03 \x01(\x0b\x32..ratelimit.config.ratelimit.v3.RateLimitPolicy\x12G\n\x0b\x64\x65scriptors\x18\x04 \x03(\x0b\x32\x32.ratelimit.config.ratelimit.v3.RateLimitDescriptor\x12\x13\n\x0bshadow_mode\x18\x05 \x01(\x08\x12\x17\n\x0f\x64\x65tailed_metric\x18\x06 \x01(\x08\x12\x12\n\nquota_mode\x18\x07 \x01(\x08\"\x90\x02\n\x0fRateLimitPolicy\x12:\n\x04unit\x18\x01 \x01(\x0e\x32,.ratelimit.config.ratelimit.v3.RateLimitUnit\x12\x19\n\x11requests_per_unit\x18\x02 \x01(\r\x12\x11\n\tunlimited\x18\x03 \x01(\x08\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x41\n\x08replaces\x18\x05 \x03(\x0b\x32/.ratelimit.config.ratelimit.v3.RateLimitReplace\x12\x42\n\x08\x64ragoman\x18\xd1\x86\x03 \x01(\x0b\x32..ratelimit.config.ratelimit.v3.PolicyExtension\" \n\x10RateLimitReplace\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x88\x01\n\x0f\x44omainExtension\x12\x43\n\x0eon_store_error\x18\x01 \x01(\x0e\x32+.ratelimit.config.ratelimit.v3.OnStoreError\x12\x1f\n\x17\x63ounters_without_domain\x18\x02 \x01(\x08\x12\x0f\n\x07refines\x18\x03 \x01(\x08\"\x9d\x02\n\x0fPolicyExtension\x12;\n\talgorithm\x18\x01 \x01(\x0e\x32(.ratelimit.config.ratelimit.v3.Algorithm\x12\r\n\x05\x62urst\x18\x02 \x01(\r\x12\x43\n\x0eon_store_error\x18\x03 \x01(\x0e\x32+.ratelimit.config.ratelimit.v3.OnStoreError\x12\x10\n\x08\x64\x65lay_ms\x18\x04 \x01(\r\x12\x15\n\rlease_time_ms\x18\x05 \x01(\r\x12\r\n\x05lease\x18\x06 \x01(\r\x12\x31\n\x04mode\x18\x07 \x01(\x0e\x32#.ratelimit.config.ratelimit.v3.Mode\x12\x0e\n\x06hidden\x18\x08 \x01(\x08*f\n\rRateLimitUnit\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06SECOND\x10\x01\x12\n\n\x06MINUTE\x10\x02\x12\x08\n\x04HOUR\x10\x03\x12\x07\n\x03\x44\x41Y\x10\x04\x12\t\n\x05MONTH\x10\x05\x12\x08\n\x04YEAR\x10\x06\x12\x08\n\x04WEEK\x10\x07*4\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0b\n\x07REQUEST\x10\x01\x12\t\n\x05QUOTA\x10\x02*\x81\x01\n\tAlgorithm\x12\x19\n\x15\x41LGORITHM_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46IXED_WINDOW\x10\x01\x12\x10\n\x0cTOKEN_BUCKET\x10\x02\x12\x12\n\x0eSLIDING_WINDOW\x10\x03\x12\x10\n\x0cLEAKY_BUCKET\x10\x04\x12\x0f\n\x0b\x43ONCURRENCY\x10\x05*N\n\x0cOnStoreError\x12\x1e\n\x1aON_STORE_ERROR_UNSPECIFIED\x10\x00\x12\t\n\x05\x41LLOW\x10\x01\x12\x08\n\x04\x44\x45NY\x10\x02\x12\t\n\x05LOCAL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,ratelimit/config/ratelimit/v3/rls_conf.proto\x12\x1dratelimit.config.ratelimit.v3\"\xbc\x01\n\x0fRateLimitConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12G\n\x0b\x64\x65scriptors\x18\x03 \x03(\x0b\x32\x32.ratelimit.config.ratelimit.v3.RateLimitDescriptor\x12\x42\n\x08\x64ragoman\x18\xd1\x86\x03 \x01(\x0b\x32..ratelimit.config.ratelimit.v3.DomainExtension\"\xc8\x02\n\x13RateLimitDescriptor\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x42\n\nrate_limit\x18\x03 \x01(\x0b\x32..ratelimit.config.ratelimit.v3.RateLimitPolicy\x12G\n\x0b\x64\x65scriptors\x18\x04 \x03(\x0b\x32\x32.ratelimit.config.ratelimit.v3.RateLimitDescriptor\x12\x13\n\x0bshadow_mode\x18\x05 \x01(\x08\x12\x17\n\x0f\x64\x65tailed_metric\x18\x06 \x01(\x08\x12\x12\n\nquota_mode\x18\x07 \x01(\x08\x12\x46\n\x08\x64ragoman\x18\xd1\x86\x03 \x01(\x0b\x32\x32.ratelimit.config.ratelimit.v3.DescriptorExtension\"\x90\x02\n\x0fRateLimitPolicy\x12:\n\x04unit\x18\x01 \x01(\x0e\x32,.ratelimit.config.ratelimit.v3.RateLimitUnit\x12\x19\n\x11requests_per_unit\x18\x02 \x01(\r\x12\x11\n\tunlimited\x18\x03 \x01(\x08\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x41\n\x08replaces\x18\x05 \x03(\x0b\x32/.ratelimit.config.ratelimit.v3.RateLimitReplace\x12\x42\n\x08\x64ragoman\x18\xd1\x86\x03 \x01(\x0b\x32..ratelimit.config.ratelimit.v3.PolicyExtension\" \n\x10RateLimitReplace\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x88\x01\n\x0f\x44omainExtension\x12\x43\n\x0eon_store_error\x18\x01 \x01(\x0e\x32+.ratelimit.config.ratelimit.v3.OnStoreError\x12\x1f\n\x17\x63ounters_without_domain\x18\x02 \x01(\x08\x12\x0f\n\x07refines\x18\x03 \x01(\x08\"G\n\x13\x44\x65scriptorExtension\x12\x17\n\x0fvalue_to_metric\x18\x01 \x01(\x08\x12\x17\n\x0fshare_threshold\x18\x02 \x01(\x08\"\x9d\x02\n\x0fPolicyExtension\x12;\n\talgorithm\x18\x01 \x01(\x0e\x32(.ratelimit.config.ratelimit.v3.Algorithm\x12\r\n\x05\x62urst\x18\x02 \x01(\r\x12\x43\n\x0eon_store_error\x18\x03 \x01(\x0e\x32+.ratelimit.config.ratelimit.v3.OnStoreError\x12\x10\n\x08\x64\x65lay_ms\x18\x04 \x01(\r\x12\x15\n\rlease_time_ms\x18\x05 \x01(\r\x12\r\n\x05lease\x18\x06 \x01(\r\x12\x31\n\x04mode\x18\x07 \x01(\x0e\x32#.ratelimit.config.ratelimit.v3.Mode\x12\x0e\n\x06hidden\x18\x08 \x01(\x08*f\n\rRateLimitUnit\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06SECOND\x10\x01\x12\n\n\x06MINUTE\x10\x02\x12\x08\n\x04HOUR\x10\x03\x12\x07\n\x03\x44\x41Y\x10\x04\x12\t\n\x05MONTH\x10\x05\x12\x08\n\x04YEAR\x10\x06\x12\x08\n\x04WEEK\x10\x07*4\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0b\n\x07REQUEST\x10\x01\x12\t\n\x05QUOTA\x10\x02*\x81\x01\n\tAlgorithm\x12\x19\n\x15\x41LGORITHM_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46IXED_WINDOW\x10\x01\x12\x10\n\x0cTOKEN_BUCKET\x10\x02\x12\x12\n\x0eSLIDING_WINDOW\x10\x03\x12\x10\n\x0cLEAKY_BUCKET\x10\x04\x12\x0f\n\x0b\x43ONCURRENCY\x10\x05*N\n\x0cOnStoreError\x12\x1e\n\x1aON_STORE_ERROR_UNSPECIFIED\x10\x00\x12\t\n\x05\x41LLOW\x10\x01\x12\x08\n\x04\x44\x45NY\x10\x02\x12\t\n\x05LOCAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ratelimit.config.ratelimit.v3.rls_conf_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RATELIMITUNIT']._serialized_start=1265
-  _globals['_RATELIMITUNIT']._serialized_end=1367
-  _globals['_MODE']._serialized_start=1369
-  _globals['_MODE']._serialized_end=1421
-  _globals['_ALGORITHM']._serialized_start=1424
-  _globals['_ALGORITHM']._serialized_end=1553
-  _globals['_ONSTOREERROR']._serialized_start=1555
-  _globals['_ONSTOREERROR']._serialized_end=1633
+  _globals['_RATELIMITUNIT']._serialized_start=1410
+  _globals['_RATELIMITUNIT']._serialized_end=1512
+  _globals['_MODE']._serialized_start=1514
+  _globals['_MODE']._serialized_end=1566
+  _globals['_ALGORITHM']._serialized_start=1569
+  _globals['_ALGORITHM']._serialized_end=1698
+  _globals['_ONSTOREERROR']._serialized_start=1700
+  _globals['_ONSTOREERROR']._serialized_end=1778
   _globals['_RATELIMITCONFIG']._serialized_start=80
   _globals['_RATELIMITCONFIG']._serialized_end=268
   _globals['_RATELIMITDESCRIPTOR']._serialized_start=271
-  _globals['_RATELIMITDESCRIPTOR']._serialized_end=527
-  _globals['_RATELIMITPOLICY']._serialized_start=530
-  _globals['_RATELIMITPOLICY']._serialized_end=802
-  _globals['_RATELIMITREPLACE']._serialized_start=804
-  _globals['_RATELIMITREPLACE']._serialized_end=836
-  _globals['_DOMAINEXTENSION']._serialized_start=839
-  _globals['_DOMAINEXTENSION']._serialized_end=975
-  _globals['_POLICYEXTENSION']._serialized_start=978
-  _globals['_POLICYEXTENSION']._serialized_end=1263
+  _globals['_RATELIMITDESCRIPTOR']._serialized_end=599
+  _globals['_RATELIMITPOLICY']._serialized_start=602
+  _globals['_RATELIMITPOLICY']._serialized_end=874
+  _globals['_RATELIMITREPLACE']._serialized_start=876
+  _globals['_RATELIMITREPLACE']._serialized_end=908
+  _globals['_DOMAINEXTENSION']._serialized_start=911
+  _globals['_DOMAINEXTENSION']._serialized_end=1047
+  _globals['_DESCRIPTOREXTENSION']._serialized_start=1049
+  _globals['_DESCRIPTOREXTENSION']._serialized_end=1120
+  _globals['_POLICYEXTENSION']._serialized_start=1123
+  _globals['_POLICYEXTENSION']._serialized_end=1408
 # @@protoc_insertion_point(module_scope)

@@ -74,7 +74,7 @@ class RateLimitConfig(_message.Message):
     def __init__(self, name: _Optional[str] = ..., domain: _Optional[str] = ..., descriptors: _Optional[_Iterable[_Union[RateLimitDescriptor, _Mapping]]] = ..., dragoman: _Optional[_Union[DomainExtension, _Mapping]] = ...) -> None: ...
 
 class RateLimitDescriptor(_message.Message):
-    __slots__ = ("key", "value", "rate_limit", "descriptors", "shadow_mode", "detailed_metric", "quota_mode")
+    __slots__ = ("key", "value", "rate_limit", "descriptors", "shadow_mode", "detailed_metric", "quota_mode", "dragoman")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     RATE_LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,7 @@ class RateLimitDescriptor(_message.Message):
     SHADOW_MODE_FIELD_NUMBER: _ClassVar[int]
     DETAILED_METRIC_FIELD_NUMBER: _ClassVar[int]
     QUOTA_MODE_FIELD_NUMBER: _ClassVar[int]
+    DRAGOMAN_FIELD_NUMBER: _ClassVar[int]
     key: str
     value: str
     rate_limit: RateLimitPolicy
@@ -89,7 +90,8 @@ class RateLimitDescriptor(_message.Message):
     shadow_mode: bool
     detailed_metric: bool
     quota_mode: bool
-    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ..., rate_limit: _Optional[_Union[RateLimitPolicy, _Mapping]] = ..., descriptors: _Optional[_Iterable[_Union[RateLimitDescriptor, _Mapping]]] = ..., shadow_mode: _Optional[bool] = ..., detailed_metric: _Optional[bool] = ..., quota_mode: _Optional[bool] = ...) -> None: ...
+    dragoman: DescriptorExtension
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ..., rate_limit: _Optional[_Union[RateLimitPolicy, _Mapping]] = ..., descriptors: _Optional[_Iterable[_Union[RateLimitDescriptor, _Mapping]]] = ..., shadow_mode: _Optional[bool] = ..., detailed_metric: _Optional[bool] = ..., quota_mode: _Optional[bool] = ..., dragoman: _Optional[_Union[DescriptorExtension, _Mapping]] = ...) -> None: ...
 
 class RateLimitPolicy(_message.Message):
     __slots__ = ("unit", "requests_per_unit", "unlimited", "name", "replaces", "dragoman")
@@ -122,6 +124,14 @@ class DomainExtension(_message.Message):
     counters_without_domain: bool
     refines: bool
     def __init__(self, on_store_error: _Optional[_Union[OnStoreError, str]] = ..., counters_without_domain: _Optional[bool] = ..., refines: _Optional[bool] = ...) -> None: ...
+
+class DescriptorExtension(_message.Message):
+    __slots__ = ("value_to_metric", "share_threshold")
+    VALUE_TO_METRIC_FIELD_NUMBER: _ClassVar[int]
+    SHARE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    value_to_metric: bool
+    share_threshold: bool
+    def __init__(self, value_to_metric: _Optional[bool] = ..., share_threshold: _Optional[bool] = ...) -> None: ...
 
 class PolicyExtension(_message.Message):
     __slots__ = ("algorithm", "burst", "on_store_error", "delay_ms", "lease_time_ms", "lease", "mode", "hidden")
