@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_TRIES = 5
 _TRY_AGAIN_S = 0.002
+_PATIENT_TRIES = 2
 _MAX_NODES = 1024
 _REFRESH_S = 30.0
 """How old the map of slots gets when nothing happens."""
@@ -137,11 +138,7 @@ class RedisClusterStore:
             self._stale.set()
             return False
         if kind == "TRYAGAIN":
-            resent = node.resent(question)
-            if resent.tries > _MAX_TRIES:
-                return False
-            asyncio.get_running_loop().call_later(_TRY_AGAIN_S, node.ask_again, resent)
-            return True
+            return self._try_again(node, node.resent(question))
         if kind not in ("MOVED", "ASK"):
             return False
         slot, target = self._told(node, rest)
@@ -155,6 +152,21 @@ class RedisClusterStore:
         elif resent.open:
             resent.asking = kind == "ASK"
             target.ask_again(resent)
+        return True
+
+    def _try_again(self, node: RedisNode, resent: Resent) -> bool:
+        """Some keys of the question have moved already, and others not: soon all will have, if there are few."""
+        flight, _, check = resent.question
+        if resent.tries > _MAX_TRIES or not resent.open:
+            return False
+        if resent.tries <= _PATIENT_TRIES or not check.together:
+            asyncio.get_running_loop().call_later(_TRY_AGAIN_S, node.ask_again, resent)
+            return True
+        # Decided one by one rather than not at all.
+        resent.close()
+        flight.left += len(check.together) - 1
+        for index, _, each in check.together:
+            node.ask_again(node.resent((flight, index, each)))
         return True
 
     def _told(self, node: RedisNode, rest: str) -> tuple[int, RedisNode | None]:

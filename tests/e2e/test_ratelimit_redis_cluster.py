@@ -67,7 +67,7 @@ async def test_ten_thousand_concurrent_requests_over_all_nodes_admit_exactly_eac
 
 @pytest.mark.parametrize("key", ["open", "shut-bucket"])
 async def test_a_resharding_under_load_neither_loses_nor_doubles_a_count(cluster: RedisCluster, key: str) -> None:
-    values = [f"key-{number}" for number in range(8)]
+    values = [f"key-{number}" for number in range(5)]
     codes: Counter[tuple[str, int]] = Counter()
     async with joined(cluster.url) as one, joined(cluster.url) as other:
         limiters = [limiter(one), limiter(other)]
@@ -131,6 +131,26 @@ async def test_while_a_slot_is_on_its_way_old_keys_count_where_they_are_and_new_
 
 async def remaining(given: Limiter, key: str, value: str) -> int:
     return (await given.response(request("d", [(key, value)]))).statuses[0].limit_remaining
+
+
+async def test_what_is_decided_together_is_decided_one_by_one_while_its_keys_are_on_two_nodes(
+    cluster: RedisCluster,
+) -> None:
+    async with joined(cluster.url) as store:
+        given = limiter(store)
+        both = request("d", [("few-bucket", "{tag}x")], [("shut-bucket", "{tag}x")])
+        slot = slot_of("few-bucket", "{tag}x")
+        source = cluster.owner(slot)
+        target = next(node for node in cluster.primaries if node is not source)
+        assert await remaining(given, "few-bucket", "{tag}x") == 99
+        await cluster.begin_move(slot, source, target)
+        for step in range(1, 4):
+            response = await given.response(both)
+            assert [status.limit_remaining for status in response.statuses] == [99 - step, 1000 - step]
+        await cluster.end_move(slot, source, target)
+        response = await given.response(both)
+        assert [status.limit_remaining for status in response.statuses] == [95, 996]
+        assert not any(node.errors for node in store.nodes)
 
 
 async def test_a_node_that_joins_gets_slots_and_one_that_has_none_is_not_missed(cluster: RedisCluster) -> None:
