@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import sys
 import tempfile
@@ -162,6 +163,9 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         quota = await stack.enter_async_context(serve_quota(settings, service, stats))
         if quota is not None:
             registry.register(quota.metrics)
+        # What is there now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         health.started()
         _log.info("serving rate limits on %s", server.address)
         yield Worker(server.address, http.address if http else None, service, store, quota)

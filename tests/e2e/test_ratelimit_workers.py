@@ -58,6 +58,26 @@ async def test_three_workers_share_limits_in_memory_exactly(tmp_path: Path) -> N
         assert await process.stop() == 0
 
 
+async def test_a_worker_that_knows_of_a_limit_that_it_is_used_up_asks_no_more(tmp_path: Path) -> None:
+    config = tmp_path / "limits.yaml"
+    config.write_text(CONFIG)
+    served = "dragoman_ratelimit_store_served_total", frozenset({("worker", "0")})
+    async with running(tmp_path, config=str(config), workers=2, store_timeout_s=5) as process:
+        await until_all_count(process, 2)
+        first, other = sockets(tmp_path, 2)
+        for key in "kb":
+            body = request("d", [(key, "x")])
+            await ask(first, *[body] * 1001)
+            # The first one knows; the other one has to learn it.
+            assert [r.overall_code for r in await ask(other, body)] == [OVER]
+            asked = (await metrics(process))[served]
+            assert {r.overall_code for r in await ask(other, *[body] * 200)} == {OVER}
+            found = await metrics(process)
+            assert found[served] == asked
+            labels = frozenset({("domain", "d"), ("descriptor", key), ("worker", "1")})
+            assert found["dragoman_ratelimit_hits_over_local_total", labels] == 200
+
+
 async def test_the_memory_of_a_pool_is_for_its_user_alone(tmp_path: Path) -> None:
     config = tmp_path / "limits.yaml"
     config.write_text(CONFIG)

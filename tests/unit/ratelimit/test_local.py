@@ -22,6 +22,9 @@ on_store_error: local
 descriptors:
   - {key: window, rate_limit: {unit: minute, requests_per_unit: 10}}
   - {key: bucket, rate_limit: {unit: minute, requests_per_unit: 60, algorithm: token_bucket, burst: 10}}
+  - {key: sliding, rate_limit: {unit: minute, requests_per_unit: 10, algorithm: sliding_window}}
+  - {key: leaky, rate_limit: {unit: minute, requests_per_unit: 12, algorithm: leaky_bucket}}
+  - {key: flight, rate_limit: {unit: minute, requests_per_unit: 10, algorithm: concurrency}}
   - {key: one, rate_limit: {unit: minute, requests_per_unit: 1}}
   - {key: none, rate_limit: {unit: minute, requests_per_unit: 0}}
   - {key: shadow, rate_limit: {unit: minute, requests_per_unit: 1}, shadow_mode: true}
@@ -76,7 +79,10 @@ class Scene:
         return [self.ask(key).overall_code for _ in range(times)]
 
 
-@pytest.mark.parametrize(("key", "let_through"), [("window", 4), ("bucket", 4), ("one", 1), ("none", 0)])
+@pytest.mark.parametrize(
+    ("key", "let_through"),
+    [("window", 4), ("bucket", 4), ("sliding", 4), ("flight", 4), ("leaky", 1), ("one", 1), ("none", 0)],
+)
 def test_each_replica_lets_through_its_part_of_a_limit_rounded_up(key: str, let_through: int) -> None:
     assert Scene().codes(key, 8) == [OK] * let_through + [OVER] * (8 - let_through)
 
@@ -87,6 +93,26 @@ def test_a_bucket_is_filled_at_the_part_of_the_rate() -> None:
     scene.limiter.clock.now += 3
     # 60 a minute by three replicas: one token in three seconds.
     assert scene.codes("bucket", 2) == [OK, OVER]
+
+
+def test_a_leaky_bucket_leaks_at_the_part_of_the_rate() -> None:
+    scene = Scene()
+    assert scene.codes("leaky", 2) == [OK, OVER]
+    scene.limiter.clock.now += 15
+    # 12 a minute by three replicas: one in fifteen seconds.
+    assert scene.codes("leaky", 2) == [OK, OVER]
+
+
+def test_what_ends_makes_room_here_too() -> None:
+    scene = Scene()
+
+    def flight(caller: str, *more: tuple[str, str]) -> int:
+        entries = [("flight", "x"), ("dragoman.request", caller), *more]
+        return scene.limiter.ask(request("d", entries)).response.overall_code
+
+    assert [flight(caller) for caller in "abcde"] == [OK] * 4 + [OVER]
+    flight("b", ("dragoman.done", "1"))
+    assert [flight(caller) for caller in "ef"] == [OK, OVER]
 
 
 def test_clients_are_told_the_limit_that_was_agreed_and_what_is_left_here() -> None:

@@ -22,12 +22,16 @@ from tests.support.ratelimit import Clock, Limiter, request
 from tests.support.waiting import until
 
 OK, OVER = 1, 2
+KEYS = ["second", "minute", "bucket", "sliding", "leaky", "flight", "strict"]
 CONFIG = """
 domain: d
 descriptors:
   - {key: second, rate_limit: {unit: second, requests_per_unit: 4}}
   - {key: minute, rate_limit: {unit: minute, requests_per_unit: 10}}
   - {key: bucket, rate_limit: {unit: minute, requests_per_unit: 20, algorithm: token_bucket, burst: 6}}
+  - {key: sliding, rate_limit: {unit: minute, requests_per_unit: 10, algorithm: sliding_window}}
+  - {key: leaky, rate_limit: {unit: second, requests_per_unit: 7, algorithm: leaky_bucket}}
+  - {key: flight, rate_limit: {unit: minute, requests_per_unit: 6, algorithm: concurrency, lease_time: 5s}}
   - {key: strict, rate_limit: {unit: day, requests_per_unit: 5, on_store_error: deny}}
 """
 SUPPORTED = [each for each in Algorithm if Rule("d", "k", Unit.DAY, 7, algorithm=each).fault() is None]
@@ -76,7 +80,7 @@ async def test_a_worker_that_asks_is_answered_as_the_one_that_counts(socket: Pat
         near, far = Limiter(CONFIG, MemoryStore(), clock=clock), Limiter(CONFIG, store, clock=clock)
         for _ in range(300):
             clock.now += random.choice([0, 0, 0, 0.1, 1, 7, 61])
-            asked = [[(random.choice(["second", "minute", "bucket", "strict"]), random.choice("ab"))] for _ in range(2)]
+            asked = [[(random.choice(KEYS), random.choice("ab"))] for _ in range(2)]
             body = request("d", *asked, hits=random.choice([0, 0, 3]), own_hits=[random.choice([None, 0, 2])])
             assert await far.response(body) == await near.response(body)
 
