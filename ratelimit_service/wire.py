@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 
-from ratelimit_service.model import MAX_LIMIT, Rule
+from ratelimit_service.model import MAX_LIMIT, Algorithm, Rule
 
 OVERALL_OK = b"\x08\x01"
 OVERALL_OVER = b"\x08\x02"
@@ -93,12 +93,12 @@ class RuleParts:
     __slots__ = ("_body", "_ok", "_over", "known_refusal", "known_verdict")
 
     def __init__(self, rule: Rule) -> None:
-        per = rule.unit.name.lower()
+        per = "at a time" if rule.algorithm is Algorithm.CONCURRENCY else f"per {rule.unit.name.lower()}"
         limit = b"\x08" + varint(rule.requests_per_unit) + b"\x10" + varint(rule.unit.wire)
         current_limit = field(2, limit + (field(3, rule.name.encode()) if rule.name else b""))
         self._ok = _CODE_OK + current_limit
         self._over = _CODE_OVER + current_limit
-        message = f"Too many requests: the limit is {rule.requests_per_unit} per {per}."
+        message = f"Too many requests: the limit is {rule.requests_per_unit} {per}."
         error = {"error": "rate_limited", "message": message, "retry_after": 0}
         self._body = json.dumps(error, separators=(",", ":")).encode().removesuffix(b"0}")
         self.known_verdict: tuple[bool, int, int] | None = None

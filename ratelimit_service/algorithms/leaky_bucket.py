@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ratelimit_service.algorithms.base import Stepped, Verdict
-from ratelimit_service.algorithms.ticks import MAX_EXACT, Scale, micros, tick_us
+from ratelimit_service.algorithms.ticks import MAX_EXACT, Scale, micros, named, tick_us
 from ratelimit_service.algorithms.token_bucket import BUCKET_ALONE, drained_s, level_known, pour
 from ratelimit_service.checks import Check, Limit
-from ratelimit_service.model import Rule
+from ratelimit_service.model import MAX_LIMIT, Rule
 
+_LONGEST_TICK_US = 1_000
 _NEVER = -1
 """A capacity that nothing fits into."""
 
@@ -30,13 +31,15 @@ class LeakyBucket:
         """The capacity is what drains in the longest wait."""
         delay_us, rate = round(rule.delay_s * 1_000_000), rule.requests_per_unit
         whole_us = rule.unit.seconds * 1_000_000
-        tick = tick_us(rule.unit, lambda ticks: delay_us * ticks // whole_us * rate <= MAX_EXACT // 2)
+        fitting = tick_us(rule.unit, lambda ticks: max(delay_us * ticks // whole_us, ticks) * rate <= MAX_EXACT // 2)
+        # Turns are told apart however large the limit is; one request may take fewer of them then.
+        tick = min(fitting, _LONGEST_TICK_US)
         cost, capacity = whole_us // tick, delay_us // tick * rate
-        return Scale(tick, cost, capacity, 1 + capacity // cost if rate else 0)
+        return Scale(tick, cost, capacity, min(MAX_LIMIT, 1 + capacity // cost) if rate else 0)
 
     def key_part(self, limit: Limit) -> bytes:
-        """The scale, so that an edited limit does not read a level of another one."""
-        return b"queue_%d_%d" % (limit.seconds, limit.tick_us)
+        """The scale of the level."""
+        return b"queue_" + named(limit.seconds, limit.tick_us)
 
     def arguments(self, check: Check) -> Sequence[bytes | int]:
         """Those of a token bucket."""
@@ -55,7 +58,7 @@ class LeakyBucket:
         stats = limit.stats
         stats.total += hits
         if reply >= 0:
-            remaining = max(0, limit.capacity + limit.cost - reply) // limit.cost if limit.drain else 0
+            remaining = _room(limit, reply)
             stats.within += hits
             used = limit.size - remaining
             if used > limit.near:
@@ -91,6 +94,11 @@ class LeakyBucket:
         limit = check.limit
         before = reply - check.hits * limit.cost
         return before * limit.seconds / (limit.drain * limit.cost) if before > 0 and check.hits else 0.0
+
+
+def _room(limit: Limit, level: int) -> int:
+    """How many single hits could still wait."""
+    return min(MAX_LIMIT, max(0, limit.capacity + limit.cost - level) // limit.cost) if limit.drain else 0
 
 
 def _allowance(check: Check) -> int:

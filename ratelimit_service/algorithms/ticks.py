@@ -37,6 +37,14 @@ def tick_us(unit: Unit, fits: Callable[[int], bool]) -> int:
     in a tick is a small part of what they count.
     """
     whole = unit.seconds * 1_000_000
-    shortest = 1_000 if unit.seconds >= _DAY_S else 1
-    choices = [tick for tick in _TICKS_US if tick >= shortest and whole % tick == 0]
+    choices = [tick for tick in _TICKS_US if tick >= _usual_us(unit.seconds) and whole % tick == 0]
     return next((tick for tick in choices if fits(whole // tick)), choices[-1])
+
+
+def named(seconds: int, tick_us: int) -> bytes:
+    """Names a scale in a key, so that an edited limit does not read numbers of another one."""
+    return b"%d" % seconds if tick_us == _usual_us(seconds) else b"%d_%d" % (seconds, tick_us)
+
+
+def _usual_us(seconds: int) -> int:
+    return 1_000 if seconds >= _DAY_S else 1

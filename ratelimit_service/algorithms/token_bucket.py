@@ -7,7 +7,7 @@ from typing import Any
 
 from ratelimit_service.algorithms.base import Stepped, Verdict
 from ratelimit_service.algorithms.scripts import Function, Script
-from ratelimit_service.algorithms.ticks import MAX_EXACT, Scale, micros, tick_us
+from ratelimit_service.algorithms.ticks import MAX_EXACT, Scale, micros, named, tick_us
 from ratelimit_service.checks import Check, Limit
 from ratelimit_service.model import Rule
 
@@ -58,8 +58,8 @@ class TokenBucket:
         return Scale(tick, cost, size * cost, size)
 
     def key_part(self, limit: Limit) -> bytes:
-        """The scale, so that an edited limit does not read a level of another one."""
-        return b"bucket_%d_%d" % (limit.seconds, limit.tick_us)
+        """The scale of the level."""
+        return b"bucket_" + named(limit.seconds, limit.tick_us)
 
     def arguments(self, check: Check) -> Sequence[bytes | int]:
         """The length of a tick, cost of a hit, capacity, what drains in a tick, hits."""
