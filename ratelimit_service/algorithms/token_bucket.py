@@ -11,7 +11,8 @@ from ratelimit_service.algorithms.ticks import MAX_EXACT, Scale, micros, named, 
 from ratelimit_service.checks import Check, Limit
 from ratelimit_service.model import Rule
 
-# A bucket is "LEVEL TICK": how full it was, and when. Numbers stay below 2^53, where a double is exact.
+# A bucket is "LEVEL TICK": how full it was, and when. Numbers stay below 2^53, where a double is exact. It stays for a
+# second longer than it counts: what is written many times a second need not go in between.
 BUCKET = Function(
     b"""\
 function(key, a, i, now)
@@ -32,7 +33,7 @@ function(key, a, i, now)
   local added = level + hits * cost
   if added > capacity then return -1 - level, true end
   return added, false, level, function()
-    local ttl_ms = math.min(1e15, math.ceil((added / drain + 1) * tick_us / 1000) + 1)
+    local ttl_ms = math.min(1e15, math.ceil((added / drain + 1) * tick_us / 1000) + 1000)
     redis.call('SET', key, string.format('%.0f %.0f', added, tick), 'PX', string.format('%.0f', ttl_ms))
   end
 end

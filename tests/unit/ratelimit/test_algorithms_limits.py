@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -156,11 +157,15 @@ async def test_redis_and_memory_agree_on_limits_of_any_size(store: RedisStore, l
         near, far = Limiter(yaml, MemoryStore(), clock=clock), Limiter(yaml, store, clock=clock)
         _hold_nobody(near)
         _hold_nobody(far)
+        began = time.monotonic()
         for wait_s, hits in stream:
             clock.now += wait_s
             named = [("dragoman.request", str(clock.now))] if name.startswith("conc") else []
             body = request("d", [(name, tenant), *named], own_hits=(hits,))
             here, there = await near.response(body), await far.response(body)
+            if time.monotonic() - began > 0.5:
+                # Redis goes by its own clock when it drops what has expired: ours must not stand still for long.
+                return
             assert here == there, (name, hits, clock.now)
 
     waits = st.sampled_from([0.0, 0.0, 0.000001, 0.001, 0.7, 1.0, 59.0, 3600.0, 86400.0, 300 * 86400.0])
