@@ -40,14 +40,15 @@ def ids_of(provider: str | None, tokens: Mapping[str, str]) -> Sequence[str]:
 
 
 def _condition(id_: str, path: Sequence[str], selector: ir.ClaimSelector) -> str:
-    """Says whether the claim is there and has one of the values; never fails."""
+    """Says whether the claim has one of the values; fails where it is not there, unless that is what is asked for."""
     claim = _claim(id_, path)
     wanted = [literal for each in selector.values for literal in _literals(each)]
     if selector.array:
         held = " || ".join(f"{literal} in {claim}" for literal in wanted)
     else:
         held = f"{claim} in [{', '.join(wanted)}]"
-    return f"({_presence(id_, path)} && ({held}))"
+    # `or` makes good for what fails beside it; `not` does not.
+    return f"({_presence(id_, path)} && ({held}))" if selector.invert else f"({held})"
 
 
 def _first_of(alternatives: Sequence[tuple[str, str]]) -> str:

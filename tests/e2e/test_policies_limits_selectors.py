@@ -63,6 +63,7 @@ async def test_a_claim_is_of_the_provider_that_is_named_and_a_gateway_trusts_no_
     upstream: Upstream,
 ) -> None:
     each_user: dict[str, Any] = {"name": "sub", "type": "Distinct"}
+    gold = {"claims": [{"name": "plan", "values": ["gold"]}]}
     second = provider(OTHER, "second", issuer="https://second.example")
     of_second = {"claims": [{**each_user, "provider": "second"}]}
     files = {
@@ -71,7 +72,7 @@ async def test_a_claim_is_of_the_provider_that_is_named_and_a_gateway_trusts_no_
             security("named", target("HTTPRoute", "named"), jwt={"providers": [provider(KEY), second]}),
             security("any", target("HTTPRoute", "any"), jwt={"providers": [provider(KEY), second]}),
             limits("named", shared(limit(1, "Day", of_second))),
-            limits("any", shared(limit(1, "Day", {"claims": [each_user]}))),
+            limits("any", shared(limit(1, "Day", {"claims": [each_user]}), limit(2, "Day", gold))),
             limits("edge", {"local": {"rules": [limit(1, "Hour", of_second)]}}, target("Gateway", "edge")),
         ]
     }
@@ -86,6 +87,12 @@ async def test_a_claim_is_of_the_provider_that_is_named_and_a_gateway_trusts_no_
         await exhaust(gateway, "/any", 1, **token(sub="alice"))
         await exhaust(gateway, "/any", 1, **token(sub="bob"))
         assert (await gateway.get("/any", headers=theirs)).status == 429
+        users = (token(sub=name, plan="gold") for name in ("eve", "mallory"))
+        assert [(await gateway.get("/any", headers=each)).status for each in users] == [200, 200]
+        claims = {"sub": "trent", "plan": "gold"}
+        assert (
+            await gateway.get("/any", headers=bearer(OTHER.token(claims, iss="https://second.example")))
+        ).status == 429
 
 
 async def test_whoever_leaves_a_header_away_does_not_escape_a_limit_of_all_others(upstream: Upstream) -> None:

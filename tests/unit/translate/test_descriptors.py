@@ -92,12 +92,19 @@ def test_a_rule_about_claims_of_nobody_makes_no_descriptor() -> None:
         (
             ir.ClaimSelector('a"b', "Exact", ("7", "true", "x\n'ß")),
             {"main": "1"},
-            "{true: 'matched'}[("
+            "{true: 'matched'}["
+            '(metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"]["a\\"b"] in '
+            '["7", 7.0, "true", true, "x\\n\'ß"])]',
+        ),
+        (
+            ir.ClaimSelector("a.b", "Exact", ("x",), array=True, invert=True),
+            {"main": "1"},
+            "{true: 'matched'}[!(("
             '"envoy.filters.http.jwt_authn" in metadata.filter_metadata && '
             '"1" in metadata.filter_metadata["envoy.filters.http.jwt_authn"] && '
-            '"a\\"b" in metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"] && '
-            '(metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"]["a\\"b"] in '
-            '["7", 7.0, "true", true, "x\\n\'ß"]))]',
+            '"a" in metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"] && '
+            '"b" in metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"]["a"] && '
+            '("x" in metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"]["a"]["b"])))]',
         ),
     ],
 )
