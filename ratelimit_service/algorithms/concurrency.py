@@ -14,6 +14,7 @@ from ratelimit_service.model import Rule
 
 MAX_PLACES = 1_000
 """How many places one request can take: each is an entry of its own."""
+_FEW = 8
 RETRY_AFTER_S = 1
 """When a place becomes free cannot be known; the leases tell when it does at the latest, which is no help."""
 
@@ -60,6 +61,23 @@ class InFlight:
         self._callers: dict[bytes, tuple[int, int]] = {}
         self._order: list[tuple[int, bytes]] = []
         self.count = 0
+
+    @classmethod
+    def of(cls, held: Any) -> InFlight:
+        """Returns who is in flight by a state as it is held."""
+        if isinstance(held, InFlight):
+            return held
+        state = cls()
+        for ends_us, caller, places in held or ():
+            state.add(caller, places, ends_us)
+        return state
+
+    @property
+    def held(self) -> Any:
+        """The state as it is held: of few callers a tuple, of which a store can keep a million."""
+        if len(self) > _FEW:
+            return self
+        return tuple((ends_us, caller, self._callers[caller][1]) for ends_us, caller in self._order)
 
     def expire(self, now_us: int) -> None:
         """Removes those whose lease has ended."""
@@ -121,14 +139,14 @@ class Concurrency:
         return at_most, limit.cost, check.hits, check.caller, int(check.ends)
 
     def step(self, check: Check, held: Any, now: float) -> Stepped:
-        """The state is an `InFlight`, which is changed in place."""
+        """The state is an `InFlight`, or what it is of few callers."""
         limit, caller = check.limit, check.caller
-        state: InFlight = InFlight() if held is None else held
+        state = InFlight.of(held)
         now_us = micros(now)
         state.expire(now_us)
         if check.ends:
             state.remove(caller)
-            return state.count, None, 0.0
+            return state.count, state.held, state.ends_us / 1_000_000
         again = caller in state
         if not again and check.hits and (state.count + check.hits > limit.per_unit or check.hits > MAX_PLACES):
             return -1 - state.count, None, 0.0
@@ -136,7 +154,7 @@ class Concurrency:
             return state.count, None, 0.0
         places = state.remove(caller) if again else check.hits
         state.add(caller, places, now_us + limit.cost)
-        return state.count, state, state.ends_us / 1_000_000
+        return state.count, state.held, state.ends_us / 1_000_000
 
     def judge(self, check: Check, reply: int, now: float) -> Verdict:
         """Judges how many are in flight. Of an admitted request, told is when its lease ends."""

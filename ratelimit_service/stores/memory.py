@@ -100,6 +100,10 @@ class MemoryStore:
         reply, state, expires = check.limit.counting.step(check, None if held is None else _unpacked(held)[0], now)
         if state is None:
             return reply
+        if expires <= now:
+            self._keys -= held is not None
+            states.pop(key, None)
+            return reply
         if held is None:
             if not self._has_room(int(now)):
                 return None

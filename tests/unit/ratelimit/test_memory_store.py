@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from ratelimit_service.stores.memory import MemoryStore
 from tests.support.ratelimit import Clock, Limiter, request
 
@@ -13,6 +15,11 @@ descriptors:
   - {key: day, rate_limit: {unit: day, requests_per_unit: 1}}
   - {key: strict, rate_limit: {unit: day, requests_per_unit: 1, on_store_error: deny}}
   - {key: bucket, rate_limit: {unit: minute, requests_per_unit: 2, algorithm: token_bucket}}
+"""
+FLIGHT = """
+domain: d
+descriptors:
+  - {key: flight, rate_limit: {unit: minute, requests_per_unit: 20, algorithm: concurrency}}
 """
 OK, OVER = 1, 2
 
@@ -81,3 +88,36 @@ def test_a_clock_that_goes_back_gives_nobody_a_second_limit() -> None:
     limiter.clock.now -= 30
     assert ask(limiter, "minute", "a") == OVER
     assert ask(limiter, "bucket", "a") == OVER
+
+
+def flight(limiter: Limiter, caller: int, *, done: bool = False) -> int:
+    entries = [("flight", "x"), ("dragoman.request", str(caller))]
+    return limiter.ask(request("d", entries + [("dragoman.done", "1")] * done)).response.overall_code
+
+
+def test_few_and_many_in_flight_are_counted_alike_and_forgotten_when_the_last_has_ended() -> None:
+    store = MemoryStore()
+    limiter = Limiter(FLIGHT, store, clock=Clock())
+    assert [flight(limiter, caller) for caller in range(22)] == [OK] * 20 + [OVER] * 2
+    for caller in range(17):
+        flight(limiter, caller, done=True)
+    assert store.keys == 1
+    assert [flight(limiter, caller) for caller in range(30, 48)] == [OK] * 17 + [OVER]
+    for caller in range(50):
+        flight(limiter, caller, done=True)
+    assert store.keys == 0
+
+
+def test_counters_are_nothing_that_the_garbage_collector_looks_at() -> None:
+    for key in ("minute", "bucket"):
+        store = MemoryStore()
+        limiter = Limiter(CONFIG, store, clock=Clock())
+        gc.collect()
+        before = len(gc.get_objects())
+        for value in range(5000):
+            ask(limiter, key, value)
+        # With it go its notes on the requests of late.
+        del limiter
+        gc.collect()
+        assert store.keys == 5000
+        assert len(gc.get_objects()) - before < 1000
