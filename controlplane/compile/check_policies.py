@@ -55,9 +55,7 @@ def check_limits(policy: BackendTrafficPolicy) -> Iterator[Fault]:
                     f"{field}.cost.response", f"only FixedWindow counts what responses cost; got {rule.algorithm}"
                 )
             limit_field = f"{field}.limit.requests"
-            yield from faults_of(
-                rule, requests=rule.limit.requests, unit=rule.limit.unit, field=field, limit_field=limit_field
-            )
+            yield from faults_of(rule, requests=rule.limit.requests, field=field, limit_field=limit_field)
     if limit is not None and limit.local is not None:
         general = 0
         for index, rule in enumerate(limit.local.rules):

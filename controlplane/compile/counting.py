@@ -6,22 +6,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from controlplane import ir
-from controlplane.api.counting import Counted, RateLimitUnit
+from controlplane.api.counting import Counted
 from controlplane.api.faults import Fault
 from controlplane.api.scalars import parse_duration
 from controlplane.conditions import Condition
 
-# The service counts buckets in numbers that a double holds exactly: seconds of the unit, ticks of its clock.
-_MAX_EXACT: Final = 2**53
-_TICKS: Final = {
-    "Second": 1_000_000,
-    "Minute": 60 * 1_000_000,
-    "Hour": 3600 * 1_000_000,
-    "Day": 86_400 * 1_000,
-    "Week": 7 * 86_400 * 1_000,
-    "Month": 30 * 86_400 * 1_000,
-    "Year": 365 * 86_400 * 1_000,
-}
+# What the service keeps of each request that runs is in one value of its store.
+_MAX_RUNNING: Final = 100_000
 
 
 def counting(given: Counted) -> ir.Counting:
@@ -48,19 +39,12 @@ def not_by_quota(reason: str, field: str) -> Condition:
     return Condition("NotSupported", "True", "UnsupportedField", message, f"{field}.mode")
 
 
-def faults_of(given: Counted, *, requests: int, unit: RateLimitUnit, field: str, limit_field: str) -> Iterator[Fault]:
+def faults_of(given: Counted, *, requests: int, field: str, limit_field: str) -> Iterator[Fault]:
     """Yields what the service would refuse: `requests` stands at `limit_field`, the other fields below `field`."""
-    if given.algorithm not in ("TokenBucket", "LeakyBucket"):
-        return
     if given.burst and not requests:
         yield Fault(f"{field}.burst", "a token bucket with 0 requests never fills again")
-        return
-    largest = _MAX_EXACT // _TICKS[unit]
-    size = given.burst or requests
-    if size > largest:
-        where = f"{field}.burst" if given.burst else limit_field
-        bucket = "token bucket" if given.algorithm == "TokenBucket" else "leaky bucket"
-        yield Fault(where, f"a {bucket} per {unit} holds at most {largest} requests; got {size}")
+    if given.algorithm == "Concurrency" and requests > _MAX_RUNNING:
+        yield Fault(limit_field, f"at most {_MAX_RUNNING} requests at a time can be counted; got {requests}")
 
 
 def _milliseconds(duration: str | None) -> int:

@@ -41,7 +41,7 @@ def check_plan(plan: Plan) -> Iterator[Fault]:
     """Yields what is wrong with a Plan that its schema accepts."""
     for field, limit in _limits(plan):
         limit_field = f"{field}.requests"
-        yield from faults_of(limit, requests=limit.requests, unit=limit.unit, field=field, limit_field=limit_field)
+        yield from faults_of(limit, requests=limit.requests, field=field, limit_field=limit_field)
     seen: dict[tuple[str, str], str] = {}
     for index, override in enumerate(plan.spec.overrides):
         for sort in ("consumers", "tenants"):

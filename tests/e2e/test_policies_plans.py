@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -215,4 +216,55 @@ async def test_who_is_far_above_a_limit_is_refused_by_envoy_without_a_question(u
         assert rest == [200] * 3 + [429] * 57
         assert asked("plan") <= 9
         assert await refused_after(gateway, "/plan", {"x-api-key": boss}, 60) == 60
+        await store.close()
+
+
+async def test_a_leaky_bucket_holds_requests_until_it_is_their_turn(upstream: Upstream) -> None:
+    rule = {"limit": {"requests": 5, "unit": "Second"}, "algorithm": "LeakyBucket", "delay": "1s"}
+    files = {
+        "a.yaml": [
+            *routes(upstream, "paced"),
+            limits("paced", {"global": {"rules": [rule], "failureMode": "Closed"}}),
+        ]
+    }
+    async with Gateway(files) as gateway, ratelimit(gateway):
+        await gateway.answers("/paced")
+        assert gateway.findings() == []
+        started = time.monotonic()
+        answers = await asyncio.gather(*(gateway.get("/paced") for _ in range(4)))
+        assert [each.status for each in answers] == [200] * 4
+        # One each 200 ms: at the least the last three have waited for each other.
+        assert time.monotonic() - started >= 0.6
+        crowd = await asyncio.gather(*(gateway.get("/paced") for _ in range(30)))
+        assert {each.status for each in crowd} == {200, 429}
+        assert sum(each.status == 200 for each in crowd) <= 7
+
+
+async def test_requests_that_run_at_a_time_are_limited_and_make_room_when_they_end(upstream: Upstream) -> None:
+    rule = {"limit": {"requests": 2, "unit": "Hour"}, "algorithm": "Concurrency"}
+    files = {
+        "a.yaml": [
+            *routes(upstream, "rule", "plan"),
+            limits("rule", {"global": {"rules": [rule], "failureMode": "Closed"}}),
+            security("plan", consumers={}),
+            limits("plan", {"global": {"plans": {"default": "free"}}}),
+            plan("free", {"requests": 2, "unit": "Hour", "algorithm": "Concurrency"}, day(100)),
+        ]
+    }
+    async with Gateway(files) as gateway, authz(gateway), ratelimit(gateway):
+        store = SqliteKeyStore(gateway.home / "keys.db")
+        free = {"x-api-key": (await add_key(store, NewKey("acme"), time.time())).key}
+        assert gateway.findings() == []
+        for path, headers in (("/rule", {}), ("/plan", free)):
+            # The name of a request is not for the client to choose.
+            headers = {**headers, "x-request-id": "00000000-0000-4000-8000-000000000000", "dragoman.request": "a"}
+            await gateway.answers(path, headers=headers)
+            upstream.be_slow(1.0)
+            running = [asyncio.create_task(gateway.get(path, headers=headers)) for _ in range(2)]
+            begun = len(upstream.requests)
+            await until(lambda count=begun: len(upstream.requests) == count + 2, what="two requests that run")
+            assert (await gateway.get(path, headers=headers)).status == 429
+            assert [each.status for each in await asyncio.gather(*running)] == [200, 200]
+            upstream.be_slow(0.0)
+            await gateway.answers(path, headers=headers, within_s=2.0)
         await store.close()

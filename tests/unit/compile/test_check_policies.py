@@ -87,10 +87,9 @@ def test_security_policies(fields: dict[str, Any], expected: list[str]) -> None:
     ("spec", "expected"),
     [
         ({"global": {"rules": [one(0), one(5, algorithm="TokenBucket", burst=2)]}}, []),
-        ({"global": {"rules": [one(3_000_000, "Year", algorithm="TokenBucket")]}}, [f"{RULES}.limit.requests"]),
-        ({"global": {"rules": [one(1, "Year", algorithm="TokenBucket", burst=300_000)]}}, [f"{RULES}.burst"]),
+        ({"global": {"rules": [one(3_000_000, "Year", algorithm="TokenBucket", burst=300_000)]}}, []),
         ({"global": {"rules": [one(0, algorithm="TokenBucket", burst=2)]}}, [f"{RULES}.burst"]),
-        ({"global": {"rules": [one(3_000_000, "Year", algorithm="LeakyBucket")]}}, [f"{RULES}.limit.requests"]),
+        ({"global": {"rules": [one(3_000_000, algorithm="Concurrency")]}}, [f"{RULES}.limit.requests"]),
         (
             {
                 "global": {
