@@ -6,13 +6,17 @@ from typing import Annotated, Literal
 
 from controlplane.api.marks import NotSupported
 from controlplane.api.meta import Resource
-from controlplane.api.policy import LaterBool, LaterList, LaterMapping, MergeablePolicySpec
+from controlplane.api.policy import LaterBool, LaterList, LaterMapping, MergeablePolicySpec, MergeType
 from controlplane.api.ratelimit import RateLimitSpec
 
 
 class BackendTrafficPolicySpec(MergeablePolicySpec):
     """How much traffic is let through, and how it reaches the backends."""
 
+    merge_type: MergeType | None = None
+    """Policies of a Gateway, listener, route and rule merge field by field, and the more specific one's field wins.
+    Inside `rateLimit` the rules of both hold with StrategicMerge, and with JSONMerge a list of rules takes the other's
+    place. With Replace what Gateways and listeners give by their policies falls away."""
     rate_limit: RateLimitSpec | None = None
     load_balancer: LaterMapping = None
     retry: LaterMapping = None
