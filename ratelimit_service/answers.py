@@ -56,7 +56,7 @@ class Answers:
         if over:
             return self._one_over(plan, check, verdict)
         numbers = limit.numbers(limit.item, remaining, reset_s)
-        body = b"%b%b%b%b" % (wire.OVERALL_OK, limit.parts.status(False, remaining, reset_s), limit.header, numbers)
+        body = limit.parts.allowed(remaining, reset_s, limit.header, numbers)
         return body + wire.metadata(plan.metadata) if plan.metadata else body
 
     def _one_over(self, plan: Plan, check: Check, verdict: Verdict) -> bytes:

@@ -24,6 +24,8 @@ def varint(value: int) -> bytes:
         return b"%c%c" % (value & 0x7F | 0x80, value >> 7)
     if value < 0x200000:
         return b"%c%c%c" % (value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14)
+    if value < 0x10000000:
+        return b"%c%c%c%c" % (value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80, value >> 21)
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -90,13 +92,14 @@ def unavailable(retry_after_s: int) -> bytes:
 class RuleParts:
     """The parts of a response that one rule determines."""
 
-    __slots__ = ("_body", "_ok", "_over", "known_refusal", "known_verdict")
+    __slots__ = ("_body", "_ok", "_ok_size", "_over", "known_refusal", "known_verdict")
 
     def __init__(self, rule: Rule) -> None:
         per = "at a time" if rule.algorithm is Algorithm.CONCURRENCY else f"per {rule.unit.name.lower()}"
         limit = b"\x08" + varint(rule.requests_per_unit) + b"\x10" + varint(rule.unit.wire)
         current_limit = field(2, limit + (field(3, rule.name.encode()) if rule.name else b""))
         self._ok = _CODE_OK + current_limit
+        self._ok_size = len(self._ok) + 1
         self._over = _CODE_OVER + current_limit
         message = f"Too many requests: the limit is {rule.requests_per_unit} {per}."
         error = {"error": "rate_limited", "message": message, "retry_after": 0}
@@ -104,6 +107,14 @@ class RuleParts:
         self.known_verdict: tuple[bool, int, int] | None = None
         """The last refusal, and its encoding: a flood meets the same one until the second is over."""
         self.known_refusal = b""
+
+    def allowed(self, remaining: int, reset_s: int, header: bytes, numbers: bytes) -> bytes:
+        """The whole RateLimitResponse to a request with one descriptor, which is allowed."""
+        left, reset = varint(remaining), _until_reset(reset_s)
+        size = self._ok_size + len(left) + len(reset)
+        if size < 0x80:
+            return b"\x08\x01\x12%c%b\x18%b%b%b%b" % (size, self._ok, left, reset, header, numbers)
+        return OVERALL_OK + self.status(False, remaining, reset_s) + header + numbers
 
     def status(self, over: bool, remaining: int, reset_s: int) -> bytes:
         """The DescriptorStatus, encoded as an entry of `statuses`."""
