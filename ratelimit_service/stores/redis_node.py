@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import random
+import re
 import ssl
 import time
 from collections import Counter as Tally
@@ -40,6 +41,7 @@ _LOG_EVERY_S = 10.0
 _STABLE_TIMEOUTS = 5
 """A server that stalls again within so many time-outs flaps: it has to answer in time more often to be trusted."""
 _MOST_ANSWERS = 32
+_IN_SCRIPT = re.compile(r"ERR Error running script .*? -([A-Z]+) ")
 # With these the server can do no more for us on this connection: it is loading, a replica now, or wants a login.
 _FATAL = frozenset({"LOADING", "READONLY", "MASTERDOWN", "NOAUTH"})
 
@@ -202,7 +204,7 @@ class RedisNode:
         self.unanswered += 1
 
     def _on_error(self, question: Question | Resent, message: str) -> None:
-        kind = message.partition(" ")[0]
+        kind = error_kind(message)
         if self._redirect is not None and self._redirect(self, question, message):
             return
         if kind == "NOSCRIPT" and not (isinstance(question, Resent) and question.whole):
@@ -210,7 +212,6 @@ class RedisNode:
             resent.whole = True
             self.ask_again(resent)
             return
-        kind = kind if kind.isupper() and len(kind) < 32 else "ERR"
         self.refuse(question, kind, message)
         if kind in _FATAL and self.connection is not None:
             self.connection.abort(message)
@@ -370,3 +371,10 @@ def _must_be_primary(target: RedisTarget, role: Any) -> None:
         return
     if not isinstance(role, list) or not role or role[0] != b"master":
         raise RefusedError(f"{target} is not the primary")
+
+
+def error_kind(message: str) -> str:
+    """Returns the code that an error begins with. Before Redis 7 it stands within, if a script met the error."""
+    within = _IN_SCRIPT.match(message)
+    kind = within[1] if within else message.partition(" ")[0]
+    return kind if kind.isupper() and len(kind) < 32 else "ERR"

@@ -22,10 +22,9 @@ from ratelimit_service.stores.redis_cluster import RedisClusterStore
 from tests.support.http import fetch
 from tests.support.ratelimit import Limiter, request
 from tests.support.redis_cluster import ClusterNode, RedisCluster
-from tests.support.redis_load import BOUND_S, CONFIG, Load, code, limiter, opened
+from tests.support.redis_load import BOUND_S, CONFIG, Load, code, counter_key, limiter, opened
 from tests.support.waiting import until
 
-DAY = 1_799_971_200
 PARTIAL = ("--cluster-require-full-coverage", "no")
 
 
@@ -44,8 +43,7 @@ async def joined(url: str, *, timeout_s: float = 5.0) -> AsyncGenerator[RedisClu
 
 
 def slot_of(key: str, value: str) -> int:
-    suffix = {"few-bucket": "bucket_86400_100", "shut-bucket": "bucket_86400_1000"}.get(key, DAY)
-    return key_slot(f"d_{key}_{value}_{suffix}".encode())
+    return key_slot(counter_key(key, value))
 
 
 def told(caplog: pytest.LogCaptureFixture, what: str) -> list[str]:

@@ -9,9 +9,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 
+from ratelimit_service.planner import Planner
+from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
+from ratelimit_service.stores.redis_commands import key_of
 from ratelimit_service.stores.redis_open import RedisCounters, open_redis
-from tests.support.ratelimit import Clock, Limiter, request
+from tests.support.ratelimit import Clock, Limiter, loaded, request
 from tests.support.waiting import until
 
 CONFIG = """
@@ -53,6 +56,12 @@ async def opened(
 def limiter(store: Store) -> Limiter:
     """Returns the request path over the store, at a time that stands still."""
     return Limiter(CONFIG, store, clock=Clock())
+
+
+def counter_key(key: str, value: str) -> bytes:
+    """Returns the key in Redis of what `limiter` counts for a descriptor."""
+    (check,) = Planner(loaded(CONFIG), StatsRegistry()).plan(request("d", [(key, value)])).checks
+    return key_of(check, Clock().now)
 
 
 async def code(given: Limiter, key: str, value: str = "x") -> int:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -23,8 +24,10 @@ _CHUNK = 65_536
 
 @functools.cache
 def redis_speaks_tls() -> bool:
-    """Returns whether the `redis-server` of the tests was built with TLS."""
-    return b"tls-ca-cert-file" in Path(redis_binary()).read_bytes()
+    """Returns whether the `redis-server` of the tests was built with TLS: then it misses a certificate."""
+    command = [redis_binary(), "--port", "0", "--tls-port", str(free_port()), "--save", ""]
+    tried = subprocess.run(command, capture_output=True, timeout=10, check=False)
+    return b"No tls-cert-file configured" in tried.stdout
 
 
 class TlsRelay:
