@@ -94,6 +94,8 @@ def _configuration(service: Service) -> Iterable[Metric]:
     yield counter("dragoman_ratelimit_config_loads", "Configurations that came in.", ("outcome",), rows)
     domains = len(service.config.domains)
     yield gauge("dragoman_ratelimit_domains", "Domains with limits.", (), [((), domains)])
+    waiting = [((), service.waiting)]
+    yield gauge("dragoman_ratelimit_waiting", "Requests that wait for their turn at a leaky bucket.", (), waiting)
 
 
 def _redis(nodes: Sequence[RedisNode]) -> Iterable[Metric]:

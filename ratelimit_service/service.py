@@ -62,6 +62,11 @@ class Service:
         """Whether a configuration is in force."""
         return self._limiter.configured
 
+    @property
+    def waiting(self) -> int:
+        """How many answers are held back until it is their request's turn."""
+        return len(self._limiter.waiting)
+
     def use(self, config: Config) -> None:
         """Puts a configuration in force."""
         self._stats.configure(config.rules())
