@@ -25,7 +25,7 @@ from tests.support.waiting import until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # These need the services beside the control plane; `dragoman up` brings them, and is tested with them.
-WITH_SERVICES = {"quickstart", "consumers", "rate-limits", "rate-limit-quota"}
+WITH_SERVICES = {"quickstart", "consumers", "rate-limits", "rate-limit-quota", "plans"}
 # No manifests: tests/unit/ratelimit/test_config_examples.py holds these.
 OTHERS = {"ratelimit"}
 FOLDERS = {path.parent.name for path in EXAMPLES.glob("*/*.yaml")}

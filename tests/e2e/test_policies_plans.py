@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from controlplane.api.load import load
+from controlplane.provision.address import TcpAddress
+from controlplane.provision.echoes import echoes
 from ext_authz.keys import NewKey, add_key
 from ext_authz.stores.sqlite import SqliteKeyStore
 from tests.e2e.policy_manifests import OURS, Manifest, limits, provider, routes, security
 from tests.e2e.policy_services import authz, ratelimit
+from tests.e2e.test_examples import EXAMPLES, moved
 from tests.support import manifests as m
 from tests.support.gateway import Gateway
 from tests.support.tokens import SigningKey, bearer
@@ -267,4 +276,33 @@ async def test_requests_that_run_at_a_time_are_limited_and_make_room_when_they_e
             assert [each.status for each in await asyncio.gather(*running)] == [200, 200]
             upstream.be_slow(0.0)
             await gateway.answers(path, headers=headers, within_s=2.0)
+        await store.close()
+
+
+async def test_the_example_does_what_its_lines_say(tmp_path: Path) -> None:
+    documents = moved(list(yaml.safe_load_all((EXAMPLES / "plans" / "plans.yaml").read_text("utf-8"))), tmp_path)
+    objects = [loaded.object for loaded in map(load, documents)]
+    lines = [line for each in objects for line in each.metadata.annotations.get("dragoman.dev/curl", "").splitlines()]
+    token = bearer(next(word for line in lines for word in re.findall(r"Bearer ([^ \"]+)", line)))
+    async with AsyncExitStack() as stack:
+        for echo in echoes(objects):
+            assert isinstance(echo.address, TcpAddress)
+            await stack.enter_async_context(Upstream(echo.name, port=echo.address.port))
+        gateway = await stack.enter_async_context(Gateway({"all.yaml": documents}))
+        await stack.enter_async_context(authz(gateway))
+        await stack.enter_async_context(ratelimit(gateway))
+        ((_, port),) = gateway.ports
+        gateway.ports[gateway.name, 80] = gateway.port(port)
+        assert gateway.findings() == []
+        await gateway.answers("/tokens")
+        assert await refused_after(gateway, "/tokens", {}) == 1
+        assert await refused_after(gateway, "/tokens", token) == 4
+        store = SqliteKeyStore(gateway.home / "keys.db")
+        made = await add_key(store, NewKey("acme", metadata={"plan": "free"}), time.time())
+        await gateway.answers("/keys", 401)
+        assert await refused_after(gateway, "/keys", {"x-api-key": made.key}) == 4
+        hooli = await add_key(store, NewKey("hooli", metadata={"plan": "free"}), time.time())
+        assert await refused_after(gateway, "/keys", {"x-api-key": hooli.key}) == 20
+        assert await store.change(made.record.id, {"plan": "paid"})
+        await gateway.answers("/keys", headers={"x-api-key": made.key}, within_s=1.0)
         await store.close()
