@@ -132,7 +132,7 @@ def ratelimit(
 ) -> None:
     """Limit rates for Envoy (envoy.service.ratelimit.v3.RateLimitService).
 
-    Counts in memory, or in Redis (--redis), which several workers and several machines share.
+    Counts in memory, which all workers share, or in Redis (--redis), which several machines share.
     """
     if context.invoked_subcommand is not None:
         return

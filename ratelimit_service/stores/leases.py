@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ratelimit_service.checks import Check, all_fixed
+from ratelimit_service.checks import Check, Counter, all_fixed
 from ratelimit_service.memo import Memo
 from ratelimit_service.planner import MAX_HITS
 from ratelimit_service.stores.base import Flight, Store
@@ -90,7 +90,7 @@ class LeaseStore:
         self._store = store
         self._clock = clock
         self._terms = all_terms()
-        self._leases: Memo[bytes, _Lease] = Memo(_MAX_LEASES)
+        self._leases: Memo[Counter, _Lease] = Memo(_MAX_LEASES)
         self.answered = 0
         """How many checks were answered from a lease that was there."""
         self.waited = 0
@@ -113,9 +113,9 @@ class LeaseStore:
             self._take_several(checks, now, flight)
             return
         check = checks[0]
-        lease = self._leases.young.get(check.counter.prefix) or self._lease(check)
+        lease = self._leases.young.get(check.counter) or self._lease(check)
         left = lease.left - check.hits
-        if 0 <= left < lease.left and now < lease.until and lease.check.limit is check.limit:
+        if 0 <= left < lease.left and now < lease.until:
             lease.left = left
             self.answered += 1
             flight.replies = [max(0, lease.top - left * lease.step)]
@@ -140,11 +140,10 @@ class LeaseStore:
                 await asyncio.wait_for(returned.done.wait(), _RETURN_WITHIN_S)
 
     def _lease(self, check: Check) -> _Lease:
-        key = check.counter.prefix
-        lease = self._leases.get(key)
-        if lease is None or lease.check.limit is not check.limit:
+        lease = self._leases.get(check.counter)
+        if lease is None:
             lease = _Lease(check, self._terms[check.limit.rule.algorithm])
-            self._leases.put(key, lease)
+            self._leases.put(check.counter, lease)
         return lease
 
     def _take_several(self, checks: Sequence[Check], now: float, flight: Flight) -> None:

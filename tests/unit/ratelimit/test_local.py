@@ -1,4 +1,4 @@
-# pyright: standard
+# pyright: standard, reportAttributeAccessIssue=false
 """`on_store_error: local`: what a process decides by itself while the store is away."""
 
 from __future__ import annotations
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from envoy.service.ratelimit.v3 import rls_pb2
+from envoy.type.v3.ratelimit_unit_pb2 import MINUTE
 
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
@@ -204,3 +206,13 @@ async def test_the_event_loop_drops_the_counts() -> None:
     limiter.ask(request("d", [("window", "x")]))
     assert local.keys == 1
     await until(lambda: not local.keys, what="the counts to be dropped")
+
+
+def test_limits_that_requests_bring_follow_their_domain() -> None:
+    scene = Scene()
+    message = rls_pb2.RateLimitRequest.FromString(request("d", [("brought", "x")]))
+    message.descriptors[0].limit.requests_per_unit = 5
+    message.descriptors[0].limit.unit = MINUTE
+    body = message.SerializeToString()
+    codes = [scene.limiter.ask(body).response.overall_code for _ in range(4)]
+    assert codes == [OK] * 2 + [OVER] * 2
