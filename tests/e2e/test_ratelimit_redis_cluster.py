@@ -22,9 +22,11 @@ from ratelimit_service.stores.redis_cluster import RedisClusterStore
 from tests.support.http import fetch
 from tests.support.ratelimit import Limiter, request
 from tests.support.redis_cluster import ClusterNode, RedisCluster
-from tests.support.redis_load import BOUND_S, CONFIG, Load, code, counter_key, limiter, opened
+from tests.support.redis_load import CONFIG, Load, code, counter_key, limiter, opened
 from tests.support.waiting import until
 
+# Where nobody may be refused but those whose node is away: a busy machine must not look like a slow Redis.
+PATIENT_S = 0.3
 PARTIAL = ("--cluster-require-full-coverage", "no")
 
 
@@ -163,7 +165,6 @@ async def test_a_node_that_joins_gets_slots_and_one_that_has_none_is_not_missed(
         async with redis_client.from_url(joining.url) as client:
             assert len(await client.keys("d_shut_*")) == 8
     assert not load.refused
-    assert load.slowest_s < BOUND_S
 
 
 @pytest.mark.parametrize("how", ["killed", "paused"])
@@ -173,7 +174,7 @@ async def test_a_lost_primary_is_missed_by_its_own_keys_alone_until_a_replica_ta
     caplog.set_level(logging.INFO, "ratelimit_service")
     async with (
         RedisCluster(*PARTIAL, replicas=1) as cluster,
-        joined(cluster.url, timeout_s=0.05) as store,
+        joined(cluster.url, timeout_s=PATIENT_S) as store,
         Load(limiter(store), clients=24) as load,
     ):
         victim = cluster.primaries[0]
@@ -196,8 +197,8 @@ async def test_a_lost_primary_is_missed_by_its_own_keys_alone_until_a_replica_ta
         await until(follows, what="the lost node to be back as a replica")
         await load.until_allowed(20, clients=range(24))
         assert not [client for client in others if load.refused[client]]
-    assert load.slowest_s < BOUND_S
-    assert len(told(caplog, "is out of reach")) == 1
+    assert load.slowest_s < PATIENT_S + 0.5
+    assert len(told(caplog, f"127.0.0.1:{victim.port} is out of reach")) == 1
 
 
 async def lose(node: ClusterNode, how: str) -> None:
@@ -213,7 +214,7 @@ async def test_a_cluster_that_serves_nothing_without_all_slots_is_back_by_itself
     caplog.set_level(logging.INFO, "ratelimit_service")
     async with (
         RedisCluster(replicas=1) as cluster,
-        joined(cluster.url, timeout_s=0.05) as store,
+        joined(cluster.url, timeout_s=PATIENT_S) as store,
         Load(limiter(store), clients=24) as load,
     ):
         await load.until_allowed(10, clients=range(24))
@@ -223,7 +224,7 @@ async def test_a_cluster_that_serves_nothing_without_all_slots_is_back_by_itself
         refused = load.refused.total()
         await load.until_allowed(20, clients=range(24))
         assert load.refused.total() == refused
-    assert load.slowest_s < BOUND_S
+    assert load.slowest_s < PATIENT_S + 0.5
     assert all(len(told(caplog, f"127.0.0.1:{node.port} says: CLUSTERDOWN")) <= 1 for node in cluster.nodes)
 
 

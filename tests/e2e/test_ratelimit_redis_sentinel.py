@@ -35,7 +35,9 @@ async def test_under_load_a_primary_that_goes_is_replaced_and_its_return_changes
     given: SentinelSet, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "ratelimit_service")
-    async with opened(given.url) as store, Load(limiter(store)) as load:
+    # A busy machine must not look like a slow Redis.
+    patient_s = 0.3
+    async with opened(given.url, timeout_s=patient_s) as store, Load(limiter(store)) as load:
         old = await given.primary()
         await load.until_allowed()
         if how == "killed":
@@ -54,7 +56,7 @@ async def test_under_load_a_primary_that_goes_is_replaced_and_its_return_changes
         refused = load.refused.total()
         await load.until_allowed(500)
         assert load.refused.total() == refused
-    assert load.slowest_s < BOUND_S
+    assert load.slowest_s < patient_s + 0.5
     assert len(told(caplog, "is out of reach")) == 1
     assert len(told(caplog, "answers again after")) == 1
     assert told(caplog, f"the primary of counters is 127.0.0.1:{new.port} now")
