@@ -45,6 +45,12 @@ FIELDS_OF: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 """The fields of `ir.Policies` that enable a filter, by its name."""
+_PART_OF_A_LIMIT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        request_id.NAME: "gives the request a name, by which limits of what runs at a time know that it has ended",
+        shield.NAME: "refuses who asks for more than twice what a limit admits; the service is not asked",
+    }
+)
 _ROUTER: Final = "envoy.filters.http.router"
 
 
@@ -73,6 +79,9 @@ def _filter(name: str, route: ir.Route, merged: Merged, locate: Locate, *, key: 
     if name == cors.NAME and route.rule.cors is not None:
         return Filter(name, values.in_words("cors", route.rule.cors), (locate(key, f"{field}.filters"),))
     found = [each for each in FIELDS_OF[name] if getattr(route.policies, each) is not None]
+    if name in _PART_OF_A_LIMIT:
+        sources = (source for each in found for source in _sources(merged, each, locate))
+        return Filter(name, _PART_OF_A_LIMIT[name], tuple(sources))
     does = "; and ".join(values.in_words(each, getattr(route.policies, each)) for each in found)
     return Filter(name, does, tuple(source for each in found for source in _sources(merged, each, locate)))
 

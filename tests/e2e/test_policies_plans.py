@@ -282,7 +282,9 @@ async def test_requests_that_run_at_a_time_are_limited_and_make_room_when_they_e
 async def test_the_example_does_what_its_lines_say(tmp_path: Path) -> None:
     documents = moved(list(yaml.safe_load_all((EXAMPLES / "plans" / "plans.yaml").read_text("utf-8"))), tmp_path)
     objects = [loaded.object for loaded in map(load, documents)]
-    lines = [line for each in objects for line in each.metadata.annotations.get("dragoman.dev/curl", "").splitlines()]
+    lines = [
+        line for each in objects if each for line in each.metadata.annotations.get("dragoman.dev/curl", "").splitlines()
+    ]
     token = bearer(next(word for line in lines for word in re.findall(r"Bearer ([^ \"]+)", line)))
     async with AsyncExitStack() as stack:
         for echo in echoes(objects):

@@ -293,6 +293,7 @@ _GRANTED = [
     ("SecurityPolicy", "dragoman.dev", "Secret", ""),
     ("Gateway", "gateway.networking.k8s.io", "Secret", ""),
     ("GRPCRoute", "gateway.networking.k8s.io", "Service", ""),
+    ("BackendTrafficPolicy", "dragoman.dev", "Plan", "dragoman.dev"),
 ]
 
 
@@ -407,10 +408,36 @@ def _limits(draw: st.DrawFn) -> Manifest:
     if kind == "global" and draw(st.booleans()):
         rule["shared"] = True
     spec["rateLimit"] = {kind: {"rules": [rule]}}
+    if kind == "global" and draw(st.booleans()):
+        spec["rateLimit"]["global"] |= draw(_one_of(_PLANNED))
     spec |= draw(_one_of([{}, {}, {"mergeType": "Replace"}, {"retry": {"numRetries": 2}}, {"unknown": 1}]))
     api = draw(_one_of([OURS, OURS, THEIRS]))
     return _made(m.manifest(api, "BackendTrafficPolicy", draw(_one_of(["t1", "t2"])), spec), draw(_one_of(_CREATED)))
 
+
+_PLANNED: list[Manifest] = [
+    {"plans": {"default": "free"}, "localShield": True},
+    {"plans": {"default": "paid", "anonymous": "free", "identity": {"from": "Token"}}},
+    {"plans": {"default": "far", "refs": [{"name": "free"}, {"name": "far", "namespace": "other"}]}},
+    {
+        "plans": {"default": "free", "identity": {"from": "Headers", "plan": "x-plan", "consumer": "x-user"}},
+        "rules": [],
+    },
+    {"plans": {}},
+]
+_plans = st.builds(
+    lambda place, limits, more: m.manifest(OURS, "Plan", place[0], {"limits": limits, **more}, namespace=place[1]),
+    _one_of([("free", "demo"), ("paid", "demo"), ("far", "other")]),
+    st.lists(
+        st.builds(
+            lambda requests, more: {"requests": requests, "unit": "Minute", **more},
+            _one_of([1, 5]),
+            _one_of([{}, {"per": "Tenant"}, {"per": "Plan"}, {"algorithm": "Concurrency"}, {"burst": 5}]),
+        ),
+        max_size=2,
+    ),
+    _one_of([{}, {}, {"overrides": [{"consumers": ["ann"], "limits": [{"requests": 9, "unit": "Day"}]}]}]),
+)
 
 # -- all together --
 
@@ -426,6 +453,7 @@ documents: st.SearchStrategy[Manifest] = _weighted(
     {
         _security(): 12,
         _limits(): 5,
+        _plans: 4,
         _routes(): 6,
         _grpc_routes(): 3,
         _stream_routes(): 4,
@@ -487,5 +515,6 @@ def beginning() -> list[Manifest]:
         m.manifest(OURS, "SecurityPolicy", "s1", {**_TARGETS[5], "apiKeyAuth": key_auth}),
         m.manifest(OURS, "SecurityPolicy", "s2", {**_TARGETS[2], "jwt": {"providers": [_provider(_KEY_SETS[2])]}}),
         m.manifest(OURS, "BackendTrafficPolicy", "t1", {**_TARGETS[0], "rateLimit": {"global": {"rules": [rule]}}}),
+        m.manifest(OURS, "Plan", "free", {"limits": [{"requests": 5, "unit": "Minute"}]}),
         m.manifest("v1", "ConfigMap", "text", None, data={"jwks": JWKS[0]}),
     ]
