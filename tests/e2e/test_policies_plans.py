@@ -16,7 +16,7 @@ from controlplane.provision.address import TcpAddress
 from controlplane.provision.echoes import echoes
 from ext_authz.keys import NewKey, add_key
 from ext_authz.stores.sqlite import SqliteKeyStore
-from tests.e2e.policy_manifests import OURS, Manifest, limits, provider, routes, security
+from tests.e2e.policy_manifests import OURS, Manifest, limits, provider, routes, security, target
 from tests.e2e.policy_services import authz, ratelimit
 from tests.e2e.test_examples import EXAMPLES, moved
 from tests.support import manifests as m
@@ -138,6 +138,37 @@ async def test_tenants_count_together_and_who_has_none_counts_alone(upstream: Up
         assert await refused_after(gateway, "/api", {"x-api-key": await key("big-one", "big")}) == 5
         # Not by the name of a tenant.
         assert await refused_after(gateway, "/api", {"x-api-key": await key("acme")}) == 3
+        await store.close()
+
+
+async def test_plans_of_a_gateway_count_over_its_routes_also_where_a_route_adds_rules(upstream: Upstream) -> None:
+    own = m.manifest(
+        OURS,
+        "BackendTrafficPolicy",
+        "added",
+        {
+            "targetRefs": [target("HTTPRoute", "added")],
+            "mergeType": "StrategicMerge",
+            "rateLimit": {"global": {"rules": [{"limit": {"requests": 1, "unit": "Day"}}], "localShield": True}},
+        },
+    )
+    files = {
+        "a.yaml": [
+            *routes(upstream, "plain", "added"),
+            security("edge", target("Gateway", "edge"), consumers={}),
+            limits("edge", {"global": {"plans": {"default": "free"}, "localShield": True}}, target("Gateway", "edge")),
+            own,
+            plan("free", day(4)),
+        ]
+    }
+    async with Gateway(files) as gateway, authz(gateway), ratelimit(gateway):
+        store = SqliteKeyStore(gateway.home / "keys.db")
+        headers = {"x-api-key": (await add_key(store, NewKey("acme"), time.time())).key}
+        await gateway.answers("/added", headers=headers)
+        assert await refused_after(gateway, "/plain", headers, 2) == 2
+        # Its own rule refuses the second; the plan has counted it, as each limit counts what another refuses.
+        assert await refused_after(gateway, "/added", headers) == 0
+        assert await refused_after(gateway, "/plain", headers) == 0
         await store.close()
 
 
