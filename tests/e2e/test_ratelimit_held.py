@@ -45,9 +45,11 @@ async def service(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterat
 @pytest.fixture
 async def port(service: Worker) -> AsyncIterator[int]:
     number = free_port()
-    async with Upstream() as upstream:
-        async with Envoy(bootstrap(port=number, upstream=upstream, service_socket=service.address.path)):
-            yield number
+    async with (
+        Upstream() as upstream,
+        Envoy(bootstrap(port=number, upstream=upstream, service_socket=service.address.path)),
+    ):
+        yield number
 
 
 async def test_requests_that_come_at_once_go_on_at_an_even_rate_and_the_last_is_refused(port: int) -> None:
