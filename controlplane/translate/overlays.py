@@ -46,12 +46,18 @@ class Overlay:
     rest: bytes = b""
     apart: ir.GlobalLimit | None = None
     jwt: ir.Jwt | None = None  # whose tokens' claims that limit may ask for
+    keys: ir.KeyPolicy | None = None  # what else may prove to it who calls
 
     def over(self, base: Base, *, scope: str = "") -> bytes:
         """Encodes a route with this laid over it; `scope` is whose requests count together towards `apart`."""
-        limit = _limit(self.apart, self.jwt, scope) if self.apart is not None else b""
+        limit = self._limit(self.apart, scope) if self.apart is not None else b""
         body = base.body if self.denial is None else encode(_head(base.name, base.match)) + self.denial
         return b"".join((body, base.cors or self.cors, self.rest, limit))
+
+    def _limit(self, limit: ir.GlobalLimit, scope: str) -> bytes:
+        policies = ir.Policies(jwt=self.jwt, keys=self.keys, global_limit=limit, limit_scope=scope)
+        found = ((each.NAME, each.route_config(_NO_RULE, policies)) for each in _OF_LIMITS)
+        return _encoded({name: config for name, config in found if config is not None})
 
 
 def base(name: str, match: ir.Match, rule: ir.Rule, *, port: int, https: bool) -> Base:
@@ -71,8 +77,8 @@ def overlay(policies: ir.Policies) -> Overlay:
     configs = dict(per_route_configs(_NO_RULE, shared))
     of_cors = {cors.NAME: configs.pop(cors.NAME)} if cors.NAME in configs else {}
     if policies.deny is None:
-        tokens_of = policies.jwt if apart is not None else None
-        return Overlay(None, _encoded(of_cors), _encoded(configs), apart, tokens_of)
+        made = Overlay(None, _encoded(of_cors), _encoded(configs), apart)
+        return made if apart is None else replace(made, jwt=policies.jwt, keys=policies.keys)
     denial = Route()
     set_denial(denial, policies.deny)
     return Overlay(encode(denial), _encoded(of_cors))
@@ -80,12 +86,6 @@ def overlay(policies: ir.Policies) -> Overlay:
 
 def _head(name: str, match: ir.Match) -> Route:
     return Route(name=name, match=route_match(match))
-
-
-def _limit(limit: ir.GlobalLimit, jwt: ir.Jwt | None, scope: str) -> bytes:
-    policies = ir.Policies(jwt=jwt, global_limit=limit, limit_scope=scope)
-    found = ((each.NAME, each.route_config(_NO_RULE, policies)) for each in _OF_LIMITS)
-    return _encoded({name: config for name, config in found if config is not None})
 
 
 def _encoded(configs: Mapping[str, AnyMessage]) -> bytes:

@@ -28,6 +28,7 @@ _ANONYMOUS_KEY: Final = "anonymous"
 _ADDRESS_KEY: Final = "remote_address"
 # Where ext_authz puts what a key proves.
 _KEY_METADATA: Final = "envoy.filters.http.ext_authz"
+_ALWAYS, _NEVER = "true", "false"
 
 
 class _Slot(NamedTuple):
@@ -66,15 +67,18 @@ class _Value(NamedTuple):
 # -- what Envoy says --
 
 
-def rate_limits(plans: ir.Plans, tokens: Mapping[str, str], *, running: bool = True) -> Iterator[Any]:
-    """Yields the descriptors of a request; `tokens` has the ids, by name, of the route's JWT providers.
+def rate_limits(plans: ir.Plans, policies: ir.Policies, *, running: bool = True) -> Iterator[Any]:
+    """Yields the descriptors of a request; `policies` say what proves who calls.
 
     Without `running` those of limits of running requests are left out.
     """
-    who = plans.identity
+    who, tokens = plans.identity, policies.tokens
     plan = _value(who, who.plan if who.source != "Key" else f"metadata.{who.plan}", tokens)
     consumer = _value(who, who.consumer if who.source != "Key" else "consumer", tokens)
     tenant = _value(who, who.tenant if who.source != "Key" else "tenant", tokens)
+    if who.source == "Key":
+        # Where a key is asked for, nobody passes without one; elsewhere nobody is known by one.
+        consumer = consumer._replace(present=_ALWAYS if policies.keys is not None else _NEVER)
     for slot in _slots(plans):
         if slot.running and not running:
             continue
@@ -87,6 +91,8 @@ def _entries(plans: ir.Plans, slot: _Slot, plan: _Value, consumer: _Value, tenan
     """Yields the entries behind the slot, each time for callers of another sort."""
     named = f"({plan.present} ? {plan.text} : {_quoted(plans.default)})"
     named_entry = _of_key(_PLAN_KEY, plan.path, plans.default) if plan.path else expression(_PLAN_KEY, named)
+    if consumer.present == (_ALWAYS if slot.per is None else _NEVER) and slot.per != "Plan":
+        return
     if slot.per == "Consumer":
         yield named_entry, consumer.entry(_CONSUMER_KEY)
     elif slot.per == "Tenant":
@@ -95,10 +101,14 @@ def _entries(plans: ir.Plans, slot: _Slot, plan: _Value, consumer: _Value, tenan
     elif slot.per == "Plan":
         names = ", ".join(_quoted(each.name) for each in plans.plans)
         known = f"({named} in [{names}] ? {named} : {_quoted(plans.default)})"
-        yield (expression(_PLAN_KEY, f"{consumer.present} ? {known} : {_quoted(plans.anonymous)}"),)
+        if consumer.present == _NEVER:
+            yield (generic(_PLAN_KEY, plans.anonymous),)
+        else:
+            yield (expression(_PLAN_KEY, f"{consumer.present} ? {known} : {_quoted(plans.anonymous)}"),)
     else:
         nobody = expression(_ANONYMOUS_KEY, f"{{false: 'true'}}[{consumer.present}]")
-        yield nobody, RateLimit.Action(remote_address=RateLimit.Action.RemoteAddress())
+        anonymous = generic(_ANONYMOUS_KEY, "true") if consumer.present == _NEVER else nobody
+        yield anonymous, RateLimit.Action(remote_address=RateLimit.Action.RemoteAddress())
 
 
 def _value(who: ir.PlanIdentity, name: str, tokens: Mapping[str, str]) -> _Value:
@@ -117,7 +127,7 @@ def _in_metadata(places: Sequence[Sequence[str]]) -> _Value:
     if len(found) == 1:
         return found[0]
     if not found:
-        return _Value("false", _map(("dragoman.nowhere", "")))
+        return _Value(_NEVER, _map(("dragoman.nowhere", "")))
     text = "".join(f"{each.present} ? {each.text} : " for each in found[:-1]) + found[-1].text
     return _Value(f"({' || '.join(each.present for each in found)})", f"({text})")
 

@@ -68,7 +68,7 @@ class RateLimitFilter:
             for each in until_done(made, running=asked.counting.until_done)
         ]
         if limit.plans is not None:
-            limits += plans.rate_limits(limit.plans, policies.tokens)
+            limits += plans.rate_limits(limit.plans, policies)
         if not limits:
             return None
         return packed(_PerRoute(domain=limit.domain, rate_limits=limits))

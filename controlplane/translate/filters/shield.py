@@ -48,7 +48,7 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
             asked += list(rate_limits(index, each, tokens=policies.tokens, scope=policies.limit_scope))[:1]
             tree.append(rule_descriptor(index, each, rls.ALLOW))
     if limit.plans is not None and limit.plans.shielded:
-        asked += plans.rate_limits(limit.plans, policies.tokens, running=False)
+        asked += plans.rate_limits(limit.plans, policies, running=False)
         # Of two descriptors with gaps Envoy takes either: one for any plan could be taken for a plan that there is.
         tree += plans.descriptors(limit.plans, rls.ALLOW, unknown=False)
     buckets = [_bucket(path, found) for path, found in _leaves(tree, ()) if _may_be_shielded(found)]

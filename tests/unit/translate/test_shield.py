@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from controlplane import ir
 from controlplane.translate import newer
 from controlplane.translate.filters import shield
-from tests.support.ratelimit import Reference
+from tests.support.ratelimit_models import Ask, FixedWindow, Model, SlidingWindow, TokenBucket
 
 
 def buckets(limit: ir.GlobalLimit) -> dict[tuple[tuple[str, str], ...], Any]:
@@ -48,22 +48,27 @@ class Bucket:
         return True
 
 
-@pytest.mark.parametrize(("algorithm", "burst"), [("FixedWindow", 0), ("TokenBucket", 0), ("TokenBucket", 7)])
-@given(limit=st.integers(1, 5), gaps=st.lists(st.integers(0, 40), max_size=80))
+def model(algorithm: str, limit: int, burst: int) -> Model:
+    """What the service decides."""
+    if algorithm == "TokenBucket":
+        return TokenBucket(limit, 60, burst or limit)
+    return FixedWindow(limit, 60) if algorithm == "FixedWindow" else SlidingWindow(limit, 60)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "burst"), [("FixedWindow", 0), ("SlidingWindow", 0), ("TokenBucket", 0), ("TokenBucket", 7)]
+)
+@given(limit=st.integers(1, 5), gaps=st.lists(st.integers(0, 40), max_size=60))
 def test_who_keeps_to_the_limit_is_never_refused(algorithm: Any, burst: int, limit: int, gaps: list[int]) -> None:
-    counting = ir.Counting(algorithm, burst)
-    bucket = Bucket(*size(ir.LimitRule(limit, "Minute", counting=counting)))
-    reference, now = Reference(), 1_200
+    bucket = Bucket(*size(ir.LimitRule(limit, "Minute", counting=ir.Counting(algorithm, burst))))
+    counter, now = model(algorithm, limit, burst), 1_200
     for gap in gaps:
         now += gap
-        if algorithm == "FixedWindow":
-            over = reference.fixed(("a",), now, seconds=60, limit=limit, hits=0)[1] == 0
-            if not over:
-                reference.fixed(("a",), now, seconds=60, limit=limit, hits=1)
-        else:
-            over = reference.bucket(("a",), now, seconds=60, limit=limit, burst=burst or limit, hits=1)[0]
+        ask = Ask(now * 1_000_000, 1)
         # What the limit refuses is not asked for: that is to keep to it.
-        assert over or bucket.take(Fraction(now))
+        if not counter.told(ask, taken=True)[0]:
+            counter.take(ask)
+            assert bucket.take(Fraction(now))
 
 
 @given(limit=st.integers(1, 20), before=st.lists(st.integers(0, 59_999), max_size=60))
