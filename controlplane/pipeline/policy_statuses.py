@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from controlplane import ir
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
 from controlplane.compile.attachment import PARENTS
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.gateway import GatewayListener
-from controlplane.compile.policies import Merged
+from controlplane.compile.policies import Compiled, Merged
 from controlplane.compile.protocols import HTTP_ROUTES
+from controlplane.compile.ratelimit import Limits
 from controlplane.compile.targets import Target
 from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.pipeline.objects import Objects
@@ -50,13 +52,14 @@ class PolicyStatuses:
         compiled = self._index.compiled.get(key)
         reached: list[_Reached] = []
         missing: list[Condition] = []
+        told = list(compiled.conditions) if compiled is not None else []
         for target in self._targets(key):
             found = self._look(target)
             if isinstance(found, Condition):
                 missing.append(found)
             elif found is not None:
                 reached.append(found)
-        told = list(compiled.conditions) if compiled is not None else []
+                told += self._unlimited(compiled, target)
         merges = dict.fromkeys(merge for each in reached for merge in each.merges)
         told += [condition for merge in merges for policy, condition in merge.notes if policy == key]
         told = list(dict.fromkeys(told))
@@ -66,6 +69,15 @@ class PolicyStatuses:
         if not ancestors and not missing:
             return ObjectStatus(conditions=conditions)
         return ObjectStatus(tuple(missing), tuple(ParentStatus(_title(ref), conditions, ref) for ref in ancestors))
+
+    def _unlimited(self, compiled: Compiled | None, target: Target) -> Iterable[Condition]:
+        """Yields what is to be said of a route's rules that limits of the service do not hold on."""
+        if target.key.kind not in HTTP_ROUTES or not isinstance(compiled, Limits) or compiled.global_limit is None:
+            return
+        rules = [rule for rule in self._compiled(target.key).rules if target.section in (None, rule.name)]
+        if any(isinstance(rule.action, ir.Redirect) or _answers(rule.action) for rule in rules):
+            message = f"has no effect on the rules of {target.key} that redirect or answer themselves; local limits do"
+            yield Condition("NotSupported", "True", "UnsupportedField", message, "spec.rateLimit.global")
 
     def _look(self, target: Target) -> _Reached | Condition | None:
         if target.key.group != GATEWAY_GROUP or target.key.kind not in (*PARENTS, *HTTP_ROUTES):
@@ -98,6 +110,10 @@ class PolicyStatuses:
         places = list(self._places(target.key))
         merges = tuple(merge for place in places for merge in self._index.merged(place, target.key).all())
         return _Reached(tuple(dict.fromkeys(_ancestor(place.gateway) for place in places)), merges)
+
+
+def _answers(action: ir.Action) -> bool:
+    return isinstance(action, ir.Respond) and action.status < 500
 
 
 def _ancestor(gateway: ObjectKey, section: str | None = None) -> ParentRef:

@@ -143,5 +143,8 @@ async def test_local_limits_hold_on_redirects_where_those_of_the_service_do_not(
     }
     async with Gateway(files) as gateway, ratelimit(gateway):
         await gateway.answers("/free")
+        (found,) = gateway.findings()
+        assert "BackendTrafficPolicy demo/global" in found
+        assert "redirect" in found
         assert await statuses(gateway, "/local", 2) == [302, 429]
         assert await statuses(gateway, "/global", 2) == [302, 302]
