@@ -55,7 +55,9 @@ async def test_the_variables_of_envoyproxy_ratelimit_are_understood(tmp_path: Pa
 
             async def serves() -> bool:
                 assert process.exit_code is None, process.tail()
-                return (await fetch(port, "/healthcheck")).status == 200
+                # It is well without its store, and says so.
+                ready: Any = (await fetch(port, "/health/ready")).json()
+                return (await fetch(port, "/healthcheck")).status == 200 and ready["degraded"] == {}
 
             await until(serves, what="the service", within_s=30, detail=process.tail)
             async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
