@@ -80,7 +80,7 @@ async def test_what_a_key_says_of_its_consumer_can_be_changed(connect: Connect) 
 async def test_a_change_that_no_key_could_be_made_with_is_refused(tmp_path: Path) -> None:
     location = StoreLocation(tmp_path / "keys.db")
     made = await asyncio.to_thread(create_key, location, WANTED)
-    with pytest.raises(ValueError, match="metadata.plan"):
+    with pytest.raises(ValueError, match=r"metadata\.plan"):
         await asyncio.to_thread(change_key, location, made.record.id, metadata={"plan": "a\nb"})
     many = {f"m{number}": "x" for number in range(32)}
     with pytest.raises(ValueError, match="more than 32"):
