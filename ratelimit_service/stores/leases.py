@@ -25,7 +25,7 @@ _MAX_RETURNED = 8_192
 _BRISK_S, _SLOW_S = 1.0, 10.0
 """What was used up within the first of these is followed by twice as much, after the second by half."""
 _RETURN_WITHIN_S = 0.5
-_MAX_TRIES = 3
+_MAX_TRIES = 10
 
 
 class _Waiter(NamedTuple):
@@ -258,7 +258,9 @@ def _once_more(lease: _Lease, refill: _Refill, grant: Grant, missing: int) -> in
         # Who lacks them came when the store had been asked.
         return -1
     if grant.room is not None:
-        return min(grant.room, lease.demand() - lease.left) if missing <= grant.room else 0 if refused else missing
+        # Not all of it: others ask at the same time, and who asks for what they have just taken gets nothing.
+        most = max(missing, grant.room - grant.room // 8)
+        return min(most, lease.demand() - lease.left) if missing <= grant.room else 0 if refused else missing
     return missing if missing < refill.hits else 0
 
 

@@ -266,8 +266,10 @@ class RedisNode:
         while not connection.closed.done():
             stalled = asyncio.ensure_future(connection.stalled.wait())
             waiting = (stalled, connection.closed)
-            await asyncio.wait(waiting, timeout=_IDLE_S, return_when=asyncio.FIRST_COMPLETED)
-            stalled.cancel()
+            try:
+                await asyncio.wait(waiting, timeout=_IDLE_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stalled.cancel()
             if connection.closed.done():
                 break
             if connection.stalled.is_set():

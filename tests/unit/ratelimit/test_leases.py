@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from ratelimit_service.checks import Check
+from ratelimit_service.model import Algorithm, Rule, Unit
 from ratelimit_service.stores.base import Flight
 from ratelimit_service.stores.leases import LeaseStore
 from ratelimit_service.stores.memory import MemoryStore
@@ -317,3 +318,12 @@ def test_ten_thousand_concurrent_requests_over_four_workers_admit_the_limit_but_
     for _ in range(10):
         store.answer()
     assert LIMIT - 4 * LEASE <= codes(calls).count(OK) <= LIMIT
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_leases_are_for_algorithms_that_count_hits_alike(algorithm: Algorithm) -> None:
+    fault = Rule("d", "k", Unit.MINUTE, 10, algorithm=algorithm, lease=5).fault()
+    if algorithm in (Algorithm.LEAKY_BUCKET, Algorithm.CONCURRENCY):
+        assert fault == ("precision", f"{algorithm} has no leases: each request is counted by itself")
+    else:
+        assert fault is None
