@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ratelimit_service import wire
 from ratelimit_service.algorithms.base import Verdict
-from ratelimit_service.checks import Check, Plan
+from ratelimit_service.checks import Check, Limit, Plan
 from ratelimit_service.headers import HeaderNames, HeaderWriter, ResponseHeaders
 from ratelimit_service.metadata import violations
 from ratelimit_service.model import OnStoreError, Rule
@@ -77,16 +77,19 @@ class Answers:
         for index, (check, verdict) in enumerate(zip(plan.checks, verdicts, strict=True)):
             if verdict is None:
                 outcome.unknown(check, lenient=self._is_lenient(check.limit.rule))
+            elif verdict[0]:
+                outcome.over(index, check, verdict, self._violates(check.limit.rule))
             else:
-                outcome.known(index, check, verdict, self._violates(check.limit.rule))
-        body = b"".join(outcome.statuses[at] if at >= 0 else _UNCHECKED[at] for at in plan.positions)
+                outcome.allowed(index, check.limit, verdict)
+        statuses = outcome.statuses
+        body = b"".join([statuses[at] if at >= 0 else _UNCHECKED[at] for at in plan.shape.positions])
         told = outcome.longest
         if told < 0 or plan.checks[told].limit.rule.hidden:
             told = outcome.least
         if told >= 0:
-            body += plan.limit_headers[told] + self.writer.several(told, plan.items, verdicts)
+            body += plan.shape.limit_headers[told] + self.writer.several(told, plan.shape.items, verdicts)
         if plan.metadata:
-            over = tuple(position for position, at in enumerate(plan.positions) if at in outcome.violated)
+            over = tuple(position for position, at in enumerate(plan.shape.positions) if at in outcome.violated)
             body += wire.metadata(plan.metadata + violations(over) if over else plan.metadata)
         return self._overall(plan, outcome, body)
 
@@ -137,19 +140,29 @@ class _Outcome:
         self.failed = self.failed or denied
         self.statuses.append(wire.STATUS_OVER if denied else wire.STATUS_OK)
 
-    def known(self, index: int, check: Check, verdict: Verdict, violates: bool) -> None:
-        over, remaining, reset_s = verdict
+    def over(self, index: int, check: Check, verdict: Verdict, violates: bool) -> None:
+        _, remaining, reset_s = verdict
         limit = check.limit
-        if over and limit.rule.shadow_mode:
+        if limit.rule.shadow_mode:
             limit.stats.shadow += check.hits
-            over = False
-        elif over and violates:
+            self.allowed(index, limit, verdict)
+            return
+        if violates:
             limit.stats.quota += check.hits
             self.violated.append(index)
-            over = False
-        self.statuses.append(limit.parts.status(over, remaining, reset_s))
-        if over and (self.longest < 0 or reset_s > self.longest_s):
+            self.allowed(index, limit, verdict)
+            return
+        self.statuses.append(limit.parts.status(True, remaining, reset_s))
+        if self.longest < 0 or reset_s > self.longest_s:
             self.longest, self.longest_s = index, reset_s
+        self._told(index, limit, remaining)
+
+    def allowed(self, index: int, limit: Limit, verdict: Verdict) -> None:
+        _, remaining, reset_s = verdict
+        self.statuses.append(limit.parts.status(False, remaining, reset_s))
+        self._told(index, limit, remaining)
+
+    def _told(self, index: int, limit: Limit, remaining: int) -> None:
         if (self.least < 0 or remaining < self.least_left) and not limit.rule.hidden:
             self.least, self.least_left = index, remaining
 

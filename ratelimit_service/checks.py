@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ratelimit_service.algorithms.base import Counting
@@ -19,6 +20,7 @@ class Limit:
     """A rule in force, with what the request path needs of it at hand."""
 
     __slots__ = (
+        "alone",
         "binding",
         "capacity",
         "cost",
@@ -26,6 +28,7 @@ class Limit:
         "drain",
         "header",
         "item",
+        "key_part",
         "local",
         "near",
         "numbers",
@@ -58,14 +61,16 @@ class Limit:
         self.local: Local | None = None
         """What decides while the store cannot; None where nothing does."""
         self.parts = RuleParts(rule)
-        (self.header,) = headers.fixed((rule,))
         self.numbers = headers.numbers_of(rule)
-        (self.item,) = headers.items((rule,))
         self.seconds = rule.unit.seconds
         self.per_unit = rule.requests_per_unit
         self.tick_us, self.cost, self.capacity, self.size = counting.scale(rule)
         self.drain = self.per_unit
         self.near = int(self.size * near_ratio)
+        self.key_part = counting.key_part(self)
+        self.alone = Shape.of((self,), (0,), headers)
+        """The shape of requests that meet this limit alone."""
+        (self.header,), (self.item,) = self.alone.limit_headers, self.alone.items
 
 
 class Counter:
@@ -112,60 +117,59 @@ def all_fixed(checks: Sequence[Check]) -> bool:
     return all(check.limit.script is None for check in checks)
 
 
-class Plan(NamedTuple):
-    """What to do for a request. `reply` is the whole answer where nothing is counted."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What all requests have in common that meet the same limits in the same order."""
 
-    checks: tuple[Check, ...] = ()
     positions: tuple[int, ...] = ()
     """For each descriptor the index of its check, below 0 where nothing is counted (`answers.NO_LIMIT`)."""
-    reply: bytes = b""
-    only: Check | None = None
-    """The check of a request with one, the case that is made fast; None where more is to be done for it."""
     limit_headers: tuple[bytes, ...] = ()
     """What does not change of the headers, encoded, for each check being the one that they tell of."""
     items: tuple[bytes, ...] = ()
     """How each check's item of the header RateLimit begins."""
-    metadata: bytes = b""
-    """The dynamic metadata, encoded, where it is asked for."""
-    is_known: bool = True
-    """Whether the domain is configured."""
+    is_plain: bool = False
+    """Whether there is one check, and nothing but the store decides on it: the case that is made fast."""
     leased: bool = False
     """Whether hits on one of the limits are taken from the store several at a time."""
     conditional: bool = False
     """Whether some check counts hits only if it admits them, so that the checks are decided together."""
     holds: bool = False
     """Whether some check may have the answer held back."""
-    once: bool = False
-    """Whether no other request is of the same bytes."""
 
     @classmethod
-    def of(
-        cls,
-        checks: tuple[Check, ...],
-        positions: tuple[int, ...],
-        headers: HeaderWriter,
-        metadata: bytes = b"",
-        *,
-        once: bool = False,
-    ) -> Plan:
-        """Returns the plan for these checks, at least one."""
-        rules = [check.limit.rule for check in checks]
+    def of(cls, limits: Sequence[Limit], positions: tuple[int, ...], headers: HeaderWriter) -> Shape:
+        """Returns the shape for these limits, one for each check."""
+        rules = [limit.rule for limit in limits]
         leased = any(rule.lease > 1 for rule in rules)
-        holds = any(check.limit.counting.holds for check in checks)
-        involved = holds or any(check.limit.counting.needs_caller for check in checks)
+        holds = any(limit.counting.holds for limit in limits)
+        involved = holds or any(limit.counting.needs_caller for limit in limits)
         several = len(positions) > 1
-        conditional = involved or (several and any(check.limit.script is not None for check in checks))
-        only = None if several or leased or involved else checks[0]
-        fixed, items = headers.fixed(rules), headers.items(rules)
         return cls(
-            checks,
             positions,
-            only=only,
-            limit_headers=fixed,
-            items=items,
-            metadata=metadata,
+            headers.fixed(rules),
+            headers.items(rules),
+            is_plain=not (several or leased or involved),
             leased=leased,
-            conditional=conditional,
+            conditional=involved or (several and any(limit.script is not None for limit in limits)),
             holds=holds,
-            once=once,
         )
+
+
+_UNCOUNTED = Shape()
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do for a request. `reply` is the whole answer where nothing is counted."""
+
+    checks: tuple[Check, ...] = ()
+    shape: Shape = _UNCOUNTED
+    only: Check | None = None
+    """The check of a plain request; None where more is to be done for it."""
+    reply: bytes = b""
+    metadata: bytes = b""
+    """The dynamic metadata, encoded, where it is asked for."""
+    is_known: bool = True
+    """Whether the domain is configured."""
+    once: bool = False
+    """Whether no other request is of the same bytes."""

@@ -64,13 +64,6 @@ class RateLimiter:
         plan = self._plans.young.get(body) or self._plan(body, call)
         if plan is None:
             return
-        if plan.reply:
-            if plan.is_known:
-                self._stats.no_limit += 1
-            else:
-                self._stats.unknown_domain += 1
-            call.done(plan.reply)
-            return
         now = self._clock()
         check = plan.only
         if check is None:
@@ -83,12 +76,20 @@ class RateLimiter:
         self._store.take(plan.checks, now, _One(plan, check, call, now, self._answers))
 
     def _uncommon(self, plan: Plan, call: Call, now: float) -> None:
-        """Answers a request with several descriptors, with a lease, or that may have to wait or is counted itself."""
-        store = self._leases if plan.leased else self._store
-        if plan.conditional:
+        """Answers a request with no limit or several, with a lease, or that may have to wait or is counted itself."""
+        if plan.reply:
+            if plan.is_known:
+                self._stats.no_limit += 1
+            else:
+                self._stats.unknown_domain += 1
+            call.done(plan.reply)
+            return
+        shape = plan.shape
+        store = self._leases if shape.leased else self._store
+        if shape.conditional:
             _Together(plan, call, now, self._answers, self.waiting, self._callers).start(store)
             return
-        if len(plan.positions) > 1:
+        if len(shape.positions) > 1:
             _Several(plan, call, now, self._answers).start(store)
             return
         (check,) = plan.checks
@@ -129,19 +130,15 @@ class _One(Flight):
         self._answers = answers
 
     def settle(self) -> None:
-        reply = self.replies[0]
         check = self._check
-        if reply is not None:
-            verdict = check.limit.counting.judge(check, reply, self._now)
-        else:
-            verdict = _without_store(check, self._now)
+        verdict = _judged(check, self.replies[0], self._now)
         self._call.done(self._answers.one(self._plan, check, verdict))
 
 
 class _Several(Flight):
     """A request with several descriptors."""
 
-    __slots__ = ("_answers", "_asked", "_call", "_now", "_plan", "_verdicts")
+    __slots__ = ("_answers", "_call", "_known", "_now", "_plan")
 
     def __init__(self, plan: Plan, call: Call, now: float, answers: Answers) -> None:
         super().__init__()
@@ -149,25 +146,27 @@ class _Several(Flight):
         self._call = call
         self._now = now
         self._answers = answers
-        self._verdicts: list[Verdict | None] = [check.limit.counting.known_over(check, now) for check in plan.checks]
-        self._asked: Sequence[int] = [index for index, known in enumerate(self._verdicts) if known is None]
+        self._known: list[Verdict | None] = [
+            check.limit.counting.known_over(check, now) if check.counter.over_until > now else None
+            for check in plan.checks
+        ]
 
     def start(self, store: Store) -> None:
         """Asks for what is not known."""
-        checks = self._plan.checks
-        if self._asked:
-            store.take([checks[index] for index in self._asked], self._now, self)
+        asked = self._plan.checks
+        if any(self._known):
+            asked = [check for check, known in zip(asked, self._known, strict=True) if known is None]
+        if asked:
+            store.take(asked, self._now, self)
         else:
             self.settle()
 
     def settle(self) -> None:
-        for index, reply in zip(self._asked, self.replies, strict=True):
-            check = self._plan.checks[index]
-            if reply is not None:
-                self._verdicts[index] = check.limit.counting.judge(check, reply, self._now)
-            else:
-                self._verdicts[index] = _without_store(check, self._now)
-        self._call.done(self._answers.several(self._plan, self._verdicts))
+        plan, now, replies = self._plan, self._now, iter(self.replies)
+        verdicts = [
+            known or _judged(check, next(replies), now) for check, known in zip(plan.checks, self._known, strict=True)
+        ]
+        self._call.done(self._answers.several(plan, verdicts))
 
 
 class Callers:
@@ -211,7 +210,7 @@ class _Together(Flight):
         self._answers = answers
         self._waiting = waiting
         self._store: Store | None = None
-        patience_us = waiting.enter(call) if plan.holds else -1
+        patience_us = waiting.enter(call) if plan.shape.holds else -1
         checks = [_with_caller(check, patience_us, callers) for check in plan.checks]
         self._verdicts: list[Verdict | None] = [check.limit.counting.known_over(check, now) for check in checks]
         refused = any(
@@ -248,7 +247,7 @@ class _Together(Flight):
         if wait_s > 0 and body.startswith(OVERALL_OK):
             self._waiting.hold(self._call, wait_s, lambda: self._finish(body))
         else:
-            if self._plan.holds:
+            if self._plan.shape.holds:
                 self._waiting.leave()
             self._finish(body)
 
@@ -284,12 +283,13 @@ def _with_caller(check: Check, patience_us: int, callers: Callers) -> Check:
     return check
 
 
-def _without_store(check: Check, now: float) -> Verdict | None:
-    decided = _decided_here(check, now)
-    if decided is None:
-        return None
-    share, reply = decided
-    return share.limit.counting.judge(share, reply, now)
+def _judged(check: Check, reply: int | None, now: float) -> Verdict | None:
+    if reply is None:
+        decided = _decided_here(check, now)
+        if decided is None:
+            return None
+        check, reply = decided
+    return check.limit.counting.judge(check, reply, now)
 
 
 def _decided_here(check: Check, now: float) -> tuple[Check, int] | None:

@@ -15,7 +15,7 @@ from dragoman.grpc_worker import StatusCode
 from ratelimit_service import wire
 from ratelimit_service.algorithms.registry import counting
 from ratelimit_service.answers import NO_LIMIT, UNLIMITED, Answers
-from ratelimit_service.checks import Check, Counter, Limit, Plan
+from ratelimit_service.checks import Check, Counter, Limit, Plan, Shape
 from ratelimit_service.memo import Memo
 from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
@@ -29,7 +29,10 @@ MAX_HITS = 2**32
 MAX_KEY_BYTES = 512
 REQUEST_KEY, DONE_KEY = "dragoman.request", "dragoman.done"
 """Entries that are not matched. The first one's value tells the request from others; the second says that it ended."""
+_RESERVED = b"dragoman."
 _MAX_CALLER_BYTES = 64
+_MAX_SHAPED = 16
+"""Descriptors of a request whose shape is remembered."""
 
 _UNITS = {unit.wire: unit for unit in Unit}
 
@@ -70,9 +73,10 @@ class Planner:
         self._key_prefix = key_prefix
         self._near_ratio = near_ratio
         self._unknown_domain = unknown_domain
-        self._counters: Memo[tuple[Limit, bytes], Counter] = before._counters if before else Memo(memo_size)
+        self._counters: Memo[bytes, Counter] = before._counters if before else Memo(memo_size)
         self._brought: Memo[tuple[str, str, int, int, OnStoreError], Limit] = Memo(1024)
         self._detailed: Memo[tuple[Limit, str], Limit] = Memo(4096)
+        self._shapes: Memo[tuple[tuple[int, ...], tuple[Limit, ...]], Shape] = Memo(1024)
         # By domain, and by the rule's identity: made when a request first asks for it.
         self._limits: dict[str, dict[int, Limit]] = {
             name: before._limits[name] if before and before._config.domains.get(name) is domain else {}
@@ -88,11 +92,14 @@ class Planner:
             denied = self._unknown_domain is OnStoreError.DENY
             statuses = (wire.STATUS_OVER if denied else wire.STATUS_OK) * len(descriptors)
             return Plan(reply=self._answers.plain(statuses, self._metadata(request, ()), over=denied), is_known=False)
+        # Cheap to rule out: where a reserved entry is, so is what both begin with.
+        if len(descriptors) == 1 and _RESERVED not in body:
+            return self._plan_of_one(request, domain, descriptors[0])
         callers = [_taken_out(descriptor) for descriptor in descriptors]
         found = [self._find(domain, descriptor) for descriptor in descriptors]
         replaced = {name for limit in found if limit is not None for name in limit.rule.replaces}
-        shared_hits = request.hits_addend or 1
-        checks: dict[tuple[Counter, bytes, int], Check] = {}
+        checks: list[Check] = []
+        places: dict[tuple[Counter, bytes], int] = {}
         positions: list[int] = []
         for descriptor, limit, (caller, ends) in zip(descriptors, found, callers, strict=True):
             if limit is None or limit.rule.unlimited or limit.rule.name in replaced:
@@ -101,16 +108,45 @@ class Planner:
             if ends and not (caller and limit.counting.needs_caller):
                 positions.append(NO_LIMIT)
                 continue
-            own = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else shared_hits
-            hits = min(own, MAX_HITS)
-            check = Check(self._counter(limit, domain, descriptor), limit, hits, caller, ends)
-            positions.append(_add(checks, check))
-        metadata = self._metadata(request, list(checks.values()))
+            check = Check(self._counter(limit, domain, descriptor), limit, _hits_of(request, descriptor), caller, ends)
+            positions.append(_add(checks, places, check))
+        return self._planned(request, checks, positions, once=any(caller for caller, _ in callers))
+
+    def _plan_of_one(
+        self, request: rls_pb2.RateLimitRequest, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor
+    ) -> Plan:
+        """The same for one descriptor without reserved entries: nothing replaces its limit or adds to its hits."""
+        limit = self._find(domain, descriptor)
+        if limit is None or limit.rule.unlimited:
+            return self._planned(request, (), (NO_LIMIT if limit is None else UNLIMITED,))
+        counter = self._counter(limit, domain, descriptor)
+        return self._planned(request, (Check(counter, limit, _hits_of(request, descriptor)),), (0,))
+
+    def _planned(
+        self,
+        request: rls_pb2.RateLimitRequest,
+        checks: Sequence[Check],
+        positions: Sequence[int],
+        *,
+        once: bool = False,
+    ) -> Plan:
+        metadata = self._metadata(request, checks)
         if not checks:
             statuses = b"".join(wire.STATUS_UNLIMITED if at == UNLIMITED else wire.STATUS_OK for at in positions)
             return Plan(reply=self._answers.plain(statuses, metadata))
-        once = any(caller for caller, _ in callers)
-        return Plan.of(tuple(checks.values()), tuple(positions), self._answers.writer, metadata, once=once)
+        shape = self._shape(checks, positions)
+        return Plan(tuple(checks), shape, checks[0] if shape.is_plain else None, metadata=metadata, once=once)
+
+    def _shape(self, checks: Sequence[Check], positions: Sequence[int]) -> Shape:
+        if len(positions) == 1:
+            return checks[0].limit.alone
+        key = tuple(positions), tuple([check.limit for check in checks])
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = Shape.of(key[1], key[0], self._answers.writer)
+            if len(positions) <= _MAX_SHAPED:
+                self._shapes.put(key, shape)
+        return shape
 
     def _metadata(self, request: rls_pb2.RateLimitRequest, checks: Sequence[Check]) -> bytes:
         if not self._answers.metadata:
@@ -124,9 +160,10 @@ class Planner:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "not a RateLimitRequest") from None
         if not request.domain:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit domain must not be empty")
-        if not request.descriptors:
+        descriptors = len(request.descriptors)
+        if not descriptors:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit descriptor list must not be empty")
-        if len(request.descriptors) > MAX_DESCRIPTORS:
+        if descriptors > MAX_DESCRIPTORS:
             raise Refusal(StatusCode.INVALID_ARGUMENT, f"more than {MAX_DESCRIPTORS} descriptors")
         if has_negative_hits(request, body):
             # Counted, they would take what they are meant to give back.
@@ -195,12 +232,11 @@ class Planner:
         return limit
 
     def _counter(self, limit: Limit, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Counter:
-        prefix = self._prefix(limit.rule, domain, descriptor)
-        prefix += limit.counting.key_part(limit)
-        counter = self._counters.get((limit, prefix))
-        if counter is None:
+        prefix = self._prefix(limit.rule, domain, descriptor) + limit.key_part
+        counter = self._counters.get(prefix)
+        if counter is None or counter.limit is not limit:
             counter = Counter(limit, prefix)
-            self._counters.put((limit, prefix), counter)
+            self._counters.put(prefix, counter)
         return counter
 
     def _prefix(self, rule: Rule, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> bytes:
@@ -209,7 +245,7 @@ class Planner:
             values = _counted_values(rule, entries)
             named = "".join(f"{entry.key}_{value}_" for entry, value in zip(entries, values, strict=True))
         else:
-            named = "".join(f"{entry.key}_{entry.value}_" for entry in entries)
+            named = "".join([f"{entry.key}_{entry.value}_" for entry in entries])
         name = named if domain.counters_without_domain else f"{domain.name}_{named}"
         encoded = f"{self._key_prefix}{name}".encode()
         if len(encoded) <= MAX_KEY_BYTES:
@@ -247,6 +283,11 @@ def _refined(configured: Rule, brought: Rule) -> Rule:
     return made if made.fault() is None else replace(brought, shadow_mode=configured.shadow_mode)
 
 
+def _hits_of(request: rls_pb2.RateLimitRequest, descriptor: ratelimit_pb2.RateLimitDescriptor) -> int:
+    own = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else request.hits_addend or 1
+    return min(own, MAX_HITS)
+
+
 def _taken_out(descriptor: ratelimit_pb2.RateLimitDescriptor) -> tuple[bytes, bool]:
     """Takes the reserved entries out; returns what tells the request from others, and whether it has ended."""
     caller, ends = b"", False
@@ -262,14 +303,16 @@ def _taken_out(descriptor: ratelimit_pb2.RateLimitDescriptor) -> tuple[bytes, bo
     return (caller if len(caller) <= _MAX_CALLER_BYTES else hashlib.sha256(caller).digest()), ends
 
 
-def _add(checks: dict[tuple[Counter, bytes, int], Check], check: Check) -> int:
+def _add(checks: list[Check], places: dict[tuple[Counter, bytes], int], check: Check) -> int:
     """Adds a check; returns its index. What counts hits only if it admits them gets all hits on a counter at once."""
-    key = check.counter, check.caller, len(checks) if check.limit.script is None else 0
-    before = checks.get(key)
-    if before is not None:
-        checks[key] = check._replace(hits=min(check.hits + before.hits, MAX_HITS), ends=check.ends or before.ends)
-        return list(checks).index(key)
-    checks[key] = check
+    if check.limit.script is not None:
+        at = places.setdefault((check.counter, check.caller), len(checks))
+        if at < len(checks):
+            before = checks[at]
+            hits = min(check.hits + before.hits, MAX_HITS)
+            checks[at] = check._replace(hits=hits, ends=check.ends or before.ends)
+            return at
+    checks.append(check)
     return len(checks) - 1
 
 

@@ -26,6 +26,15 @@ def varint(value: int) -> bytes:
         return b"%c%c%c" % (value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14)
     if value < 0x10000000:
         return b"%c%c%c%c" % (value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80, value >> 21)
+    if value <= MAX_LIMIT:
+        low, high = value & 0x3FFF, value >> 14
+        return b"%c%c%c%c%c" % (
+            low & 0x7F | 0x80,
+            low >> 7 | 0x80,
+            high & 0x7F | 0x80,
+            high >> 7 & 0x7F | 0x80,
+            high >> 14,
+        )
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -118,8 +127,10 @@ class RuleParts:
 
     def status(self, over: bool, remaining: int, reset_s: int) -> bytes:
         """The DescriptorStatus, encoded as an entry of `statuses`."""
-        content = b"%b\x18%b%b" % (self._over if over else self._ok, varint(remaining), _until_reset(reset_s))
-        return b"\x12%b%b" % (varint(len(content)), content)
+        left, reset = varint(remaining), _until_reset(reset_s)
+        size = self._ok_size + len(left) + len(reset)
+        length = b"%c" % size if size < 0x80 else varint(size)
+        return b"\x12%b%b\x18%b%b" % (length, self._over if over else self._ok, left, reset)
 
     def refusal(self, retry_after_s: int) -> bytes:
         """What goes with a refusal: retry-after, content type and JSON body, encoded."""

@@ -40,6 +40,7 @@ class MemoryStore:
         self._held: list[dict[bytes, _Held]] = [{} for _ in range(_SHARDS)]
         self._swept = 0
         self._to_sweep = 0
+        self._states = 0
         self._dead: _Counts = []
         self._keys = 0
         self.refused = 0
@@ -101,20 +102,22 @@ class MemoryStore:
         if state is None:
             return reply
         if expires <= now:
-            self._keys -= held is not None
-            states.pop(key, None)
+            if states.pop(key, None) is not None:
+                self._forget(1)
             return reply
         if held is None:
             if not self._has_room(int(now)):
                 return None
             self._keys += 1
+            self._states += 1
             # Making room may have put another dictionary in the place of this one.
             states = self._held[hash(key) % _SHARDS]
         states[key] = marshal.dumps((state, expires)) if state.__class__ is tuple else (state, expires)
         return reply
 
     def _has_room(self, second: int) -> bool:
-        self._sweep(second)
+        if self._states:
+            self._sweep(second)
         if self._keys < self._max_keys:
             return True
         for seconds, window in self._windows.items():
@@ -135,9 +138,13 @@ class MemoryStore:
             if states:
                 self._to_sweep -= len(states)
                 live = {key: held for key, held in states.items() if _unpacked(held)[1] > second}
-                self._keys -= len(states) - len(live)
+                self._forget(len(states) - len(live))
                 self._held[self._swept] = live
             self._swept = (self._swept + 1) % _SHARDS
+
+    def _forget(self, states: int) -> None:
+        self._keys -= states
+        self._states -= states
 
     def _retire(self, window: _Window) -> None:
         full = [counts for counts in window.shards if counts]

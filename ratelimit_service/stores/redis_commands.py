@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from ratelimit_service.algorithms.registry import TOGETHER
 from ratelimit_service.checks import Check, Counter
 
+# What every new counter sends, encoded but for the key.
+_INCRBY_ONE = b"*3\r\n$6\r\nINCRBY\r\n$%d\r\n%b\r\n$1\r\n1\r\n"
+_EXPIRE = b"*3\r\n$6\r\nEXPIRE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+
 
 def command(*arguments: bytes | str | int) -> bytes:
     """Encodes a command in RESP."""
@@ -24,7 +28,7 @@ def incrby(check: Check, start: int) -> bytes:
         counter.window = start
         counter.sent_expiry = 0
         counter.key = b"%b%d" % (counter.prefix, start)
-        counter.command = command("INCRBY", counter.key, 1)
+        counter.command = _INCRBY_ONE % (len(counter.key), counter.key)
     return counter.command if check.hits == 1 else command("INCRBY", counter.key, check.hits)
 
 
@@ -42,7 +46,8 @@ def key_of(check: Check, now: float) -> bytes:
 
 def expire(counter: Counter) -> bytes:
     """Has the counter of a window go when the window's length has passed."""
-    return command("EXPIRE", counter.key, counter.limit.seconds)
+    seconds = b"%d" % counter.limit.seconds
+    return _EXPIRE % (len(counter.key), counter.key, len(seconds), seconds)
 
 
 def evalsha(check: Check, now_us: int | None) -> bytes:
