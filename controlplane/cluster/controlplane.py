@@ -35,7 +35,7 @@ from controlplane.status.encode import Setting
 from controlplane.status.events import EventWriter
 from controlplane.status.ingress import is_ingress
 from controlplane.status.writer import StatusWriter
-from controlplane.translate.services import AUTHZ_CLUSTER, RATE_LIMIT_CLUSTER
+from controlplane.translate.services import AUTHZ_CLUSTER, QUOTA_CLUSTER, RATE_LIMIT_CLUSTER
 from controlplane.xds.events import Nack, StreamEvent
 from controlplane.xds.identity import Principal
 from controlplane.xds.metrics import XdsMetrics
@@ -44,7 +44,9 @@ from dragoman.xds_credentials import XdsCredentials
 
 _log = logging.getLogger(__name__)
 
-SERVICE_CLUSTERS: Final = {"authz": AUTHZ_CLUSTER, "ratelimit": RATE_LIMIT_CLUSTER}
+SERVICE_CLUSTERS: Final = {"authz": AUTHZ_CLUSTER, "ratelimit": RATE_LIMIT_CLUSTER, "quota": QUOTA_CLUSTER}
+_PARTS: Final = {"authz": ("authz",), "ratelimit": ("ratelimit", "quota")}
+"""What shows the certificate of a service: limits are divided by the rate limit service, on a port of its own."""
 
 
 class ClusterControlPlane:
@@ -92,7 +94,7 @@ class ClusterControlPlane:
             on_change=self._lead,
         )
         self._listen: dict[str, Any] = {}
-        served = self._services = dict(services or {})
+        served = self._services = {service: found for service, found in (services or {}).items() if found}
         self._workers = ServiceWorkers({SERVICE_CLUSTERS[service]: found for service, found in served.items()})
         self.plane = ControlPlane(
             self.source,
@@ -103,6 +105,7 @@ class ClusterControlPlane:
             metrics=XdsMetrics(registry) if front is None else None,
             authz=served.get("authz", ()),
             ratelimit=served.get("ratelimit", ()),
+            ratelimit_quota=served.get("quota", ()),
             state=state,
             front=front,
             on_step=self._stepped,
@@ -200,15 +203,16 @@ class ClusterControlPlane:
 
     async def _secure_services(self) -> None:
         for service, secret in self._settings.service_secrets.items():
-            cluster, addresses = SERVICE_CLUSTERS[service], self._services.get(service, ())
-            if not addresses:
+            parts = [part for part in _PARTS[service] if part in self._services]
+            if not parts:
                 continue
+            clusters = [SERVICE_CLUSTERS[part] for part in parts]
             keeping = await admission.secured_service(
                 self._api,
                 self._settings,
                 secret,
-                addresses[0],
-                on_trust=lambda tls, cluster=cluster: self.plane.trust_services({cluster: tls}),
+                self._services[parts[0]][0],
+                on_trust=lambda tls, clusters=clusters: self.plane.trust_services(dict.fromkeys(clusters, tls)),
             )
             self._run(f"certificate of {service}", keeping)
 

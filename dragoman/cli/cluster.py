@@ -40,7 +40,7 @@ async def cluster_of(
         registry=registry,
         insecure=settings.xds_insecure,
         nameservers=[nameserver(each) for each in settings.dns],
-        services={"authz": settings.authz, "ratelimit": settings.ratelimit},
+        services={"authz": settings.authz, "ratelimit": settings.ratelimit, "quota": settings.ratelimit_quota},
         state=state_file(settings),
         front=front,
         door=door,

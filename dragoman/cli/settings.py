@@ -121,8 +121,6 @@ class ServeSettings(BaseModel):
         if self.config is not None and self.state is None:
             # With a state, what was served last is served though the folder is away.
             _folder(self.config)
-        if self.ratelimit_quota and self.kubernetes:
-            raise ValueError("--ratelimit-quota is for a folder of manifests; it is not supported in a cluster yet")
         if self.state_key is not None and self.state is None:
             raise ValueError("--state-key is for what is kept in a --state")
         return self

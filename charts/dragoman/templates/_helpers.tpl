@@ -44,8 +44,10 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- define "dragoman.serviceAccount" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
+{{- /* What divides quotas is the rate limit service to the control plane. */ -}}
+{{- if eq $component "quota" -}}{{- $component = "ratelimit" -}}{{- end -}}
 {{- $values := get $root.Values (include "dragoman.valuesKey" $component) -}}
-{{- default (include "dragoman.component" .) $values.serviceAccount.name -}}
+{{- default (include "dragoman.component" (list $root $component)) $values.serviceAccount.name -}}
 {{- end }}
 
 {{- define "dragoman.valuesKey" -}}
@@ -97,6 +99,15 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) -}}
 {{- fail (printf "%s.autoscaling.minReplicas: must not be above maxReplicas" $component) -}}
 {{- end -}}
+{{- end -}}
+{{- range $name := list "redis" "redisPerSecond" -}}
+{{- include "dragoman.checkStore" (list $name (get $.Values.ratelimit $name)) -}}
+{{- end -}}
+{{- if and (include "dragoman.isStore" .Values.ratelimit.redisPerSecond) (not (include "dragoman.hasLimitStore" .)) -}}
+{{- fail "ratelimit.redisPerSecond: is beside ratelimit.redis or redis, and needs one of them" -}}
+{{- end -}}
+{{- if and .Values.ratelimit.quota.enabled (not .Values.ratelimit.enabled) -}}
+{{- fail "ratelimit.quota.enabled: needs ratelimit.enabled" -}}
 {{- end -}}
 {{- if and .Values.gatewayClass.create (lookup "v1" "Namespace" "" "default") (not (.Capabilities.APIVersions.Has "gateway.networking.k8s.io/v1")) -}}
 {{- fail "the cluster has no Gateway API: install its CRDs first (docs/kubernetes.md), or set gatewayClass.create=false" -}}

@@ -1,15 +1,23 @@
-{{/* ext_authz and the rate limit service, which differ in little: call with (list $ "authz" $values). */}}
+{{/* ext_authz and the rate limit service, which differ in little: call with (list $ "authz" $values). `quota` is a single
+     pod of the rate limit service that divides limits among Envoys, and answers nothing else. */}}
 {{- define "dragoman.service" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $values := index . 2 -}}
 {{- $name := include "dragoman.component" (list $root $component) -}}
-{{- $redis := include "dragoman.hasRedis" $root -}}
-{{- /* Counters in memory are exact for the workers of one pod alone. */ -}}
-{{- $single := and (eq $component "ratelimit") (not $redis) -}}
+{{- $limiter := eq $component "ratelimit" -}}
+{{- $quota := eq $component "quota" -}}
+{{- /* Counters in memory are exact for the workers of one pod alone, quotas for one process. */ -}}
+{{- $single := or $quota (and $limiter (not (include "dragoman.hasLimitStore" $root))) -}}
 {{- /* Of the same authority as the control plane's own; a Secret of somebody else's has none for the services. */ -}}
 {{- $tls := ne $root.Values.xds.certificate.mode "existing" -}}
 {{- $scaled := and $values.autoscaling.enabled (not $single) -}}
+{{- $stores := dict -}}
+{{- if $limiter -}}
+{{- range $name := list "redis" "redisPerSecond" -}}
+{{- with include "dragoman.storeFiles" (get $values $name) -}}{{- $_ := set $stores $name . -}}{{- end -}}
+{{- end -}}
+{{- end -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -22,9 +30,14 @@ spec:
   {{- else if not $scaled }}
   replicas: {{ $values.replicas }}
   {{- end }}
+  {{- if $quota }}
+  # Two at a time would each divide the whole limit. Meanwhile Envoys go on with the shares that they have.
+  strategy: {type: Recreate}
+  {{- else }}
   strategy:
     type: RollingUpdate
     rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+  {{- end }}
   selector:
     matchLabels: {{- include "dragoman.selector" (list $root $component) | nindent 6 }}
   template:
@@ -37,9 +50,15 @@ spec:
           image: {{ include "dragoman.image" $root }}
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           args:
+            {{- if $quota }}
+            - ratelimit
+            - --quota-listen={{ $root.Values.listenAddress }}:9001
+            - --listen=unix:/var/tmp/ratelimit.sock
+            {{- else }}
             - {{ $component }}
             - --listen={{ $root.Values.listenAddress }}:9001
             - --workers={{ $values.workers }}
+            {{- end }}
             - --http={{ $root.Values.listenAddress }}:18001
             - --state=/var/lib/dragoman
             {{- if eq $component "authz" }}
@@ -57,16 +76,11 @@ spec:
             {{- end }}
           env:
             {{- include "dragoman.env" (list $root $component $values) | nindent 12 }}
-            {{- if eq $component "ratelimit" }}
-            # What a limit is divided by that each pod estimates while Redis is away (onStoreError: Local).
-            - {name: DRAGOMAN_REPLICAS, value: {{ ternary 1 $values.replicas $single | quote }}}
+            {{- if $limiter }}
+            {{- include "dragoman.limiterEnv" $root | nindent 12 }}
             {{- end }}
-            {{- if $redis }}
-            - name: DRAGOMAN_REDIS
-              valueFrom:
-                secretKeyRef:
-                  name: {{ include "dragoman.redisSecret" $root }}
-                  key: {{ if $root.Values.redis.existingSecret.name }}{{ $root.Values.redis.existingSecret.key }}{{ else }}url{{ end }}
+            {{- if not $quota }}
+            {{- include "dragoman.redisEnv" (list $root $component) | indent 12 }}
             {{- end }}
           ports:
             {{- range $worker := until (int $values.workers) }}
@@ -83,6 +97,9 @@ spec:
             {{- if $tls }}
             - {name: certificate, mountPath: /var/run/secrets/dragoman-tls, readOnly: true}
             {{- end }}
+            {{- range $name, $_ := $stores }}
+            - {name: {{ kebabcase $name }}, mountPath: {{ include "dragoman.storeFolder" $name }}, readOnly: true}
+            {{- end }}
             - {name: state, mountPath: /var/lib/dragoman}
             - {name: tmp, mountPath: /var/tmp}
       volumes:
@@ -98,8 +115,14 @@ spec:
         {{- if $tls }}
         - name: certificate
           secret:
-            secretName: {{ include "dragoman.xdsSecret" $root }}-{{ $component }}
+            secretName: {{ include "dragoman.xdsSecret" $root }}-{{ ternary "ratelimit" $component $quota }}
             items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]
+        {{- end }}
+        {{- range $name, $files := $stores }}
+        - name: {{ kebabcase $name }}
+          projected:
+            defaultMode: 0440
+            sources: {{- $files | nindent 14 }}
         {{- end }}
         - name: state
           emptyDir: {}

@@ -110,6 +110,33 @@ VARIANTS: dict[str, Document] = {
         "authz": {"workers": 4, "autoscaling": {"enabled": False}},
         "ratelimit": {"workers": 4, "autoscaling": {"enabled": False}},
     },
+    "limits in stores of their own": {
+        "redis": {"url": "redis://keys:6379"},
+        "ratelimit": {
+            "redis": {
+                "url": "rediss+cluster://limits@node-0:6379,node-1:6379?ssl_check_hostname=false",
+                "passwordSecret": {"name": "limits"},
+                "tlsSecret": {"name": "limits-tls", "clientCertificate": True},
+            },
+            "redisPerSecond": {
+                "url": "redis+sentinel://sentinel-0:26379,sentinel-1:26379/seconds",
+                "passwordSecret": {"name": "seconds", "key": "servers"},
+                "sentinelPasswordSecret": {"name": "seconds", "key": "sentinels"},
+            },
+            "responseHeaders": "both",
+            "keyPrefix": "edge:",
+            "shadowMode": True,
+            "metrics": {"detail": "domain", "nearRatio": 0.95},
+            "storeTimeoutSeconds": 0.05,
+        },
+    },
+    "limits in a store of a secret": {
+        "ratelimit": {
+            "redis": {"existingSecret": {"name": "limits", "key": "address"}, "tlsSecret": {"name": "limits-tls"}},
+            "redisPerSecond": {"existingSecret": {"name": "limits", "key": "second"}},
+        }
+    },
+    "quotas": {"ratelimit": {"quota": {"enabled": True}, "workers": 2, "extraArgs": ["--xds-protocol=delta"]}},
     "placed": {
         "imagePullSecrets": ["registry"],
         "image": {"digest": "sha256:" + "0" * 64},

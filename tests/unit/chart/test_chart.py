@@ -126,6 +126,23 @@ def _is_value(name: str) -> bool:
         ({"gatewayClass": {"proxyConfig": {"name": "edge"}}}, "/gatewayClass/proxyConfig"),
         ({"listenAddress": "127.0.0.1"}, "/listenAddress"),
         ({"ingressClass": {"gateway": {"name": "a.b"}}}, "/ingressClass/gateway/name"),
+        ({"redis": {"url": "redis+sentinel://a:1/m"}}, "/redis/url"),
+        ({"ratelimit": {"redis": {"url": "memcache://a:1"}}}, "/ratelimit/redis/url"),
+        ({"ratelimit": {"redis": {"url": "redis://a", "existingSecret": {"name": "b"}}}}, "ratelimit.redis: set one"),
+        ({"ratelimit": {"redis": {"passwordSecret": {"name": "b"}}}}, "ratelimit.redis.passwordSecret"),
+        (
+            {"ratelimit": {"redis": {"url": "redis://:secret@a", "passwordSecret": {"name": "b"}}}},
+            "ratelimit.redis.passwordSecret: the URL has a password",
+        ),
+        ({"ratelimit": {"redis": {"url": "redis://a", "tlsSecret": {"name": "b"}}}}, "ratelimit.redis.tlsSecret"),
+        (
+            {"ratelimit": {"redis": {"url": "redis+cluster://a", "sentinelPasswordSecret": {"name": "b"}}}},
+            "ratelimit.redis.sentinelPasswordSecret",
+        ),
+        ({"ratelimit": {"redisPerSecond": {"url": "redis://a"}}}, "ratelimit.redisPerSecond"),
+        ({"ratelimit": {"enabled": False, "quota": {"enabled": True}}}, "ratelimit.quota.enabled"),
+        ({"ratelimit": {"responseHeaders": "some"}}, "/ratelimit/responseHeaders"),
+        ({"ratelimit": {"metrics": {"nearRatio": 2}}}, "/ratelimit/metrics/nearRatio"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(values: Document, named: str) -> None:
@@ -233,20 +250,6 @@ def test_without_redis_limits_are_counted_by_the_workers_of_one_pod() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
-    [
-        ({}, "1"),
-        ({"redis": {"url": "redis://redis:6379"}}, "2"),
-        ({"redis": {"url": "redis://redis:6379"}, "ratelimit": {"replicas": 5}}, "5"),
-    ],
-)
-def test_the_limiter_is_told_among_how_many_a_limit_is_divided_without_its_store(values: Document, told: str) -> None:
-    (container,) = find(render(values), "Deployment", "dragoman-ratelimit")["spec"]["template"]["spec"]["containers"]
-    environment = {each["name"]: each.get("value") for each in container["env"]}
-    assert environment["DRAGOMAN_REPLICAS"] == told
-
-
-@pytest.mark.parametrize(
     ("variant", "secret", "key"),
     [
         ("bundled redis", "dragoman-redis", "url"),
@@ -340,4 +343,8 @@ def test_the_notes_name_the_next_steps(values: Document) -> None:
     notes = (done.stdout + done.stderr).rpartition("NOTES:")[2]
     assert done.returncode == 0, done.stderr
     assert "kubectl -n n rollout status deployment/dragoman-controlplane" in notes
-    assert ("There is no Redis" in notes) == ("redis" not in values and values.get("ratelimit") != {"enabled": False})
+    limits = values.get("ratelimit", {})
+    assert ("There is no Redis" in notes) == (
+        "redis" not in values and "redis" not in limits and limits != {"enabled": False}
+    )
+    assert ("work in progress" in notes) == ("quota" in limits)
