@@ -119,7 +119,14 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     ahead = settings.response_quota
     handler = Granting(limiter, ahead=ahead, clock=time.time) if ahead else limiter
     local = Local(replicas=settings.replicas)
-    options = PlanOptions(settings.key_prefix, settings.near_ratio, settings.unknown_domain, answers, local=local)
+    options = PlanOptions(
+        settings.key_prefix,
+        settings.near_ratio,
+        settings.unknown_domain,
+        answers,
+        merge_domains=settings.merge_domains,
+        local=local,
+    )
     service = Service(limiter, stats, options)
     source = _source(settings, service)
     calls = CallMetrics()
