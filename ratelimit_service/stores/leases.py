@@ -43,7 +43,7 @@ class _Lease:
     __slots__ = ("asked", "begun", "check", "left", "low", "size", "spare", "step", "terms", "top", "until", "waiting")
 
     def __init__(self, check: Check, terms: Terms) -> None:
-        self.check = check._replace(hits=1)
+        self.check = check._replace(hits=1, take=True)
         self.terms = terms
         self.left = 0
         self.until = 0.0
@@ -109,7 +109,7 @@ class LeaseStore:
 
     def take(self, checks: Sequence[Check], now: float, flight: Flight) -> None:
         """Answers from leases where they last, and has the flight settled when the store has answered the rest."""
-        if len(checks) > 1:
+        if len(checks) > 1 or flight.together:
             self._take_several(checks, now, flight)
             return
         check = checks[0]

@@ -327,3 +327,32 @@ def test_leases_are_for_algorithms_that_count_hits_alike(algorithm: Algorithm) -
         assert fault == ("precision", f"{algorithm} has no leases: each request is counted by itself")
     else:
         assert fault is None
+
+
+BOTH = """
+domain: d
+descriptors:
+  - {key: wide, rate_limit: {unit: hour, requests_per_unit: 40, algorithm: token_bucket, precision: lease(10)}}
+  - {key: narrow, rate_limit: {unit: hour, requests_per_unit: 1, algorithm: token_bucket}}
+"""
+WIDE, NARROW = ("wide", ""), ("narrow", "")
+
+
+def test_a_refused_request_takes_nothing_from_the_lease_of_its_other_limit() -> None:
+    clock = Clock()
+    limiter = Limiter(BOTH, store := MemoryStore(), clock=clock, leases=LeaseStore(store, clock=clock))
+    both = request("d", [WIDE], [NARROW])
+    for body in (*[request("d", [WIDE])] * 8, both, both):
+        limiter.ask(body)
+    left = limiter.ask(request("d", [WIDE])).response.statuses[0].limit_remaining
+    for _ in range(3):
+        assert limiter.ask(both).response.overall_code == OVER
+    assert limiter.ask(request("d", [WIDE])).response.statuses[0].limit_remaining == left - 1
+
+
+def test_a_lease_that_a_refused_request_asked_for_first_is_counted_like_any_other() -> None:
+    clock = Clock()
+    limiter = Limiter(BOTH, store := MemoryStore(), clock=clock, leases=LeaseStore(store, clock=clock))
+    for body in (*[request("d", [NARROW])] * 2, request("d", [WIDE], [NARROW])):
+        limiter.ask(body)
+    assert codes([limiter.ask(request("d", [WIDE])) for _ in range(100)]).count(OK) <= 40
