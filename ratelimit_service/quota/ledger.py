@@ -238,7 +238,7 @@ class Ledger:
         return bucket
 
     def _count(self, rule: Rule, usage: Usage) -> None:
-        stats = self._stats.of(rule.domain, rule.path)
+        stats = self._stats.of(rule.domain, rule.path, rule.path)
         stats.total += usage.allowed + usage.denied
         stats.within += usage.allowed
         stats.over += usage.denied

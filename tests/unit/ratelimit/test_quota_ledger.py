@@ -16,7 +16,7 @@ from ratelimit_service.quota.terms import (
     TokenBucket,
     find_rule,
 )
-from ratelimit_service.stats import StatsRegistry
+from ratelimit_service.stats import ALL, Detail, StatsRegistry
 from tests.support.ratelimit import Clock, loaded
 
 CONFIG = """
@@ -50,10 +50,18 @@ descriptors:
 class Scene:
     """A ledger past its first seconds, and what it says at each turn."""
 
-    def __init__(self, yaml: str = CONFIG, *, bounds: Bounds | None = None, settled: bool = True) -> None:
+    def __init__(
+        self,
+        yaml: str = CONFIG,
+        *,
+        bounds: Bounds | None = None,
+        settled: bool = True,
+        detail: Detail = Detail.VALUE,
+    ) -> None:
         self.clock = Clock()
         self.config = loaded(yaml)
-        self.stats = StatsRegistry()
+        self.stats = StatsRegistry(detail=detail)
+        self.stats.configure(self.config.rules())
         self.ledger = Ledger(lambda: self.config, self.stats, clock=self.clock, bounds=bounds)
         if settled:
             self.clock.now += SETTLE_S
@@ -234,9 +242,12 @@ def test_an_envoy_is_told_to_forget_what_is_turned_away_once_it_is_idle() -> Non
     assert scene.due() == []
 
 
-def test_reports_count_as_hits_of_their_rule() -> None:
-    scene = Scene()
+@pytest.mark.parametrize(
+    ("detail", "path"), [(Detail.VALUE, "plan_gold"), (Detail.DESCRIPTOR, "plan_gold"), (Detail.DOMAIN, ALL)]
+)
+def test_reports_count_as_hits_of_their_rule(detail: Detail, path: str) -> None:
+    scene = Scene(detail=detail)
     scene.ledger.open(1)
     scene.report(1, allowed=3, denied=4, plan="gold")
-    counts = scene.stats.of("shop", "plan_gold")
+    counts = dict(scene.stats.items())["shop", path]
     assert (counts.total, counts.within, counts.over) == (7, 3, 4)
