@@ -120,14 +120,19 @@ class HeaderWriter:
 
 def policy_names(rules: Sequence[Rule]) -> list[bytes]:
     """Returns a name for each rule, a quoted String (RFC 9651 §3.3.3), no two of them alike."""
-    names: list[bytes] = []
+    # In order; how often each was wanted, lest many rules of one name be counted again for each.
+    names: dict[bytes, None] = {}
+    wanted: dict[str, int] = {}
     for rule in rules:
         base = rule.name if _can_be_quoted(rule.name) else _name_of(rule)
-        name, number = quoted(base), 2
+        number = wanted.get(base, 0) + 1
+        name = quoted(base if number == 1 else f"{base}-{number}")
         while name in names:
-            name, number = quoted(f"{base}-{number}"), number + 1
-        names.append(name)
-    return names
+            number += 1
+            name = quoted(f"{base}-{number}")
+        wanted[base] = number
+        names[name] = None
+    return list(names)
 
 
 def quoted(text: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import hypothesis.strategies as st
@@ -12,7 +13,7 @@ from hypothesis import settings
 from pydantic import ValidationError
 
 from ratelimit_service.answers import AnswerOptions
-from ratelimit_service.headers import HeaderNames, HeaderWriter, ResponseHeaders
+from ratelimit_service.headers import HeaderNames, HeaderWriter, ResponseHeaders, policy_names
 from ratelimit_service.model import Algorithm, Rule, Unit
 from ratelimit_service.settings import RateLimitSettings
 from ratelimit_service.stores.memory import MemoryStore
@@ -165,6 +166,13 @@ def test_limits_of_one_name_are_told_apart() -> None:
     names = [name for name, _ in parsed(found["ratelimit-policy"])]
     assert names == ['"x"', '"x-2"', '"x-2-2"', '"10-per-minute"', '"10-per-minute-2"']
     assert [name for name, _ in parsed(found["ratelimit"])] == names
+
+
+def test_many_limits_of_one_name_are_told_apart_at_once() -> None:
+    began = time.process_time()
+    names = policy_names([rule("x"), *[rule(f"x-{number}") for number in range(2, 2000, 2)], *[rule("x")] * 1000])
+    assert len(set(names)) == 2000
+    assert time.process_time() - began < 1
 
 
 @settings(max_examples=300, deadline=None)
