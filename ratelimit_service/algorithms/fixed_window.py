@@ -49,9 +49,9 @@ class FixedWindow:
         seconds = check.limit.seconds
         start = int(now) // seconds * seconds
         begun, count = held or (start, 0)
-        if start > begun:
+        if not 0 <= begun - start <= seconds:
             begun, count = start, 0
-        # A clock that goes back stays in the window that has begun.
+        # A clock that goes back a little stays in the window that has begun.
         count += check.hits
         return count, (begun, count), begun + seconds
 

@@ -25,7 +25,7 @@ function(key, a, i, now)
   if held then
     local was, was_count, was_before = string.match(held, '^(%d+) (%d+) (%d+)$')
     was = tonumber(was)
-    if was >= window then
+    if was == window or was == window + 1 then
       if was > window then window, past = was, 0 end
       count, before = tonumber(was_count), tonumber(was_before)
     elseif was == window - 1 then
@@ -87,8 +87,8 @@ class SlidingWindow:
         count = before = 0
         if held is not None:
             was, was_count, was_before = held
-            if was >= window:
-                # A clock that goes back stays at the beginning of the window that has begun.
+            if window <= was <= window + 1:
+                # A clock that goes back a little stays at the beginning of the window that has begun.
                 if was > window:
                     window, past = was, 0
                 count, before = was_count, was_before

@@ -25,8 +25,10 @@ function(key, a, i, now)
     level, then_tick = tonumber(then_level), tonumber(then_tick)
     if tick > then_tick then
       level = math.max(0, level - (tick - then_tick) * drain)
-    else
+    elseif then_tick - tick <= cost then
       tick = then_tick
+    else
+      level = 0
     end
   end
   if hits == 0 then return level, false, level end
@@ -122,8 +124,11 @@ def pour(check: Check, held: Any, now: float, capacity: int) -> Stepped:
         level, at = held
         if tick > at:
             level = max(0, level - (tick - at) * limit.drain)
-        else:
+        elif at - tick <= limit.cost:
             tick = at
+        else:
+            # A clock that goes back a little stands still; one that was far ahead must not keep the bucket full.
+            level = 0
     if not check.hits:
         return level, None, 0.0
     added = level + check.hits * limit.cost
@@ -136,9 +141,10 @@ def pour(check: Check, held: Any, now: float, capacity: int) -> Stepped:
 
 
 def level_known(check: Check, now: float) -> int:
-    """Returns how full a bucket is at the least that was seen to refuse."""
+    """Returns how full a bucket is at the least that was seen to refuse; 0 by a clock that has gone back since."""
     counter, limit = check.counter, check.limit
-    return counter.level - max(0, micros(now) // limit.tick_us - counter.tick) * limit.drain
+    ticks = micros(now) // limit.tick_us - counter.tick
+    return counter.level - ticks * limit.drain if ticks >= 0 else 0
 
 
 def drained_s(limit: Limit, level: int) -> int:

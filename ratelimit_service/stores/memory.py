@@ -81,8 +81,8 @@ class MemoryStore:
         if window is None:
             window = self._windows[seconds] = _Window()
         start = second - second % seconds
-        if start > window.start:
-            # A clock that goes back stays in the window that has begun.
+        if start != window.start and not 0 < window.start - start <= seconds:
+            # A clock that goes back a little stays in the window that has begun.
             self._retire(window)
             window.start = start
         counts = window.shards[hash(key) % _SHARDS]

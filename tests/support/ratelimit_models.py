@@ -75,14 +75,18 @@ class SlidingWindow:
     conditional = True
 
     def _now(self, ask: Ask) -> Fraction:
-        latest = max((floor(at / self.unit) for at, _ in self.hits), default=0)
+        latest = max((floor(at / self.unit) for at, _ in self._known(ask)), default=0)
         return max(ask.now, Fraction(latest * self.unit))
 
-    def used(self, now: Fraction) -> Fraction:
+    def _known(self, ask: Ask) -> list[tuple[Fraction, int]]:
+        """Nothing, once the clock has gone back by more than a window."""
+        return [] if any(at / self.unit >= ask.now // self.unit + 2 for at, _ in self.hits) else self.hits
+
+    def used(self, now: Fraction, known: list[tuple[Fraction, int]]) -> Fraction:
         window = floor(now / self.unit)
         elapsed = now - window * self.unit
         used = Fraction(0)
-        for at, hits in self.hits:
+        for at, hits in known:
             if floor(at / self.unit) == window:
                 used += hits
             elif floor(at / self.unit) == window - 1:
@@ -91,16 +95,19 @@ class SlidingWindow:
 
     def told(self, ask: Ask, *, taken: bool) -> Told:
         now = self._now(ask)
-        used = self.used(now)
+        known = self._known(ask)
+        used = self.used(now, known)
         if ask.hits and used + ask.hits > self.limit:
-            return True, 0, self._wait_s(now, ask.hits)
+            return True, 0, self._wait_s(now, ask.hits, known)
         left = self.limit - used - (ask.hits if taken else 0)
         return False, floor(left), self.unit - ask.second % self.unit
 
     def take(self, ask: Ask) -> None:
-        self.hits.append((self._now(ask), ask.hits))
+        now = self._now(ask)
+        present = [(at, hits) for at, hits in self._known(ask) if floor(at / self.unit) >= floor(now / self.unit) - 1]
+        self.hits = [*present, (now, ask.hits)]
 
-    def _wait_s(self, now: Fraction, hits: int) -> int:
+    def _wait_s(self, now: Fraction, hits: int, known: list[tuple[Fraction, int]]) -> int:
         """Searches for the microsecond at which the hits would be admitted if nobody else came."""
         end = 2 * self.unit - now % self.unit
         if hits > self.limit:
@@ -108,7 +115,7 @@ class SlidingWindow:
         low, high = 0, int(end * 1_000_000)
         while low < high:
             middle = (low + high) // 2
-            if self.used(now + Fraction(middle, 1_000_000)) + hits <= self.limit:
+            if self.used(now + Fraction(middle, 1_000_000), known) + hits <= self.limit:
                 high = middle
             else:
                 low = middle + 1
@@ -127,7 +134,7 @@ class TokenBucket:
     conditional = True
 
     def _tokens(self, ask: Ask) -> Fraction:
-        if self.tokens < 0:
+        if self.tokens < 0 or self.at - ask.now > self.unit:
             return Fraction(self.burst)
         gained = max(Fraction(0), ask.now - self.at) * self.limit / self.unit
         return min(Fraction(self.burst), self.tokens + gained)
@@ -141,7 +148,7 @@ class TokenBucket:
 
     def take(self, ask: Ask) -> None:
         self.tokens = self._tokens(ask) - ask.hits
-        self.at = max(self.at, ask.now)
+        self.at = ask.now if self.at - ask.now > self.unit else max(self.at, ask.now)
 
     def _seconds(self, tokens: Fraction) -> int:
         return ceil(tokens * self.unit / self.limit) if self.limit else self.unit
@@ -160,7 +167,7 @@ class LeakyBucket:
 
     def wait(self, ask: Ask) -> Fraction:
         """How long the request has to wait for its turn."""
-        return max(Fraction(0), self.free - max(ask.now, self.at))
+        return max(Fraction(0), self.free - max(ask.now, self.at)) if self.at - ask.now <= self.unit else Fraction(0)
 
     def told(self, ask: Ask, *, taken: bool) -> Told:
         if not self.limit:
@@ -175,8 +182,9 @@ class LeakyBucket:
         return False, max(0, floor((self.delay + each - after) / each)), ceil(told_s)
 
     def take(self, ask: Ask) -> None:
-        self.at = max(self.at, ask.now)
-        self.free = max(self.free, self.at) + Fraction(ask.hits * self.unit, self.limit)
+        wait = self.wait(ask)
+        self.at = ask.now if self.at - ask.now > self.unit else max(self.at, ask.now)
+        self.free = self.at + wait + Fraction(ask.hits * self.unit, self.limit)
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gc
 
+import pytest
+
 from ratelimit_service.stores.memory import MemoryStore
 from tests.support.ratelimit import Clock, Limiter, request
 
@@ -88,6 +90,17 @@ def test_a_clock_that_goes_back_gives_nobody_a_second_limit() -> None:
     limiter.clock.now -= 30
     assert ask(limiter, "minute", "a") == OVER
     assert ask(limiter, "bucket", "a") == OVER
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket", "leaky_bucket"])
+def test_a_clock_that_was_a_day_ahead_keeps_nobody_out_for_a_day(algorithm: str) -> None:
+    limit = f"{{unit: minute, requests_per_unit: 2, algorithm: {algorithm}}}"
+    limiter = Limiter(f"{{domain: d, descriptors: [{{key: a, rate_limit: {limit}}}]}}", MemoryStore(), clock=Clock())
+    assert OVER in [ask(limiter, "a", "x") for _ in range(4)]
+    limiter.clock.now -= 86_400
+    ask(limiter, "a", "x")
+    limiter.clock.now += 120
+    assert [ask(limiter, "a", "x") for _ in range(4)].count(OK) in (1, 2)
 
 
 def flight(limiter: Limiter, caller: int, *, done: bool = False) -> int:
