@@ -125,7 +125,8 @@ def _all(wanted: Wanted) -> Iterator[tuple[str, str, Callable[[], Awaitable[list
     yield "storm", "a storm of changes and restarts", partial(storm.measure, plan=plan)
     yield "storm", "changes that interleave at random", storm.interleavings
     yield "services", "verdicts, asked by gRPC", partial(services.measure, wanted.peers.authz)
-    yield "limiter", "rate-limit decisions, asked by gRPC", partial(limiter.measure, wanted.peers.ratelimit)
+    decisions = partial(limiter.measure, wanted.peers.ratelimit, quick=wanted.quick)
+    yield "limiter", "rate-limit decisions, asked by gRPC", decisions
     yield "guarded", "requests through Envoy, guarded in each way", partial(guarded.measure, wanted.peers)
     for number in wanted.in_cluster:
         yield "cluster", f"{number} routes in a Kubernetes cluster", partial(cluster.measure, number, changes=changes)
