@@ -48,16 +48,27 @@ class FileSource:
 
     async def run(self) -> None:
         """Watches until cancelled."""
+        told = ""
         while True:
-            folders = watched(self._path)
-            with contextlib.suppress(FileNotFoundError):
+            folders: frozenset[Path] = frozenset()
+            try:
+                folders = watched(self._path)
                 # It wakes once a second all the same: some file systems tell of no changes.
                 async for _ in awatch(
                     *folders, debounce=50, step=5, rust_timeout=1000, yield_on_timeout=True, recursive=False
                 ):
+                    told = ""
                     await self._look()
                     if watched(self._path) != folders:
                         break
+            except FileNotFoundError:
+                pass
+            except (OSError, RuntimeError) as error:
+                # The machine may have no more watchers to give, or a folder may be closed to us for a while.
+                folders = frozenset()
+                if str(error) != told:
+                    told = str(error)
+                    _log.warning("%s cannot be watched, and is looked at once a second: %s", self._path, error)
             if not folders:
                 await asyncio.sleep(1)
                 await self._look()
