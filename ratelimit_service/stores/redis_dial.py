@@ -43,6 +43,10 @@ async def dial(
         if connection.closed.done():
             raise RefusedError(connection.closed.result())
         accepted(replies[: len(login)])
+    except (UnicodeError, OverflowError) as error:
+        # An address that cannot be one: servers name others by whatever they were told.
+        connection.abort("the handshake failed")
+        raise RefusedError(f"{target} is no address: {error}") from None
     except BaseException:
         connection.abort("the handshake failed")
         raise

@@ -1,10 +1,13 @@
-"""What an error of Redis is called, whatever its version wraps around it."""
+"""One server: what its errors are called, and that no address ends the search for it."""
 
 from __future__ import annotations
 
 import pytest
 
 from ratelimit_service.stores.redis_node import error_kind
+from ratelimit_service.stores.redis_store import RedisStore
+from ratelimit_service.stores.redis_url import RedisTarget
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -25,3 +28,21 @@ from ratelimit_service.stores.redis_node import error_kind
 )
 def test_an_error_is_told_by_its_code(message: str, kind: str) -> None:
     assert error_kind(message) == kind
+
+
+@pytest.mark.parametrize("target", [RedisTarget(host="a..b"), RedisTarget(host="127.0.0.1", port=99_999)], ids=str)
+async def test_what_is_no_address_is_tried_again_like_any_other(target: RedisTarget) -> None:
+    tries = 0
+
+    async def find() -> RedisTarget:
+        nonlocal tries
+        tries += 1
+        return target
+
+    store = RedisStore(target, find=find)
+    store.start()
+    try:
+        await until(lambda: tries > 2, what="another try")
+        assert store.nodes[0].errors == {"unreachable": 1}
+    finally:
+        await store.close()
