@@ -27,6 +27,8 @@ _LEAST_WINDOW_S = 0.5
 _WORTH_TELLING = 0.02
 _REPAID_WITHIN_S = 5.0
 _MOST_REPAID = 0.2  # of the limit
+_LONGEST_REPAID_S = 300.0
+"""What would take longer to pay back is forgiven: a limit is not to be smaller for hours after one bad moment."""
 _LEAST_SHARE = 1e-9
 
 
@@ -132,7 +134,8 @@ class Division:
         holder.demand = rate * weight + (holder.demand or 0.0) * (1.0 - weight)
         holder.accrue(now)
         self._repay(now)
-        self._debt = max(-self._burst, self._debt + holder.allowed - holder.entitled)
+        most = self._limit * _MOST_REPAID * _LONGEST_REPAID_S
+        self._debt = max(-self._burst, min(most, self._debt + holder.allowed - holder.entitled))
         holder.allowed, holder.asked, holder.entitled, holder.reported_at = 0, 0, 0.0, now
         return False
 

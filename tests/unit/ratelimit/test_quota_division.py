@@ -203,3 +203,15 @@ def test_whatever_envoys_come_go_and_send_the_sum_stays_within_the_limit_and_fin
     wanted = min(LIMIT, sum(load(61) or 0.0 for load in loads))
     settled = 60 + LINGER_S + ACTED_ON_S
     assert world.rate(settled, 100) == pytest.approx(wanted, rel=0.05, abs=0.5)
+
+
+def test_what_an_envoy_makes_up_makes_a_limit_smaller_for_some_minutes_alone() -> None:
+    division = Division(LIMIT, burst=0.0, refresh_s=20)
+    division.report(1, 0.0, allowed=0, denied=0, elapsed_s=0.0)
+    (share,) = division.assign(0.0).values()
+    division.report(1, 5.0, allowed=2**64 - 1, denied=0, elapsed_s=5.0)
+    (smaller,) = division.assign(5.0).values()
+    assert smaller < share
+    for time in range(10, 400, 5):
+        division.report(1, time, allowed=100, denied=100, elapsed_s=5.0)
+    assert division.assign(400.0)[1] == pytest.approx(LIMIT)
