@@ -186,7 +186,12 @@ async def test_a_silent_stream_and_an_old_one_are_ended() -> None:
 
 
 async def test_a_stream_that_is_not_read_is_ended() -> None:
-    async with served(StreamBounds(write_s=0.2)) as (channel, server, _):
+    # Else the client's side takes as much as it finds the connection to carry.
+    narrow = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
+    async with (
+        served(StreamBounds(write_s=0.2)) as (_, server, _),
+        grpc.aio.insecure_channel(str(server.address), options=narrow) as channel,
+    ):
         stream = Stream(channel)
         many = 9_000
         await stream.say(report(*({"plan": f"{index:0200}"} for index in range(many))))
