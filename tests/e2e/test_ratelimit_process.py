@@ -147,7 +147,7 @@ async def test_the_control_plane_gives_changes_and_takes_limits_and_may_be_gone(
     address, socket = f"unix:{tmp_path}/xds.sock", tmp_path / "rl.sock"
     listen = {address: Principal("service", "ratelimit")}
     cache.publish(limits(a=5, b=6))
-    settings = {"xds": address, "state": str(tmp_path / "state")}
+    settings: dict[str, Any] = {"xds": address, "state": str(tmp_path / "state")}
 
     async def limits_are(a: int, b: int) -> bool:
         return (await limit_of(socket, "a"), await limit_of(socket, "b")) == (a, b)
