@@ -16,6 +16,7 @@ from ratelimit_service.checks import Check
 from ratelimit_service.handler import RateLimiter
 from ratelimit_service.memo import Memo
 from ratelimit_service.model import Algorithm
+from ratelimit_service.reading import read
 from ratelimit_service.wire import OVERALL_OK, quota
 
 _COUNTS_AHEAD = (Algorithm.FIXED_WINDOW, Algorithm.SLIDING_WINDOW, Algorithm.TOKEN_BUCKET)
@@ -69,7 +70,7 @@ class Granting:
             return _CANNOT
         asked = self._bodies.get(body)
         if asked is None:
-            request = rls_pb2.RateLimitRequest.FromString(body)
+            request = read(body)
             request.hits_addend = self._ahead
             for descriptor in request.descriptors:
                 descriptor.ClearField("hits_addend")

@@ -20,6 +20,7 @@ from ratelimit_service.memo import Memo
 from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
 from ratelimit_service.newer import has_multiplier, has_negative_hits
+from ratelimit_service.reading import read
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.local import Local
 
@@ -155,7 +156,7 @@ class Planner:
 
     def _parsed(self, body: bytes) -> rls_pb2.RateLimitRequest:
         try:
-            request = rls_pb2.RateLimitRequest.FromString(body)
+            request = read(body)
         except DecodeError:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "not a RateLimitRequest") from None
         if not request.domain:

@@ -240,6 +240,19 @@ def test_a_malformed_request_is_an_invalid_argument(body: bytes) -> None:
     assert given.stats.malformed == 1
 
 
+def test_what_is_no_utf_8_is_counted_as_any_other_value() -> None:
+    given = limiter(BASIC)
+
+    def asked(value: bytes) -> bytes:
+        return request("d", [("k", "??")]).replace(b"??", value)
+
+    assert [given.ask(asked(b"\xff\xfe")).response.overall_code for _ in range(3)] == [OK, OK, OVER]
+    assert [given.ask(asked(b"\xffa")).response.overall_code for _ in range(3)] == [OK, OK, OVER]
+    both = request("d", [("k", "ok")], [("k", "??")]).replace(b"??", b"\xc3\x28")
+    assert [given.ask(both).response.overall_code for _ in range(3)] == [OK, OK, OVER]
+    assert given.stats.malformed == 0
+
+
 ENTRY = b"\x0a\x06\x0a\x01k\x12\x01a"
 
 

@@ -17,6 +17,7 @@ from dragoman.http_server import Health, serve_http
 from ratelimit_service import http
 from ratelimit_service.answers import AnswerOptions
 from ratelimit_service.headers import ResponseHeaders
+from ratelimit_service.reading import read
 from ratelimit_service.stores.memory import MemoryStore
 from tests.support.http import fetch
 from tests.support.ratelimit import Clock, Limiter, RecordedCall, request
@@ -56,7 +57,7 @@ def assert_answered(call: RecordedCall, body: bytes) -> None:
         assert call.failure[0] is StatusCode.INVALID_ARGUMENT
         assert call.failure[1]
         return
-    asked, response = rls_pb2.RateLimitRequest.FromString(body), call.response
+    asked, response = read(body), call.response
     assert len(response.statuses) == len(asked.descriptors)
     assert response.overall_code in (1, 2)
     assert {status.code for status in response.statuses} <= {1, 2}
