@@ -16,7 +16,7 @@ REPORT_S = 5.0
 LINGER_S = REPORT_S + 1.0
 """An Envoy that lost its stream opens another with its next report: until then what it had is kept for it."""
 SETTLE_S = REPORT_S + 1.0
-"""For so long after our start Envoys come back that have shares which we know nothing of."""
+"""For so long after the first one Envoys come back that have shares which we know nothing of."""
 IDLE_S = 600.0
 """Envoy never forgets a bucket by itself: one without requests for so long is taken from it."""
 

@@ -88,7 +88,7 @@ class Ledger:
         self._stats = stats
         self._clock = clock
         self._bounds = bounds or Bounds()
-        self._settled_at = clock() + SETTLE_S
+        self._settled_at: float | None = None
         self._buckets: dict[BucketKey, _Bucket] = {}
         self._streams: dict[int, set[BucketKey]] = {}
         self._urgent: dict[BucketKey, None] = {}
@@ -124,6 +124,9 @@ class Ledger:
 
     def open(self, stream: int) -> None:
         """Takes in a new stream."""
+        if self._settled_at is None:
+            # Not from our start on: in a cluster it takes Envoys a while to hear where we are.
+            self._settled_at = self._clock() + SETTLE_S
         self._streams[stream] = set()
 
     def close(self, stream: int) -> None:
@@ -233,7 +236,7 @@ class Ledger:
             if len(self._buckets) >= bounds.buckets:
                 self.refused += 1
                 return None
-            bucket = self._buckets[key] = _Bucket(rule, self._seen, settled_at=self._settled_at)
+            bucket = self._buckets[key] = _Bucket(rule, self._seen, settled_at=self._settled_at or 0.0)
         own.add(key)
         return bucket
 

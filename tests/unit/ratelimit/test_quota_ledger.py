@@ -64,6 +64,8 @@ class Scene:
         self.stats.configure(self.config.rules())
         self.ledger = Ledger(lambda: self.config, self.stats, clock=self.clock, bounds=bounds)
         if settled:
+            self.ledger.open(-1)
+            self.ledger.close(-1)
             self.clock.now += SETTLE_S
 
     def report(self, stream: int, *, allowed: int = 1, denied: int = 0, elapsed_s: float = 0.0, **entries: str) -> None:
@@ -167,6 +169,22 @@ def test_streams_share_a_bucket_and_what_one_leaves_goes_to_the_other() -> None:
     scene.clock.now += LINGER_S + 1
     scene.due()
     assert scene.ledger.buckets == 0
+
+
+def test_envoys_that_come_back_keep_their_shares_however_late_the_first_of_them_finds_us() -> None:
+    scene = Scene(settled=False)
+    scene.clock.now += 60
+    for stream in (1, 2):
+        scene.ledger.open(stream)
+        scene.report(stream, allowed=250, denied=250, elapsed_s=5, plan="gold")
+        assert [(each.stream, each.share) for each in scene.due()] == [(stream, pytest.approx(50))]
+        scene.clock.now += SETTLE_S / 2
+    scene.ledger.open(3)
+    scene.report(3, plan="gold")
+    scene.due()
+    scene.report(3, allowed=10, denied=100, elapsed_s=3, plan="gold")
+    scene.due()
+    assert scene.ledger.shares() == {("shop", "plan_gold"): (3, pytest.approx(100))}
 
 
 def test_a_first_report_is_urgent_and_another_is_not() -> None:

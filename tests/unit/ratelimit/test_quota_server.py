@@ -74,6 +74,8 @@ async def served(
     clock = clock or Clock()
     config = loaded(CONFIG)
     ledger = Ledger(lambda: config, StatsRegistry(), clock=clock)
+    ledger.open(-1)
+    ledger.close(-1)
     clock.now += 60
     async with (
         serving(ledger, listen=Address.parse("127.0.0.1:0"), tls=None, bounds=bounds) as server,
