@@ -114,7 +114,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     store = await open_store(settings)
     answers = Answers(settings.answers)
     # What counts in this very process has no use for leases.
-    leases = None if isinstance(store, MemoryStore) else LeaseStore(store)
+    leases = None if isinstance(store, MemoryStore) else LeaseStore(store, patience_s=settings.store_timeout_s)
     limiter = RateLimiter(store, stats, clock=time.time, answers=answers, leases=leases)
     ahead = settings.response_quota
     handler = Granting(limiter, ahead=ahead, clock=time.time) if ahead else limiter

@@ -84,11 +84,15 @@ class _Lease:
 
 
 class LeaseStore:
-    """A store before another: all checks of limits with leases go through it."""
+    """A store before another: all checks of limits with leases go through it.
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    Who has waited for `patience_s` asks the store for itself: that is one more answer to wait for, and the last.
+    """
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time, patience_s: float = 0.02) -> None:
         self._store = store
         self._clock = clock
+        self._patience_s = patience_s
         self._terms = all_terms()
         self._leases: Memo[Counter, _Lease] = Memo(_MAX_LEASES)
         self.answered = 0
@@ -241,7 +245,7 @@ class LeaseStore:
                 if lease.left:
                     # There is still something for who asks for less.
                     lease.check.counter.over_until = 0.0
-            elif hits > 0 and refill.tries >= _MAX_TRIES:
+            elif hits > 0 and (refill.tries >= _MAX_TRIES or self._clock() - waiter.now > self._patience_s):
                 self._ask_by_themselves(lease)
             elif hits > 0:
                 self._ask(lease, hits, refill.now, tries=refill.tries + 1)

@@ -356,3 +356,15 @@ def test_a_lease_that_a_refused_request_asked_for_first_is_counted_like_any_othe
     for body in (*[request("d", [NARROW])] * 2, request("d", [WIDE], [NARROW])):
         limiter.ask(body)
     assert codes([limiter.ask(request("d", [WIDE])) for _ in range(100)]).count(OK) <= 40
+
+
+@pytest.mark.parametrize("key", ALGORITHMS)
+def test_nobody_waits_for_more_than_an_answer_after_the_time_out(key: str) -> None:
+    store, clock = SlowMemory(slow=True), Clock()
+    workers = [worker(store, clock) for _ in range(4)]
+    calls = [call for number in range(400) for call in ask(workers[number % 4], key, hits=number % 5 + 1)]
+    for wait_s in (0.015, 0.015, 0.0):
+        clock.now += wait_s
+        store.answer()
+    assert all(call.body is not None for call in calls)
+    assert sum(number % 5 + 1 for number, call in enumerate(calls) if call.response.overall_code == OK) <= LIMIT
