@@ -26,12 +26,15 @@ return reply
 """
 
 # ARGV: the time; how many checks must not take; then for each key the number of its function, 1 if its refusal counts,
-# and its arguments. What one check counts only if it admits, it takes only if no check refuses.
+# and its arguments. What one check counts only if it admits, it takes only if no check refuses. Two limits may be on
+# one key: what the second was told before the first took is told anew.
 _SEVERAL = b"""\
+local _
 local now, refused, at = clock(ARGV[1]), ARGV[2] ~= '0', 3
-local replies, untaken, writes = {}, {}, {}
+local replies, untaken, writes, places, written = {}, {}, {}, {}, {}
 for k = 1, #KEYS do
   local which = tonumber(ARGV[at])
+  places[k] = at
   local over
   replies[k], over, untaken[k], writes[k] = functions[which](KEYS[k], ARGV, at + 2, now)
   if over and ARGV[at + 1] == '1' then refused = true end
@@ -39,7 +42,12 @@ for k = 1, #KEYS do
 end
 for k = 1, #KEYS do
   if writes[k] then
-    if refused then replies[k] = untaken[k] else writes[k]() end
+    if not refused and written[KEYS[k]] then
+      local which = tonumber(ARGV[places[k]])
+      replies[k], _, _, writes[k] = functions[which](KEYS[k], ARGV, places[k] + 2, now)
+    end
+    written[KEYS[k]] = true
+    if refused then replies[k] = untaken[k] elseif writes[k] then writes[k]() end
   end
 end
 return replies

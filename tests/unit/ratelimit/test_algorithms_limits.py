@@ -216,3 +216,16 @@ async def test_concurrent_requests_of_several_limits_admit_exactly_the_least(sto
     assert found == {OK: 700, OVER: 1300}
     peek = await limiter.response(request("d", [("sliding_window", "x")], own_hits=(0,)))
     assert peek.statuses[0].limit_remaining == 3333 - 700
+
+
+@pytest.mark.parametrize("algorithm", WINDOWS[1:3])
+async def test_two_limits_of_one_request_on_one_counter_both_count(store: RedisStore, algorithm: Algorithm) -> None:
+    # Joined to keys, (a, b_c) and (a_b, c) are alike.
+    rule = f"rate_limit: {{unit: hour, requests_per_unit: 10, algorithm: {algorithm}}}"
+    both = request("d", [("a", "b_c")], [("a_b", "c")])
+    for each in (MemoryStore(), store):
+        limiter = Limiter(
+            f"{{domain: d, descriptors: [{{key: a, {rule}}}, {{key: a_b, {rule}}}]}}", each, clock=Clock()
+        )
+        codes = [(await limiter.response(both)).overall_code for _ in range(12)]
+        assert codes == [OK] * 5 + [OVER] * 7
