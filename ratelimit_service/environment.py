@@ -99,9 +99,8 @@ class _Given:
 def _serving(given: _Given) -> None:
     settings = given.out.settings
     path = given.text("GRPC_UDS")
-    address = f"{given.text('GRPC_HOST', '0.0.0.0')}:{given.text('GRPC_PORT', '8081')}"
-    settings["listen"] = f"unix:{path}" if path else address
-    settings["http"] = f"{given.text('HOST', '0.0.0.0')}:{given.text('PORT', '8080')}"
+    settings["listen"] = f"unix:{path}" if path else _address(given, "GRPC_", "8081")
+    settings["http"] = _address(given, "", "8080")
     if given.flag("GRPC_SERVER_USE_TLS"):
         given.put("tls_certificate", given.text("GRPC_SERVER_TLS_CERT"))
         given.put("tls_private_key", given.text("GRPC_SERVER_TLS_KEY"))
@@ -109,6 +108,11 @@ def _serving(given: _Given) -> None:
     level = given.text("LOG_LEVEL", "warn").lower()
     settings["log_level"] = (_LEVELS | _LEVELS_ABOVE).get(level, "INFO")
     settings["log_format"] = "json" if given.text("LOG_FORMAT").lower() == "json" else "human"
+
+
+def _address(given: _Given, prefix: str, port: str) -> str:
+    host = given.text(f"{prefix}HOST", "0.0.0.0")
+    return f"{f'[{host}]' if ':' in host else host}:{given.text(f'{prefix}PORT', port)}"
 
 
 def _xds(given: _Given) -> None:

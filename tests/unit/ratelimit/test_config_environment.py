@@ -57,6 +57,11 @@ def test_the_limiter_that_envoy_gateway_runs_is_understood() -> None:
     assert translate(ENVOY_GATEWAY).notes == ["PROMETHEUS_ADDR has no effect: metrics are at HOST:PORT"]
 
 
+def test_addresses_of_ipv6_are_understood() -> None:
+    given = settings_of(GRPC_HOST="::", HOST="::1", PORT="9000")
+    assert (given.listen, given.http) == ("[::]:8081", "[::1]:9000")
+
+
 def test_files_redis_and_what_answers_carry_are_understood() -> None:
     given = settings_of(
         RUNTIME_ROOT="/srv/runtime/current",
