@@ -58,7 +58,7 @@ class RateLimitPlans(Model):
 
     identity: PlanIdentity = PlanIdentity()
     refs: Annotated[tuple[PlanReference, ...], Field(max_length=64)] = ()
-    """The Plans that callers may have; all of the policy's namespace when empty."""
+    """The Plans that callers may have; those of the policy's namespace (64) when empty."""
     default: ObjectName
     """Name of the Plan for callers that have none of these."""
     anonymous: ObjectName | None = None

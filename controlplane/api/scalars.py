@@ -30,7 +30,7 @@ ORIGIN_PATTERN: Final = r"^(\*|https?://(\*|(\*\.)?[a-zA-Z0-9*.\-]+|\[[0-9a-fA-F
 URI_PATTERN: Final = r"^(([^:/?#]+):)(//([^/?#]*))([^?#]*)(\?([^#]*))?(#(.*))?$"
 URL_PATTERN: Final = "^https?://[^/?#]+"
 METADATA_NAMESPACE_PATTERN: Final = r"^[^:()%\s]+$"
-METADATA_KEY_PATTERN: Final = r"^[^()%\s]+$"
+METADATA_KEY_PATTERN: Final = r"^[^:()%\s]+(:[^:()%\s]+)*$"
 CALLER_PATTERN: Final = r"[^*]$"
 URI_PATH_PATTERN: Final = r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 
@@ -52,7 +52,7 @@ PATTERN_MEANINGS: Final[dict[str, str]] = {
     URI_PATTERN: "an absolute URI, such as `spiffe://example.com/name`",
     URL_PATTERN: "an http or https URL",
     METADATA_NAMESPACE_PATTERN: "a namespace of metadata, without spaces, colons, parentheses and percent signs",
-    METADATA_KEY_PATTERN: "a key in metadata, without spaces, parentheses and percent signs",
+    METADATA_KEY_PATTERN: "keys in metadata with colons between them, without spaces, parentheses and percent signs",
     CALLER_PATTERN: "a name, which must not end with '*': callers are named one by one",
     URI_PATH_PATTERN: "a path of valid URI characters",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
@@ -9,16 +10,26 @@ from typing import Final
 from controlplane.api.authorization import Authorization, PathMatch
 from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
 from controlplane.api.faults import Fault
-from controlplane.api.ratelimit import HeaderMatch, QueryParamMatch, RateLimitRule
+from controlplane.api.plans import PlanIdentity
+from controlplane.api.ratelimit import ClaimMatch, HeaderMatch, QueryParamMatch, RateLimitRule
 from controlplane.api.securitypolicy import SecurityPolicy
 from controlplane.compile import jwks
 from controlplane.compile.counting import faults_of
 from controlplane.compile.regex import fault_of
 
-# Headers that frame or route a request: an identity is never written into one.
-_FRAMING: Final = frozenset(("host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "cookie"))
+# Headers that frame or route a request, or carry credentials. An identity is never written into one: it would be taken
+# from all requests of the Gateway, those of other routes too.
+_FRAMING: Final = frozenset(
+    ("host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "cookie", "authorization")
+)
 # Each change between allowing and denying nests one expression deeper.
 _MAX_TURNS: Final = 16
+# Envoy parses expressions of so many characters, and no deeper.
+_MAX_EXPRESSION: Final = 100_000
+_MAX_CLAIM_STEPS: Final = 8
+_MAX_PROVIDERS: Final = 4
+# What stands before the name of a claim, each time: where its provider's claims are.
+_CLAIMS_AT: Final = 80
 
 
 def check_security(policy: SecurityPolicy) -> Iterator[Fault]:
@@ -56,6 +67,8 @@ def check_limits(policy: BackendTrafficPolicy) -> Iterator[Fault]:
                 )
             limit_field = f"{field}.limit.requests"
             yield from faults_of(rule, requests=rule.limit.requests, field=field, limit_field=limit_field)
+        if limit.global_.plans is not None:
+            yield from _plan_identity(limit.global_.plans.identity)
     if limit is not None and limit.local is not None:
         general = 0
         for index, rule in enumerate(limit.local.rules):
@@ -68,6 +81,15 @@ def check_limits(policy: BackendTrafficPolicy) -> Iterator[Fault]:
                 )
             if rule.limit.requests == 0:
                 yield Fault(f"{field}.limit.requests", "expected at least 1 for a local limit; got 0")
+
+
+def _plan_identity(identity: PlanIdentity) -> Iterator[Fault]:
+    for name, value in (("plan", identity.plan), ("consumer", identity.consumer), ("tenant", identity.tenant)):
+        field = f"spec.rateLimit.global.plans.identity.{name}"
+        if value is not None and identity.from_ == "Headers":
+            yield from _identity_header(value, field)
+        elif value is not None and identity.from_ == "Token":
+            yield from _claim_name(value, field)
 
 
 def _identity_header(name: str, field: str) -> Iterator[Fault]:
@@ -99,11 +121,41 @@ def _selectors(rule: RateLimitRule, field: str) -> Iterator[Fault]:
         yield from _values(each.query_params, f"{at}.queryParams")
         if each.path is not None:
             yield from _path(each.path, f"{at}.path")
+        for position, claim in enumerate(each.claims):
+            yield from _claim(claim, f"{at}.claims[{position}]")
+
+
+def _claim(match: ClaimMatch, field: str) -> Iterator[Fault]:
+    yield from _claim_name(match.name, f"{field}.name")
+    claim = _CLAIMS_AT + len(match.name) + 4 * match.name.count(".")
+    presence = 2 * claim * (match.name.count(".") + 3)
+    array = claim + len(" || in ") if match.value_type == "StringArray" else 0
+    values = sum(_literals(each) * (len(json.dumps(each, ensure_ascii=False)) + 4 + array) for each in match.values)
+    # All providers of a route may have it, unless one is named.
+    most = (presence + values) * (1 if match.provider is not None else _MAX_PROVIDERS)
+    if most > _MAX_EXPRESSION:
+        message = f"the values make an expression of up to {most} characters, and Envoy takes {_MAX_EXPRESSION}"
+        hint = "" if match.provider is not None else "; with provider it would be a quarter"
+        yield Fault(f"{field}.values", message + hint)
+
+
+def _literals(text: str) -> int:
+    """Returns how often a value stands in an expression: also as a number or truth value, if it may be one."""
+    return 2 if text in ("true", "false") or text[-1:].isdigit() else 1
+
+
+def _claim_name(name: str, field: str) -> Iterator[Fault]:
+    steps = name.count(".") + 1
+    if steps > _MAX_CLAIM_STEPS:
+        yield Fault(field, f"a claim {steps} levels deep; at most {_MAX_CLAIM_STEPS} are supported")
 
 
 def _values(matches: Sequence[HeaderMatch | QueryParamMatch], field: str) -> Iterator[Fault]:
     for index, each in enumerate(matches):
-        if each.type == "RegularExpression":
+        if each.type == "RegularExpression" and not each.value:
+            # Envoy takes no empty one.
+            yield Fault(f"{field}[{index}].value", "expected a regular expression; for an empty value, use type Exact")
+        elif each.type == "RegularExpression":
             yield from _regex(each.value or "", f"{field}[{index}].value")
 
 

@@ -16,6 +16,8 @@ from controlplane.compile.view import View
 from controlplane.conditions import Condition, false
 
 _FIELD = "spec.rateLimit.global.plans"
+# As many as `refs` may name.
+_MAX_PLANS = 64
 
 
 def plans_of(view: View, policy: BackendTrafficPolicy) -> tuple[ir.Plans | None, tuple[Condition, ...]]:
@@ -26,7 +28,15 @@ def plans_of(view: View, policy: BackendTrafficPolicy) -> tuple[ir.Plans | None,
         return None, ()
     found: list[ir.Plan] = []
     conditions: list[Condition] = []
-    for target, field in _targets(view, policy.key, wanted):
+    targets = [*_targets(view, policy.key, wanted)]
+    if len(targets) > _MAX_PLANS:
+        message = (
+            f"of {len(targets)} Plans beside the policy {_MAX_PLANS} are in force; name in refs those that are meant"
+        )
+        conditions.append(false("ResolvedRefs", "TooManyPlans", message, _FIELD))
+        named_first = sorted(targets, key=lambda target: target[0].name not in (wanted.default, wanted.anonymous))
+        targets = sorted(named_first[:_MAX_PLANS])
+    for target, field in targets:
         plan = _plan(view, policy.key, target, field)
         if isinstance(plan, Condition):
             conditions.append(plan)
@@ -68,7 +78,11 @@ def _limits(plan: Plan) -> Iterator[tuple[str, CallerLimit]]:
 
 def _targets(view: View, policy: ObjectKey, wanted: RateLimitPlans) -> Iterator[tuple[ObjectKey, str]]:
     if not wanted.refs:
-        yield from ((key, _FIELD) for key in view.plans(policy.namespace))
+        # Those first that the policy names.
+        named = (wanted.default, wanted.anonymous)
+        yield from (
+            (key, _FIELD) for key in sorted(view.plans(policy.namespace), key=lambda key: key.name not in named)
+        )
     for index, ref in enumerate(wanted.refs):
         key = ObjectKey(POLICY_GROUP, "Plan", ref.namespace or policy.namespace, ref.name)
         yield key, f"{_FIELD}.refs[{index}]"

@@ -12,6 +12,8 @@ from controlplane import ir
 METADATA: Final = "envoy.filters.http.jwt_authn"
 """Where Envoy's jwt_authn filter puts the claims of a token, under the id of its provider."""
 MATCHED: Final = "matched"
+# The namespace, and what is directly below: all claims of a token, or what a key says.
+_ALWAYS_MAPS: Final = 2
 _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 
 
@@ -48,7 +50,10 @@ def _condition(id_: str, path: Sequence[str], selector: ir.ClaimSelector) -> str
     else:
         held = f"{claim} in [{', '.join(wanted)}]"
     # `or` makes good for what fails beside it; `not` does not.
-    return f"({_presence(id_, path)} && ({held}))" if selector.invert else f"({held})"
+    if not selector.invert:
+        return f"({held})"
+    is_list = f" && type({claim}) == list" if selector.array else ""
+    return f"({_presence(id_, path)}{is_list} && ({held}))"
 
 
 def _first_of(alternatives: Sequence[tuple[str, str]]) -> str:
@@ -57,9 +62,19 @@ def _first_of(alternatives: Sequence[tuple[str, str]]) -> str:
     return "".join(f"{presence} ? {found} : " for presence, found in others) + last
 
 
+def presence(steps: Sequence[str]) -> str:
+    """Says whether the metadata has a value there; it never fails, whatever a token has on the way to it."""
+    found: list[str] = []
+    for index, step in enumerate(steps):
+        within = _map(steps[:index])
+        if index > _ALWAYS_MAPS:
+            found.append(f"type({within}) == map")
+        found.append(f"{_quoted(step)} in {within}")
+    return " && ".join(found)
+
+
 def _presence(id_: str, path: Sequence[str]) -> str:
-    steps = (METADATA, id_, *path)
-    return " && ".join(f"{_quoted(step)} in {_map(steps[:index])}" for index, step in enumerate(steps))
+    return presence((METADATA, id_, *path))
 
 
 def _claim(id_: str, path: Iterable[str]) -> str:

@@ -138,8 +138,7 @@ def _of_key(key: str, path: Sequence[str], default: str = "") -> Any:
 
 
 def _presence(steps: Sequence[str]) -> str:
-    within = (f"{_quoted(step)} in {_map(steps[:index])}" for index, step in enumerate(steps))
-    return f"({' && '.join(within)})"
+    return f"({claims.presence(steps)})"
 
 
 def _map(steps: Iterable[str]) -> str:

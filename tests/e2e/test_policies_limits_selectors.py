@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tests.e2e.policy_limits import exhaust, limit, shared, statuses
-from tests.e2e.policy_manifests import limits, provider, routes, security, target
+from tests.e2e.policy_manifests import OURS, limits, provider, routes, security, target
 from tests.e2e.policy_services import ratelimit
+from tests.support import manifests as m
 from tests.support.gateway import Gateway
 from tests.support.tokens import SigningKey, bearer
 from tests.support.upstream import Upstream
@@ -157,3 +158,36 @@ async def test_paths_and_methods_choose_as_a_route_does(upstream: Upstream) -> N
         await gateway.answers("/others", 429)
         assert [(await gateway.get(path)).status for path in asked] == [429, 429, 200, 429, 200, 429, 200]
         assert (await gateway.get("/paths/a", method="POST")).status == 200
+
+
+async def test_a_claim_of_another_form_than_the_policy_names_escapes_no_limit(upstream: Upstream) -> None:
+    key = SigningKey.make()
+    others = {"clientSelectors": [{"claims": [{"name": "role.name", "values": ["admin"], "invert": True}]}]}
+    none_of = {"name": "roles", "values": ["admin"], "invert": True, "valueType": "StringArray"}
+    who = {"from": "Token", "consumer": "user.id", "plan": "app.plan"}
+    files = {
+        "a.yaml": [
+            *routes(upstream, "nested", "array", "plan"),
+            security("edge", target("Gateway", "edge"), jwt={"providers": [provider(key)]}),
+            limits("nested", {"global": {"rules": [{"limit": {"requests": 1, "unit": "Day"}, **others}]}}),
+            limits(
+                "array",
+                {
+                    "global": {
+                        "rules": [{"limit": {"requests": 1, "unit": "Day"}, "clientSelectors": [{"claims": [none_of]}]}]
+                    }
+                },
+            ),
+            limits("plan", {"global": {"plans": {"identity": who, "default": "free"}}}),
+            m.manifest(OURS, "Plan", "free", {"limits": [{"requests": 1, "unit": "Day"}]}),
+        ]
+    }
+    async with Gateway(files) as gateway, ratelimit(gateway):
+        for path, claim in (("/nested", "role"), ("/array", "roles"), ("/plan", "user")):
+            await gateway.answers(path, 429, headers=bearer(key.token({claim: "x"}, sub="x")))
+            for odd in (5, None, ["name", "id"], {}, "text"):
+                answer = await gateway.get(path, headers=bearer(key.token({claim: odd}, sub="x")))
+                assert answer.status == 429, (path, odd)
+        for number, odd in enumerate((5, None, ["plan"], "text")):
+            token = bearer(key.token({"app": odd, "user": {"id": f"u{number}"}}, sub="x"))
+            assert [(await gateway.get("/plan", headers=token)).status for _ in range(2)] == [200, 429], odd

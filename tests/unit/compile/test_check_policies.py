@@ -112,3 +112,51 @@ def test_security_policies(fields: dict[str, Any], expected: list[str]) -> None:
 )
 def test_limits(spec: dict[str, Any], expected: list[str]) -> None:
     assert faults(limits("p", spec)) == expected
+
+
+def claimed(name: str, *values: str, **more: Any) -> dict[str, Any]:
+    claim = {"name": name, **({"values": list(values)} if values else {"type": "Distinct"}), **more}
+    return one(clientSelectors=[{"claims": [claim]}])
+
+
+def identity(**given: str) -> dict[str, Any]:
+    return {"plans": {"identity": given, "default": "free"}}
+
+
+LONG = [f"{number:03}{'x' * 1000}" for number in range(128)]
+AT = f"{RULES}.clientSelectors[0]"
+WHO = "spec.rateLimit.global.plans.identity"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"rules": [one(clientSelectors=[{"headers": [{"name": "x", "type": "RegularExpression", "value": ""}]}])]},
+            [f"{AT}.headers[0].value"],
+        ),
+        ({"rules": [claimed("a.b.c.d.e.f.g.h")]}, []),
+        ({"rules": [claimed("a.b.c.d.e.f.g.h.i")]}, [f"{AT}.claims[0].name"]),
+        ({"rules": [claimed("a", *LONG)]}, [f"{AT}.claims[0].values"]),
+        ({"rules": [claimed("a", *LONG[:90], provider="main")]}, []),
+        (
+            {"rules": [claimed("a", *(str(each) for each in range(128)), valueType="StringArray")]},
+            [f"{AT}.claims[0].values"],
+        ),
+        ({"rules": [claimed("a", *(f"role{each}x" for each in range(128)), valueType="StringArray")]}, []),
+        (identity(**{"from": "Headers", "plan": "x-plan", "consumer": "Authorization"}), [f"{WHO}.consumer"]),
+        (identity(**{"from": "Headers", "plan": "host", "consumer": "x-client"}), [f"{WHO}.plan"]),
+        (identity(**{"from": "Token", "tenant": "a.b.c.d.e.f.g.h.i"}), [f"{WHO}.tenant"]),
+    ],
+)
+def test_what_envoy_would_refuse_of_a_limit_is_a_fault(given: dict[str, Any], expected: list[str]) -> None:
+    assert faults(limits("api", {"global": given})) == expected
+
+
+@pytest.mark.parametrize("key", ["a::b", ":", "a:", ":a"])
+def test_a_key_in_metadata_has_no_empty_steps(key: str) -> None:
+    source = {"namespace": "n", "key": key}
+    loaded = load(
+        limits("api", {"global": {"rules": [{"limit": {"requests": 1, "unit": "Day", "fromMetadata": source}}]}})
+    )
+    assert [fault.path for fault in loaded.faults] == [f"{RULES}.limit.fromMetadata.key"]

@@ -178,3 +178,11 @@ def test_merged_plans_go_on_counting_with_their_own_policy() -> None:
     both = policies.merge([level(above), level(theirs, of_route=True)], scope="r").policies.global_limit
     assert both is not None
     assert both.plans == plans_of(theirs)
+
+
+def test_no_more_plans_than_refs_may_name_are_in_force_and_those_that_are_named_are_among_them() -> None:
+    many = [plan(f"p{number:03}", DAY) for number in range(80)]
+    limits = compiled(policy({"default": "p079", "anonymous": "p078"}), *many)
+    names = [each.name for each in plans_of(limits).plans]
+    assert names == [f"p{number:03}" for number in (*range(62), 78, 79)]
+    assert reasons(limits) == [("TooManyPlans", "spec.rateLimit.global.plans")]

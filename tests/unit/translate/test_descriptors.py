@@ -103,7 +103,9 @@ def test_a_rule_about_claims_of_nobody_makes_no_descriptor() -> None:
             '"envoy.filters.http.jwt_authn" in metadata.filter_metadata && '
             '"1" in metadata.filter_metadata["envoy.filters.http.jwt_authn"] && '
             '"a" in metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"] && '
+            'type(metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"]["a"]) == map && '
             '"b" in metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"]["a"] && '
+            'type(metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"]["a"]["b"]) == list && '
             '("x" in metadata.filter_metadata["envoy.filters.http.jwt_authn"]["1"]["a"]["b"])))]',
         ),
     ],
