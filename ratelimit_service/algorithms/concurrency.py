@@ -18,12 +18,13 @@ _FEW = 8
 RETRY_AFTER_S = 1
 """When a place becomes free cannot be known; the leases tell when it does at the latest, which is no help."""
 
-# A sorted set of who is in flight, by the time (µs) at which the lease ends; several hits are as many members.
+# A sorted set of who is in flight, by the time (µs) at which the lease ends; several hits are as many members,
+# whose names no caller has: no header's value has a NUL in it.
 IN_FLIGHT = Function(
     b"""\
 function(key, a, i, now)
   local limit, lease, hits, caller = tonumber(a[i]), tonumber(a[i + 1]), tonumber(a[i + 2]), a[i + 3]
-  local function place(n) return n == 1 and caller or caller .. ' ' .. n end
+  local function place(n) return n == 1 and caller or caller .. '\\0' .. n end
   redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
   local count = redis.call('ZCARD', key)
   if a[i + 4] == '1' then

@@ -196,7 +196,7 @@ class RedisConnection(asyncio.Protocol):
         self._bound(0 if heard else len(data))
 
     def _fill(self, flight: Flight, index: int, check: Check, reply: int) -> None:
-        if reply == check.hits and check.limit.script is None and reply:
+        if reply == check.hits and check.limit.script is None:
             self._ensure_expiry(check)
         flight.replies[index] = reply
         flight.left -= 1

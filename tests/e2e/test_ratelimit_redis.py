@@ -58,12 +58,13 @@ async def test_counters_are_named_as_envoyproxy_ratelimit_names_them_and_expire(
             assert 0 < await client.ttl(key) <= 86400
 
 
-async def test_a_counter_that_redis_lost_expires_again_when_it_begins_anew(redis: RedisServer) -> None:
+@pytest.mark.parametrize("hits", [0, 1, 5])
+async def test_a_counter_that_redis_lost_expires_again_when_it_begins_anew(redis: RedisServer, hits: int) -> None:
     async with opened(redis.unix_url) as store, redis_client.from_url(redis.url) as client:
         given = limiter(store)
         await given.response(request("d", [("open", "x")]))
         await client.flushall()
-        await given.response(request("d", [("open", "x")]))
+        await given.response(request("d", [("open", "x")], own_hits=(hits,)))
         (key,) = await client.keys("*")
 
         async def expires() -> bool:

@@ -229,3 +229,12 @@ async def test_two_limits_of_one_request_on_one_counter_both_count(store: RedisS
         )
         codes = [(await limiter.response(both)).overall_code for _ in range(12)]
         assert codes == [OK] * 5 + [OVER] * 7
+
+
+async def test_a_request_is_not_taken_for_a_place_of_another(store: RedisStore) -> None:
+    rule = "{unit: hour, requests_per_unit: 2, algorithm: concurrency}"
+    for each in (MemoryStore(), store):
+        limiter = Limiter(f"{{domain: d, descriptors: [{{key: a, rate_limit: {rule}}}]}}", each, clock=Clock())
+        wide = request("d", [("a", ""), ("dragoman.request", "x")], hits=2)
+        other = request("d", [("a", ""), ("dragoman.request", "x 2")])
+        assert [(await limiter.response(body)).overall_code for body in (wide, other)] == [OK, OVER]
