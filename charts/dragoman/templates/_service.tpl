@@ -76,7 +76,7 @@ spec:
             {{- end }}
           env:
             {{- include "dragoman.env" (list $root $component $values) | nindent 12 }}
-            {{- if $limiter }}
+            {{- if or $limiter $quota }}
             {{- include "dragoman.limiterEnv" $root | nindent 12 }}
             {{- end }}
             {{- if not $quota }}

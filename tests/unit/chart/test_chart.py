@@ -142,6 +142,7 @@ def _is_value(name: str) -> bool:
         ({"ratelimit": {"redisPerSecond": {"url": "redis://a"}}}, "ratelimit.redisPerSecond"),
         ({"ratelimit": {"enabled": False, "quota": {"enabled": True}}}, "ratelimit.quota.enabled"),
         ({"ratelimit": {"responseHeaders": "some"}}, "/ratelimit/responseHeaders"),
+        ({"ratelimit": {"storeTimeoutSeconds": 1}}, "/ratelimit/storeTimeoutSeconds"),
         ({"ratelimit": {"metrics": {"nearRatio": 2}}}, "/ratelimit/metrics/nearRatio"),
     ],
 )
