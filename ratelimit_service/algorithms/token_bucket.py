@@ -11,6 +11,9 @@ from ratelimit_service.algorithms.ticks import MAX_EXACT, Scale, micros, named, 
 from ratelimit_service.checks import Check, Limit
 from ratelimit_service.model import Rule
 
+LONGEST_S = 315_576_000_000
+"""Ten thousand years: protobuf's Duration takes no more. A bucket that is large and drips may need longer to drain."""
+
 # A bucket is "LEVEL TICK": how full it was, and when. Numbers stay below 2^53, where a double is exact. It stays for a
 # second longer than it counts: what is written many times a second need not go in between.
 BUCKET = Function(
@@ -150,7 +153,10 @@ def level_known(check: Check, now: float) -> int:
 def drained_s(limit: Limit, level: int) -> int:
     """Returns the seconds in which so much drains, rounded up: who waits so long is not refused for a fraction."""
     per_second = limit.drain * limit.cost
-    return -(-level * limit.seconds // per_second) if per_second else limit.seconds
+    if not per_second:
+        return limit.seconds
+    seconds = -(-level * limit.seconds // per_second)
+    return seconds if seconds < LONGEST_S else LONGEST_S
 
 
 def _wait_s(limit: Limit, level: int, hits: int) -> int:

@@ -238,3 +238,11 @@ async def test_a_request_is_not_taken_for_a_place_of_another(store: RedisStore) 
         wide = request("d", [("a", ""), ("dragoman.request", "x")], hits=2)
         other = request("d", [("a", ""), ("dragoman.request", "x 2")])
         assert [(await limiter.response(body)).overall_code for body in (wide, other)] == [OK, OVER]
+
+
+def test_a_bucket_that_never_drains_is_told_as_ten_thousand_years() -> None:
+    rule = f"{{unit: year, requests_per_unit: 1, algorithm: token_bucket, burst: {MAX_LIMIT}}}"
+    limiter = Limiter(f"{{domain: d, descriptors: [{{key: a, rate_limit: {rule}}}]}}", MemoryStore(), clock=Clock())
+    for code in (OK, OVER):
+        (status,) = limiter.ask(request("d", [("a", "")], hits=MAX_LIMIT)).response.statuses
+        assert (status.code, status.duration_until_reset.ToJsonString()) == (code, "315576000000s")
