@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import logging
 import time
@@ -64,16 +63,27 @@ class FileSource:
         """Watches until cancelled."""
         # Editors and Kubernetes replace files rather than write them, so it is the folder that is watched.
         folder = self._path.absolute().parent
+        told = ""
         while True:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 # It wakes once a second all the same: some file systems tell of no changes, and JWKS files may be
                 # elsewhere.
                 async for _ in awatch(
                     folder, debounce=50, step=5, rust_timeout=1000, yield_on_timeout=True, recursive=False
                 ):
+                    told = ""
                     if self._state() != self._seen:
                         self.load()
+            except FileNotFoundError:
+                pass
+            except (OSError, RuntimeError) as error:
+                # The machine may have no more watchers to give, or the folder may be closed to us for a while.
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("%s cannot be watched, and is looked at once a second: %s", self._path, error)
             await asyncio.sleep(1)
+            if self._state() != self._seen:
+                self.load()
 
     def _put(self, config: ConfigFile) -> None:
         stay = {name: body for name, body in self._kept.items() if name in config.unsound}
