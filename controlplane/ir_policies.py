@@ -281,7 +281,9 @@ class GlobalLimit:
     @property
     def domain(self) -> str:
         """How routes name it: by content, but for what Plans say: they can change while everybody keeps counting."""
-        plans = Plans(self.plans.identity, home=self.plans.home) if self.plans is not None else None
+        if self.plans is None:
+            return f"{self.policy}/{digest(self)}"
+        plans = Plans(self.plans.identity, home=self.plans.home)
         return f"{self.policy}/{digest(replace(self, plans=plans))}"
 
     @property

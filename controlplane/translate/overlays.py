@@ -15,13 +15,21 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from controlplane import ir
 from controlplane.translate.actions import edit_headers, set_action, set_denial
-from controlplane.translate.filters import cors, per_route_configs, rate_limit_quota, ratelimit, request_id, shield
+from controlplane.translate.filters import (
+    FilterModule,
+    cors,
+    per_route_configs,
+    rate_limit_quota,
+    ratelimit,
+    request_id,
+    shield,
+)
 from controlplane.translate.matches import route_match
 from controlplane.translate.wire import encode
 
 _NO_RULE = ir.Rule("", (), ir.Respond(500))
 _NO_POLICIES = ir.Policies()
-_OF_LIMITS = (*rate_limit_quota.ALL, request_id, shield, *ratelimit.ALL)
+_OF_LIMITS: tuple[FilterModule, ...] = (*rate_limit_quota.ALL, request_id, shield, *ratelimit.ALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,7 @@ class Overlay:
     apart: ir.GlobalLimit | None = None
     jwt: ir.Jwt | None = None  # whose tokens' claims that limit may ask for
     keys: ir.KeyPolicy | None = None  # what else may prove to it who calls
+    asked: tuple[FilterModule, ...] = ()  # the filters that it needs
 
     def over(self, base: Base, *, scope: str = "") -> bytes:
         """Encodes a route with this laid over it; `scope` is whose requests count together towards `apart`."""
@@ -56,7 +65,7 @@ class Overlay:
 
     def _limit(self, limit: ir.GlobalLimit, scope: str) -> bytes:
         policies = ir.Policies(jwt=self.jwt, keys=self.keys, global_limit=limit, limit_scope=scope)
-        found = ((each.NAME, each.route_config(_NO_RULE, policies)) for each in _OF_LIMITS)
+        found = ((each.NAME, each.route_config(_NO_RULE, policies)) for each in self.asked)
         return _encoded({name: config for name, config in found if config is not None})
 
 
@@ -78,7 +87,10 @@ def overlay(policies: ir.Policies) -> Overlay:
     of_cors = {cors.NAME: configs.pop(cors.NAME)} if cors.NAME in configs else {}
     if policies.deny is None:
         made = Overlay(None, _encoded(of_cors), _encoded(configs), apart)
-        return made if apart is None else replace(made, jwt=policies.jwt, keys=policies.keys)
+        if apart is None:
+            return made
+        asked = tuple(each for each in _OF_LIMITS if each.route_config(_NO_RULE, policies) is not None)
+        return replace(made, jwt=policies.jwt, keys=policies.keys, asked=asked)
     denial = Route()
     set_denial(denial, policies.deny)
     return Overlay(encode(denial), _encoded(of_cors))
