@@ -6,12 +6,13 @@ other. A rule keeps counting with those of its own policy, wherever it is merged
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from controlplane import ir
 from controlplane.api.meta import ObjectKey
+from controlplane.compile.counting import not_by_quota
 from controlplane.compile.ratelimit import Limits
 from controlplane.conditions import Condition, false
 
@@ -67,7 +68,7 @@ class Holding:
             wanted |= self.planned.plans.identity.read_providers
         return frozenset(known if None in wanted else known & wanted)
 
-    def bound(self, jwt: ir.Jwt | None, *, of_route: bool) -> Holding:
+    def bound(self, jwt: ir.Jwt | None, keys: ir.KeyPolicy | None = None, *, of_route: bool) -> Holding:
         """Leaves out, and tells, what reads claims of tokens that there are not, or that a Gateway cannot trust.
 
         A Gateway's rule never takes a route's provider for its own: else whoever writes the route would say by what
@@ -97,7 +98,36 @@ class Holding:
                 notes.append((planned.policy.key, false("Accepted", "Invalid", message, at)))
                 nobody = replace(planned.plans.identity, provider="")
                 planned = planned._replace(plans=replace(planned.plans, identity=nobody))
-        return replace(self, local=kept["local"], shared=kept["global"], planned=planned, notes=tuple(notes))
+        bound = replace(self, local=kept["local"], shared=kept["global"], planned=planned)
+        return replace(bound, notes=(*notes, *_without_keys(planned, keys), *bound._without_quotas()))
+
+    def _without_quotas(self) -> Iterator[tuple[ObjectKey, Condition]]:
+        """Yields what is to be said of rules with mode Quota of which the service is asked, since they were merged."""
+        if self._is_whole():
+            return
+        reason = (
+            "it is merged with others, or some of its policy are left out, and Envoy counts a request into one bucket"
+        )
+        last = self.shared[-1].policy.key if self.shared else None
+        for each in self.shared:
+            if not each.rule.counting.quota:
+                continue
+            at = f"spec.rateLimit.global.rules[{each.position}]"
+            yield each.policy.key, not_by_quota(reason, at)
+            if last is not None and each.policy.key != last:
+                message = f"{at} of {each.policy.key} is asked about here, though its mode is Quota: it is merged"
+                yield last, Condition("NotSupported", "True", "UnsupportedField", message, "spec.mergeType")
+
+    def _is_whole(self) -> bool:
+        """Says whether the limits of the service are those of one policy, and all of them."""
+        policies = {held.policy.key for held in self.shared}
+        if self.planned is not None:
+            policies.add(self.planned.policy.key)
+        first = self.shared[-1].policy if self.shared else self.planned.policy if self.planned is not None else None
+        whole = first.global_limit if first is not None else None
+        if whole is None:
+            return True
+        return len(policies) == 1 and len(self.shared) == len(whole.rules) and whole.fail_open is self.fail_open
 
     def local_limit(self) -> ir.LocalLimit | None:
         """Returns what each Envoy enforces."""
@@ -115,7 +145,7 @@ class Holding:
         whole = first.global_limit
         assert whole is not None
         plans = self.planned.plans if self.planned is not None else None
-        if len(of_policies) == 1 and len(self.shared) == len(whole.rules) and whole.fail_open is self.fail_open:
+        if self._is_whole():
             return whole if whole.plans == plans else replace(whole, plans=plans)
         homes = {each.key: each.global_limit.domain for each in of_policies if each.global_limit is not None}
         rules = (
@@ -199,6 +229,16 @@ def _missing(held: Held, known: set[str], *, of_route: bool) -> str | None:
         return "there is no JWT provider"
     unknown = sorted(name for name in wanted if name is not None and name not in known)
     return f"there is no JWT provider {unknown[0]}" if unknown else None
+
+
+def _without_keys(planned: Planned | None, keys: ir.KeyPolicy | None) -> Iterator[tuple[ObjectKey, Condition]]:
+    """Yields what is to be said where nobody has a key that tells the plan; routes of a Gateway differ in that."""
+    if planned is None or planned.plans.identity.source != "Key" or not planned.of_route:
+        return
+    if keys is None or keys.known:
+        message = "has no effect: no SecurityPolicy asks for consumers here, so that all callers are anonymous"
+        at = "spec.rateLimit.global.plans.identity"
+        yield planned.policy.key, Condition("NotSupported", "True", "UnsupportedField", message, at)
 
 
 def _without_tokens(planned: Planned, known: set[str], *, of_route: bool) -> str | None:

@@ -71,7 +71,7 @@ def merge(levels: Sequence[Level], *, scope: str) -> Merged:
     )
     winners = [_winners(level, Security, notes) for level in levels]
     security, sources, tokens_of_route = _merge_security(winners, levels, notes, holding)
-    limits = holding.bound(security.jwt, of_route=tokens_of_route)
+    limits = holding.bound(security.jwt, security.keys, of_route=tokens_of_route)
     global_limit = limits.global_limit()
     keys = [policy.key for level in levels for policy in level.policies]
     policies = replace(

@@ -78,7 +78,9 @@ def rate_limits(plans: ir.Plans, policies: ir.Policies, *, running: bool = True)
     tenant = _value(who, who.tenant if who.source != "Key" else "tenant", tokens)
     if who.source == "Key":
         # Where a key is asked for, nobody passes without one; elsewhere nobody is known by one.
-        consumer = consumer._replace(present=_ALWAYS if policies.keys is not None else _NEVER)
+        # Those of `apiKeyAuth` come from whoever writes a route, and so do not say who calls.
+        asked = policies.keys is not None and not policies.keys.known
+        consumer = consumer._replace(present=_ALWAYS if asked else _NEVER)
     for slot in _slots(plans):
         if slot.running and not running:
             continue

@@ -129,3 +129,22 @@ def test_a_provider_that_is_not_there_is_named() -> None:
     ((_, note),) = bound.notes
     assert (note.field, "provider other" in note.message) == ("spec.rateLimit.global.rules[0]", True)
     assert bound.global_limit() is None
+
+
+def test_rules_in_quota_mode_that_are_merged_are_asked_about_and_both_policies_are_told() -> None:
+    quota = ir.LimitRule(100, "Day", counting=ir.Counting(quota=True))
+    above = limits("edge", quota)
+    own = limits("r", replace(quota, requests=7), merge_type="StrategicMerge")
+    holding = merged(above, own).bound(None, of_route=True)
+    limit = holding.global_limit()
+    assert limit is not None
+    assert not limit.has_quotas
+    told = [(key.name, note.field) for key, note in holding.notes if note.type == "NotSupported"]
+    assert told == [
+        ("edge", "spec.rateLimit.global.rules[0].mode"),
+        ("r", "spec.mergeType"),
+        ("r", "spec.rateLimit.global.rules[0].mode"),
+    ]
+    alone = merged(above, None).bound(None, of_route=True)
+    assert alone.notes == ()
+    assert alone.global_limit() == above.global_limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from controlplane.compile.check import check
 from controlplane.compile.policies import Level
 from controlplane.compile.ratelimit import Limits, compile_limits
 from controlplane.compile.security import Security
+from controlplane.translate.plans import rate_limits
 from tests.support import manifests as m
 from tests.unit.compile.view import PlainView
 from tests.unit.pipeline.driver import NOW
@@ -186,3 +188,31 @@ def test_no_more_plans_than_refs_may_name_are_in_force_and_those_that_are_named_
     names = [each.name for each in plans_of(limits).plans]
     assert names == [f"p{number:03}" for number in (*range(62), 78, 79)]
     assert reasons(limits) == [("TooManyPlans", "spec.rateLimit.global.plans")]
+
+
+STORE = Security(ObjectKey("dragoman.dev", "SecurityPolicy", "demo", "k"), keys=ir.KeyPolicy("demo/k", ()))
+
+
+def test_a_routes_policy_is_told_where_no_keys_are_asked_for() -> None:
+    own = with_plans("route", "Key")
+    told = policies.merge([level(), level(own, of_route=True)], scope="r").notes
+    assert [(key, note.type, note.field) for key, note in told] == [
+        (own.key, "NotSupported", "spec.rateLimit.global.plans.identity")
+    ]
+    assert not policies.merge([level(STORE), level(own, of_route=True)], scope="r").notes
+    # Its routes may ask for them.
+    assert not policies.merge([level(own), level(of_route=True)], scope="r").notes
+
+
+def test_inline_keys_of_a_route_do_not_say_who_calls() -> None:
+    limit = with_plans("gateway", "Key").global_limit
+    assert limit is not None
+    assert limit.plans is not None
+    plans = replace(limit.plans, plans=(ir.Plan("gateway", "demo/gateway", (ir.CallerLimit(1, "Day"),)),))
+
+    def slots(keys: ir.KeyPolicy) -> list[str]:
+        made = rate_limits(plans, ir.Policies(keys=keys))
+        return [each.actions[0].generic_key.descriptor_value for each in made]
+
+    assert slots(ir.KeyPolicy("demo/k", ())) == ["consumer.0"]
+    assert slots(ir.KeyPolicy("demo/k", (), known=(("hooli", "00"),))) == ["anonymous.0"]
