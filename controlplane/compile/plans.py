@@ -18,6 +18,8 @@ from controlplane.conditions import Condition, false
 _FIELD = "spec.rateLimit.global.plans"
 # As many as `refs` may name.
 _MAX_PLANS = 64
+# Limits of single callers: each is a descriptor of the service.
+_MAX_OWN_LIMITS = 4096
 
 
 def plans_of(view: View, policy: BackendTrafficPolicy) -> tuple[ir.Plans | None, tuple[Condition, ...]]:
@@ -52,6 +54,9 @@ def check_plan(plan: Plan) -> Iterator[Fault]:
     for field, limit in _limits(plan):
         limit_field = f"{field}.requests"
         yield from faults_of(limit, requests=limit.requests, field=field, limit_field=limit_field)
+    own = sum(len((*each.consumers, *each.tenants)) * max(1, len(each.limits)) for each in plan.spec.overrides)
+    if own > _MAX_OWN_LIMITS:
+        yield Fault("spec.overrides", f"{own} limits of single callers; at most {_MAX_OWN_LIMITS} are supported")
     seen: dict[tuple[str, str], str] = {}
     for index, override in enumerate(plan.spec.overrides):
         for sort in ("consumers", "tenants"):

@@ -14,7 +14,7 @@ from controlplane.api.meta import ObjectKey
 from controlplane.compile.counting import counting, not_by_quota
 from controlplane.compile.plans import plans_of
 from controlplane.compile.quota import hindrances
-from controlplane.compile.shields import shielded, unshielded
+from controlplane.compile.shields import may_shield, shielded, unshielded, unshielded_plans
 from controlplane.compile.view import View
 from controlplane.conditions import Condition
 
@@ -59,7 +59,7 @@ def compile_limits(policy: BackendTrafficPolicy, view: View) -> Limits:
         conditions=(
             *_without_effect(policy),
             *(not_by_quota(reason, f"spec.rateLimit.global.rules[{index}]") for index, reason in hindered.items()),
-            *(unshielded(global_) if _shield(policy) else ()),
+            *((*unshielded(global_), *unshielded_plans(plans)) if _shield(policy) else ()),
             *missing,
         ),
     )
@@ -101,7 +101,7 @@ def _global(policy: BackendTrafficPolicy, rules: tuple[ir.LimitRule, ...], plans
     return ir.GlobalLimit(
         policy=f"{policy.metadata.namespace}/{policy.metadata.name}",
         rules=shielded(rules) if shield else rules,
-        plans=replace(plans, shielded=shield) if plans is not None else None,
+        plans=replace(plans, shielded=shield and may_shield(plans)) if plans is not None else None,
         fail_open=policy.spec.rate_limit.global_.failure_mode == "Open",
     )
 

@@ -9,6 +9,23 @@ from controlplane import ir
 from controlplane.conditions import Condition
 
 
+# Each is a bucket in the settings of each route.
+_MAX_OWN_LIMITS = 256
+
+
+def may_shield(plans: ir.Plans) -> bool:
+    """Says whether plans can be shielded: not where very many callers have limits of their own."""
+    overrides = (each for plan in plans.plans for each in (*plan.consumers, *plan.tenants))
+    return sum(max(1, len(each.limits)) for each in overrides) <= _MAX_OWN_LIMITS
+
+
+def unshielded_plans(plans: ir.Plans | None) -> Iterator[Condition]:
+    """Yields that `localShield` has no effect on plans."""
+    if plans is not None and not may_shield(plans):
+        message = f"has no effect on plans: more than {_MAX_OWN_LIMITS} limits are of single callers"
+        yield Condition("NotSupported", "True", "UnsupportedField", message, "spec.rateLimit.global.localShield")
+
+
 def shielded(rules: Sequence[ir.LimitRule]) -> tuple[ir.LimitRule, ...]:
     """Returns the rules with those marked that can be shielded."""
     return tuple(replace(each, shielded=_hindrance(each) is None) for each in rules)

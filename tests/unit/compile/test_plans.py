@@ -216,3 +216,20 @@ def test_inline_keys_of_a_route_do_not_say_who_calls() -> None:
 
     assert slots(ir.KeyPolicy("demo/k", ())) == ["consumer.0"]
     assert slots(ir.KeyPolicy("demo/k", (), known=(("hooli", "00"),))) == ["anonymous.0"]
+
+
+def test_limits_of_single_callers_are_bounded_and_very_many_are_not_shielded() -> None:
+    def overrides(count: int, *limits: dict[str, Any]) -> list[dict[str, Any]]:
+        callers = [f"c{number}" for number in range(count)]
+        return [{"consumers": callers[at : at + 64], "limits": list(limits)} for at in range(0, count, 64)]
+
+    few, many = (plan("free", DAY, overrides=overrides(count, DAY)) for count in (256, 257))
+    assert plans_of(compiled(policy({"default": "free"}, localShield=True), few)).shielded
+    limits = compiled(policy({"default": "free"}, localShield=True), many)
+    assert not plans_of(limits).shielded
+    assert ("UnsupportedField", "spec.rateLimit.global.localShield") in reasons(limits)
+    own = [{"requests": number + 1, "unit": "Day"} for number in range(8)]
+    for count, expected in ((512, []), (513, ["spec.overrides"])):
+        loaded = load(plan("free", overrides=overrides(count, *own)))
+        assert loaded.object is not None, loaded.faults
+        assert [fault.path for fault in check(loaded.object, now=NOW)] == expected
