@@ -8,7 +8,6 @@ from dataclasses import replace
 from controlplane import ir
 from controlplane.conditions import Condition
 
-
 # Each is a bucket in the settings of each route.
 _MAX_OWN_LIMITS = 256
 
