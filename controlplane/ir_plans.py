@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,7 +117,45 @@ class Plans:
         """Returns the plan of a name."""
         return next((each for each in self.plans if each.name == name), None)
 
+    @property
+    def slots(self) -> tuple[tuple[Per | None, bool, int], ...]:
+        """As many places for limits as any plan needs of each sort: counted per what, of requests that run, how many.
+
+        None is per address, of anonymous callers.
+        """
+        found: list[tuple[Per | None, bool, int]] = []
+        pers: tuple[Per, ...] = ("Consumer", "Tenant", "Plan")
+        for per in pers:
+            lists = [each.limits(per) for each in self.plans]
+            lists += [override.limits for each in self.plans for override in each.overrides(per)]
+            for running, most in _most(lists):
+                found.append((per, running, most))
+        found += [(None, running, most) for running, most in _most([self.by_address])]
+        return tuple(found)
+
+    @property
+    def by_address(self) -> tuple[CallerLimit, ...]:
+        """The limits of anonymous callers."""
+        plan = self.find(self.anonymous)
+        return (*plan.per_consumer, *plan.per_tenant) if plan is not None else ()
+
+    @property
+    def asked(self) -> tuple[object, ...]:
+        """What routes say of the plans: with anything else, they are sent anew."""
+        slots = self.slots
+        names = tuple(each.name for each in self.plans) if any(per == "Plan" for per, _, _ in slots) else ()
+        return (slots, names, self.default, self.anonymous)
+
     def everything(self) -> Iterator[CallerLimit]:
         """Yields every limit of every plan."""
         for plan in self.plans:
             yield from plan.everything()
+
+
+def _most(lists: Iterable[Sequence[CallerLimit]]) -> Iterator[tuple[bool, int]]:
+    needed = dict.fromkeys((False, True), 0)
+    for limits in lists:
+        for running in needed:
+            alike = sum(1 for each in limits if each.counting.until_done is running)
+            needed[running] = max(needed[running], alike)
+    yield from ((running, count) for running, count in needed.items() if count)

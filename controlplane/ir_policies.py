@@ -280,7 +280,13 @@ class GlobalLimit:
 
     @property
     def domain(self) -> str:
-        """How routes name it: by content, but for what Plans say: they can change while everybody keeps counting."""
+        """How routes name it: by content, so that it can outlive them; but not by the numbers that Plans say."""
+        plans = self.plans
+        return self.home if plans is None or not plans.home else f"{self.home}-{digest(plans.asked)}"
+
+    @property
+    def home(self) -> str:
+        """What stands before its counters: a name by content, but for what Plans say, so that they go on counting."""
         if self.plans is None:
             return f"{self.policy}/{digest(self)}"
         plans = Plans(self.plans.identity, home=self.plans.home)

@@ -145,9 +145,10 @@ class Holding:
         whole = first.global_limit
         assert whole is not None
         plans = self.planned.plans if self.planned is not None else None
-        if self._is_whole():
-            return whole if whole.plans == plans else replace(whole, plans=plans)
-        homes = {each.key: each.global_limit.domain for each in of_policies if each.global_limit is not None}
+        is_whole = self._is_whole()
+        if is_whole and plans is None:
+            return whole
+        homes = {each.key: each.global_limit.home for each in of_policies if each.global_limit is not None}
         rules = (
             replace(
                 each.rule,
@@ -155,7 +156,7 @@ class Holding:
                 position=each.position,
                 scope=each.scope,
                 # Envoy counts a request into one bucket, and what was merged may have several rules about it.
-                counting=replace(each.rule.counting, quota=False),
+                counting=each.rule.counting if is_whole else replace(each.rule.counting, quota=False),
             )
             for each in self.shared
         )

@@ -191,7 +191,7 @@ def _of_plan(plan: ir.Plan, slot: _Slot, per: ir.Per, on_error: rls.OnStoreError
 
 def _anonymous(plans: ir.Plans, slot: _Slot, on_error: rls.OnStoreError) -> list[rls.RateLimitDescriptor]:
     address = rls.RateLimitDescriptor(key=_ADDRESS_KEY)
-    _set(address, slot.limit(_by_address(plans)), on_error)
+    _set(address, slot.limit(plans.by_address), on_error)
     return [rls.RateLimitDescriptor(key=_ANONYMOUS_KEY, value="true", descriptors=[address])]
 
 
@@ -215,24 +215,5 @@ def _first_key(plans: ir.Plans) -> str:
 
 def _slots(plans: ir.Plans) -> Iterator[_Slot]:
     """Yields as many slots as any plan needs of each sort."""
-    pers: tuple[ir.Per, ...] = ("Consumer", "Tenant", "Plan")
-    for per in pers:
-        lists = [each.limits(per) for each in plans.plans]
-        lists += [override.limits for each in plans.plans for override in each.overrides(per)]
-        yield from _sort_of(per, lists)
-    yield from _sort_of(None, [_by_address(plans)])
-
-
-def _sort_of(per: ir.Per | None, lists: Iterable[Sequence[ir.CallerLimit]]) -> Iterator[_Slot]:
-    needed = dict.fromkeys((False, True), 0)
-    for limits in lists:
-        for running in needed:
-            alike = sum(1 for each in limits if each.counting.until_done is running)
-            needed[running] = max(needed[running], alike)
-    for running, count in needed.items():
+    for per, running, count in plans.slots:
         yield from (_Slot(per, running, index) for index in range(count))
-
-
-def _by_address(plans: ir.Plans) -> Sequence[ir.CallerLimit]:
-    plan = plans.find(plans.anonymous)
-    return (*plan.per_consumer, *plan.per_tenant) if plan is not None else ()

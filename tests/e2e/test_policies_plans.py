@@ -339,3 +339,27 @@ async def test_the_example_does_what_its_lines_say(tmp_path: Path) -> None:
         assert await store.change(made.record.id, {"plan": "paid"})
         await gateway.answers("/keys", headers={"x-api-key": made.key}, within_s=1.0)
         await store.close()
+
+
+async def test_nobody_passes_while_plans_get_limits_of_other_sorts(upstream: Upstream) -> None:
+    none, running = day(0), {"requests": 1, "unit": "Day", "algorithm": "Concurrency"}
+    variants = ([none], [day(0, per="Plan")], [day(0, per="Tenant")], [none, running], [day(0, per="Plan"), none, none])
+    files = {
+        "a.yaml": [
+            *routes(upstream, "api"),
+            security("api", consumers={}),
+            limits("api", {"global": {"plans": {"default": "free"}, "failureMode": "Closed"}}),
+        ],
+        "free.yaml": [plan("free", none)],
+    }
+    async with Gateway(files) as gateway, authz(gateway), ratelimit(gateway):
+        store = SqliteKeyStore(gateway.home / "keys.db")
+        headers = {"x-api-key": (await add_key(store, NewKey("acme", tenant="t"), time.time())).key}
+        await gateway.answers("/api", 429, headers=headers)
+        for turn in range(15):
+            gateway.write("free.yaml", [plan("free", *variants[turn % len(variants)])])
+            over = time.monotonic() + 0.2
+            while time.monotonic() < over:
+                answers = await asyncio.gather(*(gateway.get("/api", headers=headers) for _ in range(4)))
+                assert {each.status for each in answers} == {429}, turn
+        await store.close()

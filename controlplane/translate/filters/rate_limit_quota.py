@@ -35,7 +35,7 @@ from xds.core.v3.extension_pb2 import TypedExtensionConfig as XdsExtension
 from xds.type.matcher.v3.matcher_pb2 import Matcher
 
 from controlplane import ir
-from controlplane.translate.descriptors import ROUTE_KEY, RULE_KEY, levels, path_regex
+from controlplane.translate.descriptors import ROUTE_KEY, entry, levels, path_regex
 from controlplane.translate.filters.discovery import discovered, extension
 from controlplane.translate.services import QUOTA_CLUSTER
 from controlplane.translate.wire import duration, packed
@@ -144,9 +144,11 @@ def _rules(limit: ir.GlobalLimit) -> Matcher:
 def _bucket(limit: ir.GlobalLimit, index: int, rule: ir.LimitRule) -> RateLimitQuotaBucketSettings:
     settings = RateLimitQuotaBucketSettings(reporting_interval=duration(_REPORT_S))
     entries = settings.bucket_id_builder.bucket_id_builder
-    for key, value in ((DOMAIN_KEY, limit.domain), (RULE_KEY, str(index)), *levels(rule)):
+    for key, value in ((DOMAIN_KEY, limit.domain), entry(index, rule), *levels(rule)):
         entries[key].string_value = value
-    if not rule.shared:
+    if rule.scope and not rule.shared:
+        entries[ROUTE_KEY].string_value = rule.scope
+    elif not rule.shared:
         scope = TypedExtensionConfig(name="scope", typed_config=packed(FilterStateInput(key=_SCOPE)))
         entries[ROUTE_KEY].custom_value.CopyFrom(scope)
     on_error = rule.counting.on_store_error or ("Allow" if limit.fail_open else "Deny")

@@ -148,7 +148,9 @@ def test_a_gateway_does_not_know_callers_by_a_routes_tokens() -> None:
     gateways = with_plans("gateway", "Token")
     trusted = policies.merge([level(gateways, TOKENS), level(of_route=True)], scope="r")
     assert trusted.policies.global_limit is not None
-    assert trusted.policies.global_limit.plans == plans_of(gateways)
+    assert gateways.global_limit is not None
+    home = gateways.global_limit.home
+    assert trusted.policies.global_limit.plans == replace(plans_of(gateways), home=home)
     assert trusted.policies.jwt is not None
     assert trusted.policies.jwt.providers[0].claims_read
     refused = policies.merge([level(gateways), level(TOKENS, of_route=True)], scope="r")
@@ -170,7 +172,7 @@ def test_merged_plans_go_on_counting_with_their_own_policy() -> None:
     assert merged is not None
     assert merged.plans is not None
     assert above.global_limit is not None
-    assert merged.plans.home == above.global_limit.domain
+    assert merged.plans.home == above.global_limit.home
     assert merged.merged
     replaced = policies.merge(
         [level(above), level(Limits(POLICY, global_limit=own.global_limit), of_route=True)], scope="r"
@@ -179,7 +181,8 @@ def test_merged_plans_go_on_counting_with_their_own_policy() -> None:
     theirs = with_plans("route", "Key", "StrategicMerge")
     both = policies.merge([level(above), level(theirs, of_route=True)], scope="r").policies.global_limit
     assert both is not None
-    assert both.plans == plans_of(theirs)
+    assert theirs.global_limit is not None
+    assert both.plans == replace(plans_of(theirs), home=theirs.global_limit.home)
 
 
 def test_no_more_plans_than_refs_may_name_are_in_force_and_those_that_are_named_are_among_them() -> None:
@@ -233,3 +236,18 @@ def test_limits_of_single_callers_are_bounded_and_very_many_are_not_shielded() -
         loaded = load(plan("free", overrides=overrides(count, *own)))
         assert loaded.object is not None, loaded.faults
         assert [fault.path for fault in check(loaded.object, now=NOW)] == expected
+
+
+def test_a_domain_is_another_where_routes_say_something_else_of_plans_and_its_counters_are_the_same() -> None:
+    def in_force(*limits: dict[str, Any]) -> ir.GlobalLimit:
+        own = compiled(policy({"default": "free"}), plan("free", *limits))
+        found = policies.merge([level(own, of_route=True)], scope="r").policies.global_limit
+        assert found is not None
+        return found
+
+    one, other_number, two = in_force(DAY), in_force({**DAY, "requests": 6}), in_force(DAY, DAY)
+    assert one.domain == other_number.domain != two.domain
+    assert one.merged
+    assert one.plans is not None
+    assert two.plans is not None
+    assert one.plans.home == two.plans.home
