@@ -24,7 +24,7 @@ from ratelimit_service.reading import read
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.local import Local
 
-MAX_DESCRIPTORS = 256
+MAX_DESCRIPTORS = 1024
 MAX_HITS = 2**32
 """More than any limit: what is above counts as this much, so that counters cannot overflow."""
 MAX_KEY_BYTES = 512

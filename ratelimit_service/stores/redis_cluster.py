@@ -166,7 +166,9 @@ class RedisClusterStore:
         resent.close()
         flight.left += len(check.together) - 1
         for index, _, each in check.together:
-            node.ask_again(node.resent((flight, index, each)))
+            # What is refused already takes nothing: alone, it only looks.
+            looks = not each.take and each.limit.script is not None
+            node.ask_again(node.resent((flight, index, each._replace(hits=0) if looks else each)))
         return True
 
     def _told(self, node: RedisNode, rest: str) -> tuple[int, RedisNode | None]:
