@@ -135,7 +135,12 @@ class Gateway:
 
     def port(self, listener_port: int, gateway: str | None = None) -> int:
         """Returns where a listener's port is bound."""
-        return self.ports.setdefault((gateway or self.name, listener_port), free_port())
+        return self._port_of((gateway or self.name, listener_port))
+
+    def _port_of(self, listener: tuple[str, int]) -> int:
+        if listener not in self.ports:
+            self.ports[listener] = free_port()
+        return self.ports[listener]
 
     async def get(
         self,
@@ -226,4 +231,4 @@ class Gateway:
 
     def _bind(self, gateways: Ports) -> Bindings:
         wanted = [(gateway, port) for gateway, (_, ports) in gateways.items() for port in ports]
-        return Bindings({each: (("127.0.0.1", self.ports.setdefault(each, free_port())),) for each in wanted})
+        return Bindings({each: (("127.0.0.1", self._port_of(each)),) for each in wanted})

@@ -66,7 +66,7 @@ class Rig:
         for start in range(0, longest, step):
             for (_, writer), data in zip(opened, connections, strict=True):
                 # uvloop raises a RuntimeError of its own where the worker has closed the connection.
-                with contextlib.suppress(ConnectionError, RuntimeError):
+                with contextlib.suppress(OSError, RuntimeError):
                     writer.write(data[start : start + step])
                     await asyncio.wait_for(writer.drain(), PATIENCE_S)
         said = [await _rest(reader, writer) for reader, writer in opened]
@@ -89,9 +89,10 @@ class Rig:
 
 async def _rest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     said = b""
-    with contextlib.suppress(ConnectionError, RuntimeError):
+    # A connection that is gone already tells so with an OSError of no class of its own.
+    with contextlib.suppress(OSError, RuntimeError):
         writer.write_eof()
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):
         async with asyncio.timeout(PATIENCE_S):
             while part := await reader.read(1 << 16):
                 said += part
@@ -106,8 +107,14 @@ def alive(kind: type[object]) -> int:
 @pytest.fixture(params=["ngh2", "grpcio"])
 def rig(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[Rig]:
     yield from running(request.param)
-    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR and not _is_the_end(record)]
     assert not errors, errors
+
+
+def _is_the_end(record: logging.LogRecord) -> bool:
+    """Whether grpcio tells of a call that was under way when its event loop ended."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return record.name.startswith("grpc.") and kind is asyncio.CancelledError
 
 
 def running(engine: Engine) -> Iterator[Rig]:
