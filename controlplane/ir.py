@@ -33,6 +33,7 @@ from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it
     SourceSelector,
     TokenHeader,
     ValueSelector,
+    digest,
 )
 
 PathKind = Literal["Exact", "PathPrefix", "RegularExpression"]

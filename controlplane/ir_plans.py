@@ -103,7 +103,7 @@ class PlanIdentity:
 class Plans:
     """The plans that callers may have; `default` is for those that have none of them, `anonymous` for the unknown.
 
-    In limits that were merged, `home` is the domain of the policy that has them.
+    `home` stands before their counters: the policy that has them, and how it knows callers.
     """
 
     identity: PlanIdentity

@@ -222,8 +222,9 @@ class MetadataSource:
 class LimitRule:
     """`requests` per unit for the requests that all selectors choose; without any, for all requests.
 
-    In limits that were merged, `home` is the domain of the policy that the rule is of, `position` where it stands
-    there, and `scope`, if any, whose requests it counts in place of `Policies.limit_scope`.
+    Of the service's limits, `home` and `name` stand before the counters: the policy that the rule is of, and what of it
+    the rule counts. In limits that were merged, `scope`, if any, is whose requests it counts in place of
+    `Policies.limit_scope`.
     """
 
     requests: int
@@ -243,8 +244,15 @@ class LimitRule:
     shadow: bool = False
     shielded: bool = False
     home: str = ""
-    position: int = -1
+    name: str = ""
     scope: str = ""
+
+    @property
+    def counted(self) -> str:
+        """A name for what the rule counts, and how; not for how much it admits, or what happens then."""
+        selectors = (self.headers, self.query, self.methods, self.paths, self.sources, self.claims)
+        how = (self.unit, self.counting.algorithm, self.cost, self.response_cost, self.shared)
+        return digest((selectors, how))
 
     @property
     def selects(self) -> bool:
@@ -281,21 +289,10 @@ class GlobalLimit:
     @property
     def domain(self) -> str:
         """How routes name it: by content, so that it can outlive them; but not by the numbers that Plans say."""
-        plans = self.plans
-        return self.home if plans is None or not plans.home else f"{self.home}-{digest(plans.asked)}"
-
-    @property
-    def home(self) -> str:
-        """What stands before its counters: a name by content, but for what Plans say, so that they go on counting."""
         if self.plans is None:
             return f"{self.policy}/{digest(self)}"
         plans = Plans(self.plans.identity, home=self.plans.home)
-        return f"{self.policy}/{digest(replace(self, plans=plans))}"
-
-    @property
-    def merged(self) -> bool:
-        """Says whether it was made of several policies, whose rules go on counting with their own."""
-        return any(rule.home for rule in self.rules) or (self.plans is not None and bool(self.plans.home))
+        return f"{self.policy}/{digest((replace(self, plans=plans), self.plans.asked))}"
 
     def countings(self) -> Iterator[Counting]:
         """Yields how each limit is counted."""

@@ -123,11 +123,15 @@ class Holding:
         policies = {held.policy.key for held in self.shared}
         if self.planned is not None:
             policies.add(self.planned.policy.key)
-        first = self.shared[-1].policy if self.shared else self.planned.policy if self.planned is not None else None
+        first = self._first()
         whole = first.global_limit if first is not None else None
         if whole is None:
             return True
         return len(policies) == 1 and len(self.shared) == len(whole.rules) and whole.fail_open is self.fail_open
+
+    def _first(self) -> Limits | None:
+        """Returns the most specific policy with limits of the service."""
+        return self.shared[-1].policy if self.shared else self.planned.policy if self.planned is not None else None
 
     def local_limit(self) -> ir.LocalLimit | None:
         """Returns what each Envoy enforces."""
@@ -135,40 +139,26 @@ class Holding:
 
     def global_limit(self) -> ir.GlobalLimit | None:
         """Returns what the service enforces: the limits of one policy as they are, or some rules of several."""
-        policies = {held.policy.key: held.policy for held in self.shared}
-        if self.planned is not None:
-            policies[self.planned.policy.key] = self.planned.policy
-        if not policies:
+        first = self._first()
+        if first is None:
             return None
-        of_policies = list(policies.values())
-        first = self.shared[-1].policy if self.shared else of_policies[0]
         whole = first.global_limit
         assert whole is not None
         plans = self.planned.plans if self.planned is not None else None
-        is_whole = self._is_whole()
-        if is_whole and plans is None:
-            return whole
-        homes = {each.key: each.global_limit.home for each in of_policies if each.global_limit is not None}
+        if self._is_whole():
+            return replace(whole, plans=plans)
+        # Envoy counts a request into one bucket, and what was merged may have several rules about it.
         rules = (
-            replace(
-                each.rule,
-                home=homes[each.policy.key],
-                position=each.position,
-                scope=each.scope,
-                # Envoy counts a request into one bucket, and what was merged may have several rules about it.
-                counting=each.rule.counting if is_whole else replace(each.rule.counting, quota=False),
-            )
+            replace(each.rule, scope=each.scope, counting=replace(each.rule.counting, quota=False))
             for each in self.shared
         )
-        if self.planned is not None and plans is not None:
-            plans = replace(plans, home=homes[self.planned.policy.key])
         return ir.GlobalLimit(whole.policy, tuple(rules), self.fail_open, plans)
 
     def scope(self, limit: ir.GlobalLimit | None, inherited: str) -> str:
         """Returns whose requests count together towards `limit`; what was merged says it rule by rule."""
         if limit is None or not limit.counts_apart:
             return ""
-        return (self.shared[-1].scope if not limit.rules[0].home else "") or inherited
+        return (self.shared[-1].scope if self._is_whole() else "") or inherited
 
     def sources(self) -> Iterable[tuple[str, ObjectKey, str]]:
         """Yields the fields in force, the policies that they are from, and where they are there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -10,7 +11,7 @@ from controlplane import ir
 from controlplane.api import ratelimit as api
 from controlplane.api.backendtrafficpolicy import BackendTrafficPolicy
 from controlplane.api.fields import unsupported_fields
-from controlplane.api.meta import ObjectKey
+from controlplane.api.meta import POLICY_GROUP, ObjectKey
 from controlplane.compile.counting import counting, not_by_quota
 from controlplane.compile.plans import plans_of
 from controlplane.compile.quota import hindrances
@@ -98,12 +99,33 @@ def _global(policy: BackendTrafficPolicy, rules: tuple[ir.LimitRule, ...], plans
     assert policy.spec.rate_limit is not None
     assert policy.spec.rate_limit.global_ is not None
     shield = _shield(policy)
+    home = _home(policy.key)
     return ir.GlobalLimit(
         policy=f"{policy.metadata.namespace}/{policy.metadata.name}",
-        rules=shielded(rules) if shield else rules,
-        plans=replace(plans, shielded=shield and may_shield(plans)) if plans is not None else None,
+        rules=tuple(_at_home(home, shielded(rules) if shield else rules)),
+        plans=_plans_at_home(home, plans, shield=shield) if plans is not None else None,
         fail_open=policy.spec.rate_limit.global_.failure_mode == "Open",
     )
+
+
+def _home(policy: ObjectKey) -> str:
+    """Returns what stands before the counters of a policy: those of another group may have its name, too."""
+    title = f"{policy.namespace}/{policy.name}"
+    return title if policy.group == POLICY_GROUP else f"{policy.group}/{title}"
+
+
+def _at_home(home: str, rules: Sequence[ir.LimitRule]) -> Iterator[ir.LimitRule]:
+    """Names rules by what they count, so that an edit of one, or beside it, has nobody count anew."""
+    seen: Counter[str] = Counter()
+    for rule in rules:
+        counted = rule.counted
+        # Two limits on the same requests count apart: one may be tried out in shadow mode beside the other.
+        yield replace(rule, home=home, name=f"{counted}-{seen[counted]}" if seen[counted] else counted)
+        seen[counted] += 1
+
+
+def _plans_at_home(home: str, plans: ir.Plans, *, shield: bool) -> ir.Plans:
+    return replace(plans, home=f"{home}/{ir.digest(plans.identity)}", shielded=shield and may_shield(plans))
 
 
 def _shield(policy: BackendTrafficPolicy) -> bool:

@@ -74,10 +74,10 @@ def rate_limits(
 def entry(index: int, rule: ir.LimitRule) -> tuple[str, str]:
     """Returns the first entry of the descriptors of the rule at `index`.
 
-    In limits that were merged it says what stands before the counters of the policy that the rule is of: so that the
-    rule counts together with that policy's, wherever this is in force alone.
+    Of limits of the service it says what stands before the counters, and nothing of where the rule is: so that it goes
+    on counting where its policy is edited, and counts together wherever it is merged into another.
     """
-    return (f"{rule.home}_{RULE_KEY}", str(rule.position)) if rule.home else (RULE_KEY, str(index))
+    return (f"{rule.home}_{RULE_KEY}", rule.name) if rule.home else (RULE_KEY, str(index))
 
 
 def actions(rule: ir.LimitRule, tokens: Tokens) -> Iterator[Message | None]:

@@ -207,7 +207,7 @@ def _set(descriptor: rls.RateLimitDescriptor, limit: ir.CallerLimit | None, on_e
 
 def _first_key(plans: ir.Plans) -> str:
     """Returns the key of the slots: plans count together wherever they are in force, alone or merged with others."""
-    return f"{plans.home}_{PLANS_KEY}" if plans.home else PLANS_KEY
+    return f"{plans.home}_{PLANS_KEY}"
 
 
 # -- slots --

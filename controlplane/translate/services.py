@@ -123,7 +123,8 @@ def rate_limit_config(source: ir.GlobalLimit) -> bytes:
             ],
             dragoman=rls.DomainExtension(
                 on_store_error=on_error,
-                counters_without_domain=source.merged,
+                # A domain is named by its content, and counters go on when that changes.
+                counters_without_domain=True,
                 refines=any(rule.limit_from is not None for rule in source.rules),
             ),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.e2e.policy_limits import exhaust, limit, shared, statuses
 from tests.e2e.policy_manifests import limits, route, routes, target
 from tests.e2e.policy_services import ratelimit
@@ -116,3 +118,23 @@ async def test_a_changed_limit_takes_effect_and_no_request_fails_meanwhile(upstr
                 if (response.header("x-ratelimit-limit") or "").startswith(str(allowed)):
                     break
         assert service.service.rejected is None
+
+
+async def test_an_edited_limit_goes_on_counting_and_so_do_the_rules_beside_a_new_one(upstream: Upstream) -> None:
+    each_user = {"headers": [{"name": "x-user", "type": "Distinct"}]}
+
+    def of(*rules: Any) -> list[Any]:
+        return [limits("busy", shared(*rules))]
+
+    files = {"a.yaml": routes(upstream, "busy", "free"), "b.yaml": of(limit(3))}
+    async with Gateway(files) as gateway, ratelimit(gateway):
+        await gateway.answers("/free")
+        await exhaust(gateway, "/busy", 3)
+        # Four have been counted, the refused one too, as in any fixed window.
+        gateway.write("b.yaml", of(limit(2, "Day", each_user), limit(6)))
+        await gateway.answers("/busy", 200)
+        assert (await gateway.get("/busy")).status == 200
+        assert await statuses(gateway, "/busy", 1, x_user="ada") == [429]
+        gateway.write("b.yaml", of(limit(9), limit(2, "Day", each_user)))
+        await gateway.answers("/busy", 200)
+        assert await statuses(gateway, "/busy", 2, x_user="ada") == [200, 429]

@@ -38,7 +38,7 @@ def numbers(holding: Holding) -> tuple[list[int], list[int]]:
     ] if shared else []
 
 
-GATEWAY = limits("edge", ir.LimitRule(100, "Day"), local=(GENERAL, POSTS))
+GATEWAY = limits("edge", ir.LimitRule(100, "Day", home="demo/edge", name="y"), local=(GENERAL, POSTS))
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,14 @@ def test_a_routes_limits_are_beside_those_of_its_gateway_or_in_their_place(
     assert numbers(merged(GATEWAY, route)) == expected
 
 
-def test_what_is_not_merged_keeps_its_domain_and_what_is_counts_at_home() -> None:
-    own = limits("r", ir.LimitRule(7, "Day", shared=True), merge_type="StrategicMerge")
-    assert merged(GATEWAY, limits("r", local=(POSTS,), merge_type="JSONMerge")).global_limit() is GATEWAY.global_limit
+def test_what_is_not_merged_keeps_its_domain_and_what_is_has_one_of_its_own_and_counts_at_home() -> None:
+    own = limits("r", ir.LimitRule(7, "Day", shared=True, home="demo/r", name="x"), merge_type="StrategicMerge")
+    assert merged(GATEWAY, limits("r", local=(POSTS,), merge_type="JSONMerge")).global_limit() == GATEWAY.global_limit
     found = merged(GATEWAY, own).global_limit()
     assert found is not None
     assert GATEWAY.global_limit is not None
     assert own.global_limit is not None
-    assert [(rule.home, rule.position) for rule in found.rules] == [
-        (GATEWAY.global_limit.domain, 0),
-        (own.global_limit.domain, 0),
-    ]
+    assert [(rule.home, rule.name) for rule in found.rules] == [("demo/edge", "y"), ("demo/r", "x")]
     assert found.domain not in (GATEWAY.global_limit.domain, own.global_limit.domain)
 
 

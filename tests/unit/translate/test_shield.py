@@ -83,9 +83,10 @@ def test_who_keeps_asking_has_the_whole_limit_in_each_window(limit: int, before:
 def test_callers_without_a_limit_have_a_bucket_that_never_ends() -> None:
     limited = ir.CallerLimit(5, "Second")
     free = ir.Plan("free", "demo/free", per_consumer=(limited,), consumers=(ir.Override("boss", ()),))
-    plans = ir.Plans(ir.PlanIdentity(), (free, ir.Plan("none", "demo/none")), "free", "free", shielded=True)
+    none = ir.Plan("none", "demo/none")
+    plans = ir.Plans(ir.PlanIdentity(), (free, none), "free", "free", shielded=True, home="demo/limits")
     found = buckets(ir.GlobalLimit("demo/limits", (), plans=plans))
-    slot = ("plans", "consumer.0")
+    slot = ("demo/limits_plans", "consumer.0")
     assert found[(slot, ("plan", "free"), ("consumer", ""))].max_tokens == 10
     assert found[(slot, ("plan", "free"), ("consumer", "boss"))].max_tokens == 2**32 - 1
     assert not any(("plan", "none") in path for path in found)

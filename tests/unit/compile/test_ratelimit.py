@@ -1,0 +1,74 @@
+"""What the limits of a policy count by: which edits have clients count anew, and which do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controlplane.api.meta import ObjectKey
+from controlplane.compile.ratelimit import compile_limits
+from tests.support import manifests as m
+from tests.unit.compile.view import PlainView
+
+USER = {"headers": [{"name": "x-user", "type": "Distinct"}]}
+
+
+def rule(requests: int = 5, unit: str = "Day", *selectors: Any, **more: Any) -> dict[str, Any]:
+    return {"limit": {"requests": requests, "unit": unit}, "clientSelectors": list(selectors), **more}
+
+
+def counters(*rules: Any, name: str = "p", api: str = "dragoman.dev/v1alpha1", **more: Any) -> list[tuple[str, str]]:
+    """What stands before the counters of each rule."""
+    target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
+    spec = {"targetRefs": [target], "rateLimit": {"global": {"rules": list(rules), **more}}}
+    view = PlainView(m.manifest(api, "BackendTrafficPolicy", name, spec))
+    limit = compile_limits(
+        view.get(ObjectKey(api.partition("/")[0], "BackendTrafficPolicy", "demo", name)), view
+    ).global_limit
+    assert limit is not None
+    return [(each.home, each.name) for each in limit.rules]
+
+
+ONE, OTHER = rule(), rule(7, "Day", USER)
+
+
+def test_rules_go_on_counting_where_others_are_added_before_them_or_they_change_places() -> None:
+    one, other = counters(ONE, OTHER)
+    assert counters(OTHER, ONE) == [other, one]
+    assert counters(rule(1, "Second"), ONE, OTHER)[1:] == [one, other]
+    assert counters(OTHER) == [other]
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        rule(500),
+        rule(shadowMode=True),
+        rule(onStoreError="Deny"),
+        rule(precision="Lease", leaseSize=10),
+        rule(xRateLimitHeaders="Off"),
+    ],
+)
+def test_an_edit_of_what_a_rule_admits_has_nobody_count_anew(edited: Any) -> None:
+    assert counters(edited) == counters(ONE) == counters(ONE, failureMode="Closed", localShield=True)
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        rule(5, "Hour"),
+        rule(5, "Day", USER),
+        rule(shared=True),
+        rule(algorithm="SlidingWindow"),
+        rule(cost={"request": {"from": "Number", "number": 2}}),
+    ],
+)
+def test_a_rule_that_counts_something_else_begins_anew(edited: Any) -> None:
+    assert counters(edited) != counters(ONE)
+
+
+def test_rules_about_the_same_requests_and_policies_of_one_name_count_apart() -> None:
+    first, second = counters(ONE, rule(3, shadowMode=True))
+    theirs = counters(ONE, api="gateway.envoyproxy.io/v1alpha1")
+    assert len({first, second, *theirs, *counters(ONE, name="q")}) == 4
