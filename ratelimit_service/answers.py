@@ -100,6 +100,10 @@ class Answers:
             return wire.OVERALL_OVER + body + wire.unavailable(STORE_RETRY_AFTER_S)
         return wire.OVERALL_OK + body
 
+    def too_large(self) -> bytes:
+        """Answers a request that is too large to be looked at: an error would be let through, whatever its limits."""
+        return wire.OVERALL_OVER + wire.too_large() if self._strict else wire.OVERALL_OK
+
     def _overall(self, plan: Plan, outcome: _Outcome, body: bytes) -> bytes:
         refused = outcome.longest >= 0
         if (refused or outcome.failed) and self._shadow_mode:

@@ -75,6 +75,11 @@ class RateLimiter:
             return
         self._store.take(plan.checks, now, _One(plan, check, call, now, self._answers))
 
+    def too_large(self) -> bytes:
+        """Returns the answer to a request that is larger than any that is looked at."""
+        self._stats.malformed += 1
+        return self._answers.too_large()
+
     def _uncommon(self, plan: Plan, call: Call, now: float) -> None:
         """Answers a request with no limit or several, with a lease, or that may have to wait or is counted itself."""
         if plan.reply:

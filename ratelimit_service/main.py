@@ -44,6 +44,7 @@ from ratelimit_service.stores.redis_open import lacking
 _log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 256 * 1024
+"""Nobody's descriptors are as large, unless somebody sends headers of many KiB to keep the service busy."""
 HEALTH_NAME = "ratelimit"
 """What envoyproxy/ratelimit calls itself in grpc.health.v1: probes made for it go on working."""
 
@@ -159,7 +160,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             {METHOD: handler},
             listen=Address.parse(settings.listen),
             engine=settings.engine,
-            limits=Limits(max_message_bytes=MAX_MESSAGE_BYTES),
+            limits=Limits(max_message_bytes=MAX_MESSAGE_BYTES, too_large=limiter.too_large),
             tls=settings.tls,
             observe=calls,
             health_names=(HEALTH_NAME,),

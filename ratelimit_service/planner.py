@@ -21,7 +21,7 @@ from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
 from ratelimit_service.newer import has_multiplier, has_negative_hits
 from ratelimit_service.reading import read
-from ratelimit_service.stats import StatsRegistry
+from ratelimit_service.stats import MAX_PATH, StatsRegistry
 from ratelimit_service.stores.local import Local
 
 MAX_DESCRIPTORS = 1024
@@ -191,7 +191,7 @@ class Planner:
         if limit is None:
             limit = limits[id(rule)] = self._limit(rule, rule.path)
         if rule.detailed_metric or rule.value_to_metric:
-            return self._detailed_limit(limit, metric_path(domain, rule, descriptor.entries))
+            return self._detailed_limit(limit, metric_path(domain, rule, descriptor.entries)[:MAX_PATH])
         return limit
 
     def _brought_limit(
@@ -205,7 +205,7 @@ class Planner:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "the limit of a descriptor has no known unit")
         if has_multiplier(given):
             raise Refusal(StatusCode.INVALID_ARGUMENT, "unit_multiplier is not supported")
-        path = configured.path if configured is not None else _path_of(descriptor.entries)
+        path = configured.path if configured is not None else _path_of(descriptor.entries)[:MAX_PATH]
         key = domain.name, path, given.requests_per_unit, given.unit, domain.on_store_error
         limit = self._brought.get(key)
         if limit is None:

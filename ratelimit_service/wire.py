@@ -98,6 +98,12 @@ def unavailable(retry_after_s: int) -> bytes:
     return retry_header(retry_after_s) + JSON_CONTENT + raw_body(json.dumps(body, separators=(",", ":")).encode())
 
 
+def too_large() -> bytes:
+    """What goes with the refusal of a request that is too large to be looked at: header and body, encoded."""
+    body = {"error": "rate_limited", "message": "The request is too large for its rate limits to be checked."}
+    return JSON_CONTENT + raw_body(json.dumps(body, separators=(",", ":")).encode())
+
+
 class RuleParts:
     """The parts of a response that one rule determines."""
 

@@ -66,6 +66,8 @@ class Limits:
     """What one peer, and all of them together, may use. The defaults suit a few Envoys that are trusted to be sane."""
 
     max_message_bytes: int = 4 * MIB
+    too_large: Callable[[], bytes] | None = None
+    """Returns the reply to a message that is larger, or that there is no room for; without it, RESOURCE_EXHAUSTED."""
     max_concurrent_streams: int = 1024
     max_connections: int = 1024
     max_buffered_bytes: int = 64 * MIB

@@ -5,14 +5,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import grpc
 import grpc.aio
 
 from dragoman.grpc_worker import sockets
-from dragoman.grpc_worker.api import Address, CallObserver, Handler, Limits, StatusCode, TlsFiles
+from dragoman.grpc_worker.api import Address, Call, CallObserver, Handler, Limits, StatusCode, TlsFiles
 from dragoman.grpc_worker.health import CHECK_METHOD, HealthCheck
 from dragoman.grpc_worker.tls import Watched
 
@@ -36,6 +36,11 @@ async def start(
     health = HealthCheck(methods, health_names)
     served = {**methods, CHECK_METHOD: health.check}
     server = grpc.aio.server(options=options(limits))
+    if limits.too_large is not None:
+        bounded = {
+            name: _bounded(handler, limits.max_message_bytes, limits.too_large) for name, handler in methods.items()
+        }
+        served |= bounded
     server.add_generic_rpc_handlers((_Router(served, observe),))
     address = bind(server, listen, tls, unix_mode)
     await server.start()
@@ -132,6 +137,16 @@ def _serve_with(name: str, handler: Handler, observe: CallObserver | None):
     return serve
 
 
+def _bounded(handler: Handler, max_bytes: int, too_large: Callable[[], bytes]) -> Handler:
+    def answer(body: bytes, call: Call) -> None:
+        if len(body) > max_bytes:
+            call.done(too_large())
+        else:
+            handler(body, call)
+
+    return answer
+
+
 async def _answer(name: str, handler: Handler, body: bytes, call: _Call) -> tuple[StatusCode, bytes | str]:
     try:
         handler(body, call)
@@ -143,7 +158,10 @@ async def _answer(name: str, handler: Handler, body: bytes, call: _Call) -> tupl
 
 def options(limits: Limits) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", limits.max_message_bytes),
+        (
+            "grpc.max_receive_message_length",
+            limits.max_buffered_bytes if limits.too_large else limits.max_message_bytes,
+        ),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
         ("grpc.max_metadata_size", limits.max_header_list_bytes),

@@ -265,9 +265,18 @@ class Connection(asyncio.Protocol):
         self._buffered_bytes += len(data)
         fault = self._fault_of_message(call.buffer, at_end)
         if fault is not None:
-            call.fail(*fault)
+            self._refuse_message(call, fault, at_end)
         elif at_end:
             self._dispatch(call, bytes(memoryview(call.buffer)[wire.PREFIX_BYTES :]))
+
+    def _refuse_message(self, call: Ngh2Call, fault: tuple[StatusCode, str], at_end: bool) -> None:
+        too_large = self._shared.limits.too_large
+        if too_large is None or fault[0] is not StatusCode.RESOURCE_EXHAUSTED:
+            call.fail(*fault)
+            return
+        call.done(too_large())
+        if not at_end:
+            self._resets.append(call.stream_id)
 
     def _fault_of_message(self, message: bytearray, at_end: bool) -> tuple[StatusCode, str] | None:
         if self._buffered_bytes > self._shared.limits.max_buffered_bytes:

@@ -33,8 +33,8 @@ descriptors:
 
 
 def bootstrap(*, port: int, upstream: Upstream, service_socket: str, deny: bool = False) -> dict[str, Any]:
-    """A listener whose requests are described by the headers x-client, x-burst and x-watched."""
-    keys = ("client", "burst", "watched")
+    """A listener whose requests are described by the headers x-client, x-burst, x-watched, and by x-big six times."""
+    keys = ("client", "burst", "watched", *["big"] * 6)
     limits = [{"actions": [{"request_headers": {"header_name": f"x-{key}", "descriptor_key": key}}]} for key in keys]
     route = {"match": {"prefix": "/"}, "route": {"cluster": "upstream", "rate_limits": limits}}
     http2 = {
@@ -133,6 +133,14 @@ async def test_a_request_that_no_limit_applies_to_passes_untouched(port: int) ->
         passed = await fetch(port)
         assert passed.status == 200
         assert passed.header("x-ratelimit-limit") is None
+
+
+async def test_a_request_too_large_to_be_looked_at_is_refused_and_not_let_through_unseen(port: int) -> None:
+    assert (await fetch(port, "/", headers={"x-big": "b" * 30_000})).status == 200
+    # Six descriptors of a header that Envoy takes are more than the service reads.
+    response = await fetch(port, "/", headers={"x-big": "b" * 50_000})
+    assert response.status == 429
+    assert json.loads(response.body)["message"] == "The request is too large for its rate limits to be checked."
 
 
 async def test_a_token_bucket_allows_its_burst_and_tells_when_to_come_back(port: int) -> None:

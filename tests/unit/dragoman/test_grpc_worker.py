@@ -139,6 +139,15 @@ async def test_a_message_above_the_limit_exhausts_resources(serving: Serve) -> N
     assert await ask(server, bytes(1000)) == bytes(1000)
 
 
+async def test_a_message_above_the_limit_has_a_reply_where_one_is_made_for_it(serving: Serve) -> None:
+    limits = Limits(max_message_bytes=1000, too_large=lambda: b"too much")
+    server = await serving(echo, limits=limits)
+    assert await ask(server, bytes(1001)) == b"too much"
+    # More than fits into what a peer may send before it is told to go on: it is answered before it has sent all.
+    assert await ask(server, bytes(2_000_000)) == b"too much"
+    assert await ask(server, bytes(1000)) == bytes(1000)
+
+
 async def test_a_compressed_message_is_unimplemented(serving: Serve) -> None:
     error = await failure_of(ask(await serving(echo), bytes(1000), compression=grpc.Compression.Gzip))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED

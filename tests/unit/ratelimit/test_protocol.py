@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import hypothesis.strategies as st
@@ -217,6 +218,37 @@ def test_metrics_of_a_detailed_descriptor_tell_its_values_apart_up_to_a_bound() 
     assert len(names) <= 1002
     assert dict(given.stats.items())["d", OTHER].total > 0
     assert sum(stats.total for _, stats in given.stats.items()) == 1500
+
+
+@pytest.mark.parametrize("brings_a_limit", [False, True])
+def test_long_values_are_not_kept_for_metrics(brings_a_limit: bool) -> None:
+    given = limiter("- {key: k, detailed_metric: true, rate_limit: {unit: minute, requests_per_unit: 2}}\n")
+
+    def ask(index: int) -> None:
+        message = rls_pb2.RateLimitRequest.FromString(request("d", [("k", f"{index}" + "x" * 50_000)]))
+        if brings_a_limit:
+            message.descriptors[0].limit.unit = 2
+            message.descriptors[0].limit.requests_per_unit = 1
+        assert given.ask(message.SerializeToString()).response.overall_code == OK
+
+    ask(0)
+    tracemalloc.start()
+    try:
+        for index in range(1, 400):
+            ask(index)
+        assert tracemalloc.get_traced_memory()[0] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [(AnswerOptions(), OVER), (AnswerOptions(shadow_mode=True), OK), (AnswerOptions(quota_mode=True), OK)],
+)
+def test_a_request_too_large_to_be_looked_at_is_refused_unless_nothing_is(options: AnswerOptions, code: int) -> None:
+    given = limiter(BASIC, answers=options)
+    assert rls_pb2.RateLimitResponse.FromString(given.handler.too_large()).overall_code == code
+    assert given.stats.malformed == 1
 
 
 def test_hits_near_the_limit_are_counted() -> None:
