@@ -9,10 +9,11 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -31,6 +32,7 @@ from ratelimit_service.http import routes as http_routes
 from ratelimit_service.metrics import collector, metrics_route
 from ratelimit_service.pool import pool_routes
 from ratelimit_service.quota.main import Quota, serve_quota
+from ratelimit_service.replicas import replicas_of
 from ratelimit_service.service import PlanOptions, Service
 from ratelimit_service.settings import DEFAULT_NODE_ID, RateLimitSettings
 from ratelimit_service.sources import Source, file_source, xds_source
@@ -79,7 +81,7 @@ async def _several(settings: RateLimitSettings) -> int:
             if settings.node_id == DEFAULT_NODE_ID:
                 own["node_id"] = f"{DEFAULT_NODE_ID}/{place.name}"
             own |= {"shared_memory": Path(folder) / "memory.sock", "shares_memory": place.index == 0}
-            own["replicas"] = settings.replicas * settings.workers
+            own["processes"] = settings.workers
             given = settings.model_copy(update=own)
             file.write_text(given.model_dump_json())
             # -P: what lies in the present folder must not hide installed packages.
@@ -119,7 +121,8 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     limiter = RateLimiter(store, stats, clock=time.time, answers=answers, leases=leases)
     ahead = settings.response_quota
     handler = Granting(limiter, ahead=ahead, clock=time.time) if ahead else limiter
-    local = Local(replicas=settings.replicas)
+    local = Local(replicas=settings.replicas, processes=settings.processes)
+    replicas = replicas_of(settings, local)
     options = PlanOptions(
         settings.key_prefix,
         settings.near_ratio,
@@ -137,13 +140,17 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         stack.push_async_callback(store.close)
         if leases is not None:
             stack.push_async_callback(leases.close)
-        await stack.enter_async_context(_background(source))
+        await stack.enter_async_context(_background(source.run()))
+        if replicas is not None:
+            await stack.enter_async_context(_background(replicas.run()))
         registry = new_registry()
         registry.register(calls)
         registry.register(collector(stats, answers, service, store, local, leases))
         http: HttpServer | None = None
         if settings.http is not None:
             without = {"store": lambda: lacking(store), "config": source.without}
+            if replicas is not None:
+                without["replicas"] = lambda: replicas.without
             http = await serve_http(
                 health=health,
                 registry=registry,
@@ -207,8 +214,8 @@ async def _drain(server: GrpcServer, service: Service, health: Health, drain_s: 
 
 
 @contextlib.asynccontextmanager
-async def _background(source: Source) -> AsyncGenerator[None]:
-    task = asyncio.create_task(source.run())
+async def _background(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    task = asyncio.create_task(work)
     try:
         yield
     finally:

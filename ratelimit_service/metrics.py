@@ -137,6 +137,12 @@ def _local(local: Local) -> Iterable[Metric]:
         [((), local.decided)],
     )
     yield gauge("dragoman_ratelimit_local_keys", "Counters held for on_store_error: local.", (), [((), local.keys)])
+    yield gauge(
+        "dragoman_ratelimit_local_parts",
+        "Processes that limits are divided among for on_store_error: local.",
+        (),
+        [((), local.parts)],
+    )
 
 
 def _leases(leases: LeaseStore) -> Iterable[Metric]:

@@ -84,12 +84,18 @@ class RateLimitSettings(XdsSettings):
     store_timeout_s: PositiveFloat = 0.02
     replicas: PositiveInt = 1
     """How many of this service count in one store, several workers being one: `on_store_error: local` divides by it."""
+    replicas_from: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,254}$")
+    """A host name with an address for each of them (a headless Service): it goes before `replicas` once it is known."""
+    dns: tuple[str, ...] = ()
+    """DNS servers (HOST:PORT) that are asked for it instead of the system's."""
     max_keys: PositiveInt = 1_000_000
     """Counters in memory, at the most."""
     shared_memory: Path | None = None
     """The socket by which the workers of a pool share one memory; the pool sets this and what follows."""
     shares_memory: bool = False
     """Whether this is the worker that counts for the others."""
+    processes: PositiveInt = 1
+    """How many workers the pool has, this one being among them."""
     drain_s: float = Field(default=10.0, ge=0)
     log_level: str = "INFO"
     log_format: logs.Format = "json"
@@ -129,6 +135,14 @@ class RateLimitSettings(XdsSettings):
         if text is not None:
             Address.parse(text)
         return text
+
+    @field_validator("dns")
+    @classmethod
+    def _are_servers(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            if Address.parse(text).is_unix:
+                raise ValueError(f"{text}: expected HOST:PORT")
+        return texts
 
     @field_validator("redis", "redis_per_second")
     @classmethod

@@ -16,7 +16,7 @@ _MAX_LIMITS = 4096
 
 
 class Local:
-    """Estimates at limit / `replicas`, rounded up: no less than one, unless the limit is zero.
+    """Estimates at limit / (`replicas` * `processes`), rounded up: no less than one, unless the limit is zero.
 
     Counts begin when they are first needed and stay through a store that comes and goes, lest each outage give
     everybody a new share; they are dropped once none was needed for `keep_s`.
@@ -26,11 +26,13 @@ class Local:
         self,
         *,
         replicas: int = 1,
+        processes: int = 1,
         max_keys: int = 100_000,
         keep_s: float = _KEEP_S,
         later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
-        self.replicas = replicas
+        self._processes = processes
+        self._parts = replicas * processes
         self._max_keys = max_keys
         self._keep_s = keep_s
         self._later = later
@@ -39,6 +41,18 @@ class Local:
         self._needed = False
         self.decided = 0
         """How many checks were decided so."""
+
+    @property
+    def parts(self) -> int:
+        """Among how many processes limits are divided."""
+        return self._parts
+
+    def divide_among(self, replicas: int) -> None:
+        """Divides limits among so many replicas from now on; what was counted is held against the new parts."""
+        parts = replicas * self._processes
+        if parts != self._parts:
+            self._parts = parts
+            self._shares.clear()
 
     @property
     def keys(self) -> int:
@@ -71,7 +85,7 @@ class Local:
         return share
 
     def _part(self, amount: int) -> int:
-        return -(-amount // self.replicas)
+        return -(-amount // self._parts)
 
     def _look_later(self) -> None:
         later = self._later or asyncio.get_running_loop().call_later

@@ -10,8 +10,9 @@ import pytest
 
 from tests.support.certificates import Authority
 from tests.support.cluster import NAMESPACE, Cluster
-from tests.support.cluster_scene import Scene, manifest, pods, rule
+from tests.support.cluster_scene import Scene, manifest, pods, ready, rule
 from tests.support.redis_tls import redis_speaks_tls
+from tests.support.waiting import until
 
 PASSWORD = "of-the-counters"
 LIMITER = "dragoman-ratelimit"
@@ -39,8 +40,15 @@ def counted(product: Cluster, namespace: str, authority: Authority, by_tls: bool
     product.install({"ratelimit": {"redis": store}})
     product.wait_rollout(NAMESPACE, LIMITER)
     yield product
+    # Helm does not touch what somebody else has set to another number.
+    scale(product, NAMESPACE, LIMITER, 1)
     product.install()
     product.delete(*secrets)
+
+
+def scale(cluster: Cluster, namespace: str, name: str, replicas: int) -> None:
+    """Says how many pods there are to be, as an autoscaler would."""
+    cluster.kubectl("-n", namespace, "scale", f"deployment/{name}", f"--replicas={replicas}")
 
 
 def redis(namespace: str, certificate: dict[str, Any], *, by_tls: bool) -> list[dict[str, Any]]:
@@ -68,23 +76,59 @@ def redis(namespace: str, certificate: dict[str, Any], *, by_tls: bool) -> list[
 
 async def test_limits_are_counted_in_their_own_store_and_outlive_the_limiter(counted: Cluster, namespace: str) -> None:
     scene = await Scene.make(counted, namespace)
-    rate = {"limit": {"requests": 3, "unit": "Day"}}
-    target = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "limited"}
-    limits = {"targetRefs": [target], "rateLimit": {"type": "Global", "global": {"rules": [rate]}}}
-    policy = manifest("BackendTrafficPolicy", namespace, "limited", limits, api="dragoman.dev/v1alpha1")
-    counted.apply([policy, scene.route("limited", rule("/limited", "echo"))])
+    counted.apply([_policy(namespace, 3), scene.route("limited", rule("/limited", "echo"))])
     await scene.answers("/limited", 200)
     await scene.answers("/limited", 429)
-    assert await _store_up(counted) == 1
+    assert await _told(counted, "store_up") == [1]
 
     counted.kubectl("-n", NAMESPACE, "rollout", "restart", f"deployment/{LIMITER}")
     counted.wait_rollout(NAMESPACE, LIMITER)
     assert (await scene.fetch("/limited")).status == 429
 
 
-async def _store_up(cluster: Cluster) -> float:
-    (pod,) = pods(cluster, NAMESPACE, "app.kubernetes.io/component=ratelimit")
-    text = (await cluster.network.fetch(18001, "/metrics", address=pod["status"]["podIP"])).text
-    found = re.search(r"^dragoman_ratelimit_store_up(?:\{.*\})? (\S+)$", text, flags=re.MULTILINE)
-    assert found is not None, text
-    return float(found[1])
+async def test_limiters_without_their_store_divide_a_limit_among_as_many_as_there_are(
+    counted: Cluster, namespace: str
+) -> None:
+    scene = await Scene.make(counted, namespace)
+    each_user = {"clientSelectors": [{"headers": [{"name": "x-user", "type": "Distinct"}]}], "onStoreError": "Local"}
+    counted.apply([_policy(namespace, 12, **each_user), scene.route("limited", rule("/limited", "echo"))])
+    await scene.answers("/limited", headers={"x-user": "eve"})
+    scale(counted, NAMESPACE, LIMITER, 3)
+    await until(lambda: _all_tell(counted, "local_parts", 3, 3, 3), what="three limiters", within_s=60)
+    scale(counted, namespace, "store", 0)
+    await until(lambda: _all_tell(counted, "store_up", 0, 0, 0), what="the store to be missed", within_s=60)
+
+    async def all_are_asked() -> bool:
+        await scene.fetch("/limited", headers={"x-user": "eve"})
+        return all(await _told(counted, "local_checks_total"))
+
+    await until(all_are_asked, what="all limiters to be asked", within_s=30)
+    codes = [(await scene.fetch("/limited", headers={"x-user": "ann"})).status for _ in range(60)]
+    assert codes.count(200) == 12
+    assert codes.count(429) == 48
+
+    scale(counted, NAMESPACE, LIMITER, 1)
+    await until(lambda: _all_tell(counted, "local_parts", 1), what="one limiter", within_s=60)
+
+
+def _policy(namespace: str, requests: int, **more: Any) -> dict[str, Any]:
+    target = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "limited"}
+    rate = {"limit": {"requests": requests, "unit": "Day"}, **more}
+    limits = {"targetRefs": [target], "rateLimit": {"type": "Global", "global": {"rules": [rate]}}}
+    return manifest("BackendTrafficPolicy", namespace, "limited", limits, api="dragoman.dev/v1alpha1")
+
+
+async def _all_tell(cluster: Cluster, metric: str, *values: float) -> bool:
+    """Says whether the limiters tell these values of a metric, one each."""
+    return await _told(cluster, metric) == [*values]
+
+
+async def _told(cluster: Cluster, metric: str) -> list[float]:
+    """Returns what each limiter that is ready tells of a metric."""
+    found: list[float] = []
+    for pod in filter(ready, pods(cluster, NAMESPACE, "app.kubernetes.io/component=ratelimit")):
+        text = (await cluster.network.fetch(18001, "/metrics", address=pod["status"]["podIP"])).text
+        value = re.search(rf"^dragoman_ratelimit_{metric}(?:\{{.*\}})? (\S+)$", text, flags=re.MULTILINE)
+        assert value is not None, text
+        found.append(float(value[1]))
+    return found

@@ -22,6 +22,8 @@ from controlplane.xds.order import Timing
 from controlplane.xds.resources import RATE_LIMIT_CONFIG, Resource, Snapshot
 from controlplane.xds.server import serve_ads
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as pb
+from tests.support.dns import DnsServer
+from tests.support.ports import free_port
 from tests.support.ratelimit import request
 from tests.support.ratelimit_process import ask, metrics, ready, running
 from tests.support.redis import RedisServer
@@ -33,6 +35,7 @@ domain: d
 descriptors:
   - {key: k, rate_limit: {unit: day, requests_per_unit: 1000}}
   - {key: strict, rate_limit: {unit: day, requests_per_unit: 1000, on_store_error: deny}}
+  - {key: own, rate_limit: {unit: day, requests_per_unit: 12, on_store_error: local}}
 """
 
 
@@ -82,6 +85,45 @@ async def test_a_service_without_its_redis_starts_says_so_and_recovers(tmp_path:
 
             await until(back, what="the store to be back")
             assert [r.overall_code for r in await ask(tmp_path / "rl.sock", *bodies)] == [OK, OK]
+
+
+async def test_without_its_store_a_limit_is_divided_among_the_workers_of_as_many_as_a_name_has_addresses(
+    tmp_path: Path,
+) -> None:
+    config, name = tmp_path / "limits.yaml", "limiter.test"
+    config.write_text(CONFIG)
+    away = f"redis://127.0.0.1:{free_port()}"
+    body = request("d", [("own", "x")])
+    async with (
+        DnsServer({name: ["10.0.0.1", "10.0.0.2", "10.0.0.3"]}) as dns,
+        running(
+            tmp_path,
+            config=str(config),
+            redis=away,
+            workers=2,
+            replicas_from=name,
+            dns=[f"127.0.0.1:{dns.port}"],
+        ) as process,
+    ):
+
+        async def divided_among(parts: int) -> bool:
+            found = await metrics(process)
+            names = [("dragoman_ratelimit_local_parts", frozenset({("worker", worker)})) for worker in "01"]
+            return [found[each] for each in names] == [parts, parts]
+
+        await until(lambda: divided_among(6), what="three replicas of two workers")
+        for worker in (0, 1):
+            answers = await ask(tmp_path / f"rl.sock.{worker}", *[body] * 4)
+            assert sorted(each.overall_code for each in answers) == [OK] * 2 + [OVER] * 2
+        dns.fail()
+        await until(lambda: told(process, "3, as it last was"), what="the DNS to be missed", within_s=20)
+        assert await divided_among(6)
+
+
+async def told(process: Any, words: str) -> bool:
+    """Says whether each worker tells so of the number of replicas."""
+    workers = (await ready(process))["workers"].values()
+    return all(words in each["degraded"].get("replicas", "") for each in workers)
 
 
 async def test_a_bad_file_at_the_start_leaves_the_last_good_one_in_force(tmp_path: Path) -> None:

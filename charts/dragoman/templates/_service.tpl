@@ -79,6 +79,10 @@ spec:
             {{- if or $limiter $quota }}
             {{- include "dragoman.limiterEnv" $root | nindent 12 }}
             {{- end }}
+            {{- if and $limiter (not $single) }}
+            # As many pods as are ready have an address there: what the limit is divided by once the DNS has told.
+            - {name: DRAGOMAN_REPLICAS_FROM, value: {{ $name }}.{{ $root.Release.Namespace }}.svc.{{ $root.Values.clusterDomain }}.}
+            {{- end }}
             {{- if not $quota }}
             {{- include "dragoman.redisEnv" (list $root $component) | indent 12 }}
             {{- end }}

@@ -87,7 +87,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* How many pods of the rate limit service count in its store, as far as that is known. */}}
+{{/* How many pods of the rate limit service count in its store, as far as that is known beforehand. */}}
 {{- define "dragoman.limiters" -}}
 {{- $values := .Values.ratelimit -}}
 {{- if not (include "dragoman.hasLimitStore" .) -}}
@@ -102,7 +102,8 @@
 {{/* The environment of the rate limit service beside what all parts have. */}}
 {{- define "dragoman.limiterEnv" -}}
 {{- $values := .Values.ratelimit -}}
-# What a limit is divided by that each pod estimates while Redis is away (onStoreError: Local), its workers besides.
+# What a limit is divided by that each pod estimates while Redis is away (onStoreError: Local), its workers besides:
+# until the DNS tells how many there are.
 - {name: DRAGOMAN_REPLICAS, value: {{ include "dragoman.limiters" . | quote }}}
 - {name: DRAGOMAN_STORE_TIMEOUT_S, value: {{ $values.storeTimeoutSeconds | quote }}}
 - {name: DRAGOMAN_MAX_KEYS, value: {{ int64 $values.maxKeys | quote }}}

@@ -57,6 +57,25 @@ def test_the_limiter_is_told_among_how_many_a_limit_is_divided_without_its_store
     assert environment(render(values), "ratelimit")["DRAGOMAN_REPLICAS"]["value"] == told
 
 
+def test_pods_that_may_be_several_ask_the_dns_for_their_own_number() -> None:
+    values = {
+        "redis": {"url": "redis://redis:6379"},
+        "clusterDomain": "corp.example",
+        "ratelimit": {"quota": {"enabled": True}, "workers": 2},
+    }
+    documents = render(values)
+    told = settings(documents)
+    # With a dot at its end: the resolver is not to try it in every domain that it searches.
+    assert told.replicas_from == "dragoman-ratelimit.dragoman-system.svc.corp.example."
+    service = find(documents, "Service", "dragoman-ratelimit")["spec"]
+    assert service["clusterIP"] == "None"
+    assert "publishNotReadyAddresses" not in service
+    assert service["selector"] == find(documents, "Deployment", "dragoman-ratelimit")["spec"]["selector"]["matchLabels"]
+    # The pool tells its workers how many they are; one pod that is alone has nobody to count.
+    assert "DRAGOMAN_REPLICAS_FROM" not in environment(documents, "quota")
+    assert "DRAGOMAN_REPLICAS_FROM" not in environment(render(), "ratelimit")
+
+
 def test_limits_can_be_counted_in_stores_of_their_own() -> None:
     documents = render(VARIANTS[STORES])
     (first, tls), (second, _) = store(documents, "DRAGOMAN_REDIS"), store(documents, "DRAGOMAN_REDIS_PER_SECOND")

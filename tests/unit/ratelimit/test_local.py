@@ -200,6 +200,23 @@ def test_metrics_tell_what_the_store_did_not_judge_and_what_came_of_it() -> None
     assert (counts.errors, counts.total, counts.within, counts.over) == (6, 6, 4, 2)
 
 
+@pytest.mark.parametrize("key", ["window", "bucket", "sliding", "flight"])
+def test_another_number_of_replicas_counts_at_once_against_what_was_let_through(key: str) -> None:
+    scene = Scene(replicas=5)
+    assert scene.codes(key, 2) == [OK] * 2
+    scene.local.divide_among(2)
+    assert scene.codes(key, 4) == [OK] * 3 + [OVER]
+    scene.local.divide_among(10)
+    assert scene.codes(key, 1) == [OVER]
+
+
+def test_the_workers_of_a_replica_divide_its_part() -> None:
+    scene = Scene()
+    scene.local = Local(replicas=1, processes=5, later=scene.later)
+    scene.limiter = Limiter(CONFIG, scene.store, clock=Clock(), local=scene.local)
+    assert scene.codes("window", 3) == [OK] * 2 + [OVER]
+
+
 async def test_the_event_loop_drops_the_counts() -> None:
     local = Local(keep_s=0.01)
     limiter = Limiter(CONFIG, Broken(), clock=Clock(), local=local)
