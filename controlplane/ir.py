@@ -28,6 +28,7 @@ from controlplane.ir_policies import (  # noqa: F401  (policies are a part of it
     LimitRule,
     LocalLimit,
     MetadataSource,
+    MethodSelector,
     PathRule,
     Policies,
     SourceSelector,

@@ -206,6 +206,10 @@ class ClaimSelector:
     provider: str | None = None
 
 
+MethodSelector = tuple[tuple[str, bool], ...]
+"""(method, invert), of which one must match."""
+
+
 @dataclass(frozen=True, slots=True)
 class MetadataSource:
     """A value in the dynamic metadata of a request; colons in `key` lead into nested ones.
@@ -231,7 +235,7 @@ class LimitRule:
     unit: Unit
     headers: tuple[ValueSelector, ...] = ()
     query: tuple[ValueSelector, ...] = ()
-    methods: tuple[tuple[str, bool], ...] = ()  # one of them must match: (method, invert)
+    methods: tuple[MethodSelector, ...] = ()
     paths: tuple[PathRule, ...] = ()
     sources: tuple[SourceSelector, ...] = ()
     claims: tuple[ClaimSelector, ...] = ()

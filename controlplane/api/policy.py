@@ -44,8 +44,10 @@ LaterText: TypeAlias = Annotated[str | None, NotSupported()]
 
 
 def _check_cidr(text: str) -> str:
+    address, _, length = text.partition("/")
     try:
-        if "/" in text:
+        # Masks in place of lengths, and zones of link-local addresses, mean something to `ip_network` alone.
+        if length.isdecimal() and "%" not in address:
             ip_network(text, strict=False)
             return text
     except ValueError:

@@ -150,7 +150,7 @@ def _rule(rule: api.RateLimitRule) -> ir.LimitRule:
         unit=rule.limit.unit,
         headers=tuple(_value(each) for condition in conditions for each in condition.headers),
         query=tuple(_value(each) for condition in conditions for each in condition.query_params),
-        methods=tuple((each.value, each.invert) for condition in conditions for each in condition.methods),
+        methods=tuple(tuple((each.value, each.invert) for each in c.methods) for c in conditions if c.methods),
         paths=tuple(ir.PathRule(c.path.type, c.path.value, c.path.invert) for c in conditions if c.path is not None),
         sources=tuple(
             ir.SourceSelector(c.source_cidr.value, c.source_cidr.type == "Distinct", c.source_cidr.invert)

@@ -31,8 +31,8 @@ def _rule(rule: ir.LimitRule) -> str:
 def _conditions(rule: ir.LimitRule) -> Iterator[str]:
     yield from (f"with {_compared(each)}" for each in rule.headers if each.kind != "Distinct")
     yield from (f"with the parameter {_compared(each)}" for each in rule.query if each.kind != "Distinct")
-    if rule.methods:
-        yield "by " + " or ".join(f"{'not ' if invert else ''}{method}" for method, invert in rule.methods)
+    for methods in rule.methods:
+        yield "by " + " or ".join(f"{'not ' if invert else ''}{method}" for method, invert in methods)
     yield from (f"to paths {'other than' if each.invert else 'of'} {each.value}" for each in rule.paths)
     yield from (f"from {'outside of ' if each.invert else ''}{each.cidr}" for each in rule.sources)
     for claim in rule.claims:

@@ -132,6 +132,12 @@ def generic(key: str, value: str) -> Message:
     return RateLimit.Action(generic_key=RateLimit.Action.GenericKey(descriptor_key=key, descriptor_value=value))
 
 
+def address_range(cidr: str) -> Mapping[str, Any]:
+    """Returns the fields of Envoy's CidrRange."""
+    network = ip_network(cidr, strict=False)
+    return {"address_prefix": str(network.network_address), "prefix_len": {"value": network.prefixlen}}
+
+
 def _set_limit(message: Any, source: ir.MetadataSource, tokens: Tokens) -> None:
     wanted = message.limit.dynamic_metadata.metadata_key
     wanted.key = source.namespace
@@ -178,12 +184,10 @@ def _query(selector: ir.ValueSelector, index: int) -> Message:
 
 
 def _source(source: ir.SourceSelector, index: int) -> Message:
-    network = ip_network(source.cidr, strict=False)
-    within = {"address_prefix": str(network.network_address), "prefix_len": {"value": network.prefixlen}}
     match = RateLimit.Action.RemoteAddressMatch(
         descriptor_key=f"{_SOURCE_KEY}{index}",
         descriptor_value=MATCHED,
-        address_matcher={"ranges": [within], "invert_match": source.invert},
+        address_matcher={"ranges": [address_range(source.cidr)], "invert_match": source.invert},
     )
     return RateLimit.Action(remote_address_match=match)
 
@@ -199,16 +203,17 @@ def _header_matchers(rule: ir.LimitRule) -> Iterable[Message]:
             yield _HeaderMatcher(name=each.name, string_match=_string(each))
     for path in rule.paths:
         yield _HeaderMatcher(name=":path", string_match=_regex(path_regex(path)), invert_match=path.invert)
-    method = _method(rule.methods)
-    if method is not None:
-        yield method
+    for methods in rule.methods:
+        matcher = _method(methods)
+        if matcher is not None:
+            yield matcher
 
 
-def _method(methods: tuple[tuple[str, bool], ...]) -> Message | None:
+def _method(methods: ir.MethodSelector) -> Message | None:
     """Returns what matches one of several methods or their opposites; None where every method does."""
     wanted = {method for method, invert in methods if not invert}
     unwanted = {method for method, invert in methods if invert}
-    if not methods or len(unwanted) > 1 or unwanted & wanted:
+    if len(unwanted) > 1 or unwanted & wanted:
         return None
     if unwanted:
         return _HeaderMatcher(name=":method", string_match={"exact": unwanted.pop()}, invert_match=True)

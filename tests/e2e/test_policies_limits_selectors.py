@@ -145,9 +145,11 @@ async def test_paths_and_methods_choose_as_a_route_does(upstream: Upstream) -> N
     exact = {"path": {"type": "Exact", "value": "/paths/a"}, "methods": [{"value": "POST", "invert": True}]}
     regex = {"path": {"type": "RegularExpression", "value": "/paths/[0-9]+"}}
     other = {"path": {"value": "/others/a", "invert": True}}
+    both = [{"methods": [{"value": "GET"}, {"value": "PUT"}]}, {"methods": [{"value": "GET", "invert": True}]}]
     files = {
         "a.yaml": [
-            *routes(upstream, "paths", "others", "free"),
+            *routes(upstream, "paths", "others", "methods", "free"),
+            limits("methods", shared(limit(0, "Day", *both))),
             limits("paths", shared(limit(0, "Day", exact), limit(0, "Day", regex))),
             limits("others", shared(limit(0, "Day", other))),
         ]
@@ -158,6 +160,8 @@ async def test_paths_and_methods_choose_as_a_route_does(upstream: Upstream) -> N
         await gateway.answers("/others", 429)
         assert [(await gateway.get(path)).status for path in asked] == [429, 429, 200, 429, 200, 429, 200]
         assert (await gateway.get("/paths/a", method="POST")).status == 200
+        asked = [(await gateway.get("/methods", method=method)).status for method in ("GET", "PUT", "POST")]
+        assert asked == [200, 429, 200]
 
 
 async def test_a_claim_of_another_form_than_the_policy_names_escapes_no_limit(upstream: Upstream) -> None:

@@ -35,7 +35,8 @@ from xds.core.v3.extension_pb2 import TypedExtensionConfig as XdsExtension
 from xds.type.matcher.v3.matcher_pb2 import Matcher
 
 from controlplane import ir
-from controlplane.translate.descriptors import ROUTE_KEY, entry, levels, path_regex
+from controlplane.translate.counting import SECONDS
+from controlplane.translate.descriptors import ROUTE_KEY, address_range, entry, levels, path_regex
 from controlplane.translate.filters.discovery import discovered, extension
 from controlplane.translate.services import QUOTA_CLUSTER
 from controlplane.translate.wire import duration, packed
@@ -50,15 +51,6 @@ _LIMITS = "dragoman.quota.limits"
 _SCOPE = "dragoman.quota.scope"
 # Envoy 1.40 reports every five seconds, whatever is said here.
 _REPORT_S = 5
-_SECONDS = {
-    "Second": 1,
-    "Minute": 60,
-    "Hour": 3600,
-    "Day": 86_400,
-    "Week": 7 * 86_400,
-    "Month": 30 * 86_400,
-    "Year": 365 * 86_400,
-}
 _Predicate: Any = Matcher.MatcherList.Predicate
 
 
@@ -155,7 +147,7 @@ def _bucket(limit: ir.GlobalLimit, index: int, rule: ir.LimitRule) -> RateLimitQ
     # Only ever all or nothing: with a token bucket here, Envoy 1.40 crashes.
     blanket = RateLimitStrategy.DENY_ALL if on_error == "Deny" else RateLimitStrategy.ALLOW_ALL
     settings.no_assignment_behavior.fallback_rate_limit.blanket_rule = blanket
-    retry_s = math.ceil(_SECONDS[rule.unit] / max(1, rule.requests))
+    retry_s = math.ceil(SECONDS[rule.unit] / max(1, rule.requests))
     header = HeaderValueOption(header=HeaderValue(key="retry-after", value=str(retry_s)))
     settings.deny_response_settings.response_headers_to_add.append(header)
     return settings
@@ -168,19 +160,17 @@ def _predicates(rule: ir.LimitRule) -> Iterator[Any]:
     for path in rule.paths:
         found = _text(HttpRequestHeaderMatchInput(header_name=":path"), "RegularExpression", path_regex(path))
         yield _not(found) if path.invert else found
-    if rule.methods:
+    for methods in rule.methods:
         one_of = [
             _text(HttpRequestHeaderMatchInput(header_name=":method"), "Exact", method, invert=invert)
-            for method, invert in rule.methods
+            for method, invert in methods
         ]
         yield _Predicate(or_matcher={"predicate": one_of}) if len(one_of) > 1 else one_of[0]
     for each in rule.query:
         yield _text(HttpRequestQueryParamMatchInput(query_param=each.name), each.kind, each.value, invert=each.invert)
     for source in rule.sources:
         found = _single(SourceIPInput())
-        address, _, length = source.cidr.partition("/")
-        network = {"address_prefix": address, "prefix_len": {"value": int(length)}} if length else {}
-        ranges = [network or {"address_prefix": address, "prefix_len": {"value": 128 if ":" in address else 32}}]
+        ranges = [address_range(source.cidr)]
         within = XdsExtension(name="ip", typed_config=packed(Ip(cidr_ranges=ranges, stat_prefix="quota")))
         found.single_predicate.custom_match.CopyFrom(within)
         yield _not(found) if source.invert else found

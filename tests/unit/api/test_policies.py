@@ -97,6 +97,14 @@ rateLimit:
     assert limit.local.rules[0].limit.unit == "Second"
 
 
+@pytest.mark.parametrize("text", ["10.0.0.1", "10.0.0.0/255.0.0.0", "10.0.0.0/0.0.0.255", "fe80::1%eth0/64", "::/129"])
+def test_a_range_of_addresses_has_a_length(text: str) -> None:
+    rule = f"{{limit: {{requests: 1, unit: Day}}, clientSelectors: [{{sourceCIDR: {{value: '{text}'}}}}]}}"
+    path, message = fault(policy("BackendTrafficPolicy", f"rateLimit: {{global: {{rules: [{rule}]}}}}"))
+    assert path == "spec.rateLimit.global.rules[0].clientSelectors[0].sourceCIDR.value"
+    assert "expected a range of addresses" in message
+
+
 def test_claims_costs_and_limits_from_metadata_are_read() -> None:
     limit = accept(
         policy(

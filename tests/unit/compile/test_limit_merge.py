@@ -12,7 +12,7 @@ from controlplane.api.meta import POLICY_GROUP, ObjectKey
 from controlplane.compile.limit_merge import Holding, Part, held
 from controlplane.compile.ratelimit import Limits
 
-GENERAL, POSTS = ir.LimitRule(5, "Second"), ir.LimitRule(2, "Second", methods=(("POST", False),))
+GENERAL, POSTS = ir.LimitRule(5, "Second"), ir.LimitRule(2, "Second", methods=((("POST", False),),))
 BY_CLAIM = ir.LimitRule(3, "Day", claims=(ir.ClaimSelector("sub", "Distinct"),))
 JWT = ir.Jwt((ir.JwtProvider("main", "https://issuer.example", (), ir.Jwks("{}")),))
 

@@ -21,7 +21,7 @@ USER = ir.ValueSelector("x-user", "Distinct")
                 1,
                 "Day",
                 headers=(ir.ValueSelector("x-a", "RegularExpression", "b+", invert=True),),
-                methods=(("GET", False), ("HEAD", True)),
+                methods=((("GET", False), ("HEAD", True)),),
                 paths=(ir.PathRule("PathPrefix", "/a", invert=True),),
                 sources=(ir.SourceSelector("10.0.0.0/8", distinct=True, invert=True),),
                 query=(ir.ValueSelector("q", "Exact", "1"), ir.ValueSelector("page", "Distinct")),

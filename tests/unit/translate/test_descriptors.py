@@ -31,13 +31,15 @@ claims = st.one_of(
         st.sampled_from([None, "main"]),
     ),
 )
+method = st.tuples(st.sampled_from(["GET", "PUT"]), st.booleans())
+methods = st.lists(method, min_size=1, max_size=2).map(tuple)
 rules = st.builds(
     ir.LimitRule,
     st.just(1),
     st.just("Day"),
     headers=st.lists(values, max_size=3).map(tuple),
     query=st.lists(values, max_size=2).map(tuple),
-    methods=st.lists(st.tuples(st.sampled_from(["GET", "PUT"]), st.booleans()), max_size=2).map(tuple),
+    methods=st.lists(methods, max_size=2).map(tuple),
     paths=st.lists(st.builds(ir.PathRule, st.just("PathPrefix"), st.just("/a"), st.booleans()), max_size=1).map(tuple),
     sources=st.lists(
         st.builds(ir.SourceSelector, st.sampled_from(["10.0.0.0/8", "2001:db8::/32"]), st.booleans(), st.booleans()),
