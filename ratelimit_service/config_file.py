@@ -28,6 +28,7 @@ def read_path(path: Path, *, merge_domains: bool = False) -> tuple[Config, list[
 def read_files(files: Mapping[str, bytes], *, merge_domains: bool = False) -> tuple[Config, list[Fault]]:
     """Does the same for files that are read already, by name."""
     domains: dict[str, Domain] = {}
+    places: dict[str, str] = {}
     faults: list[Fault] = []
     for source, content in files.items():
         parsed, wrong = parse(content, source=source)
@@ -38,8 +39,8 @@ def read_files(files: Mapping[str, bytes], *, merge_domains: bool = False) -> tu
                 domain, twice = merge(before, domain)
                 faults += (Fault(source, line, "descriptors", f"{name!r} is in another file too") for name in twice)
             elif before is not None:
-                message = f"{domain.name!r} is in another file or document too"
-                faults.append(Fault(source, line, "domain", message))
+                faults.append(Fault(source, line, "domain", f"{domain.name!r} is in {places[domain.name]} too"))
+            places.setdefault(domain.name, f"{source}:{line}")
             domains[domain.name] = domain
     return Config(domains), faults
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -34,8 +35,11 @@ def passed_over(path: Path) -> list[Path]:
     return [file for file in _files_below(path) if file.suffix not in SUFFIXES] if path.is_dir() else []
 
 
-def read(path: Path) -> tuple[dict[str, bytes], list[Fault]]:
-    """Returns the contents of the files by their names, and a fault for each that cannot be read."""
+def read(path: Path, *, streams: bool = False) -> tuple[dict[str, bytes], list[Fault]]:
+    """Returns the contents of the files by their names, and a fault for each that cannot be read.
+
+    With `streams`, `path` may be a pipe or a device, which is read to its end, however long that takes.
+    """
     files: dict[str, bytes] = {}
     faults: list[Fault] = []
     found: list[Path] = []
@@ -45,11 +49,19 @@ def read(path: Path) -> tuple[dict[str, bytes], list[Fault]]:
         faults.append(_unreadable(path, error))
     for file in found:
         try:
-            with file.open("rb") as opened:
-                files[str(file)] = opened.read(MAX_BYTES + 1)
+            files[str(file)] = _content(file, streams=streams and file == path)
         except OSError as error:
             faults.append(_unreadable(file, error))
     return files, faults
+
+
+def _content(file: Path, *, streams: bool) -> bytes:
+    # Otherwise a pipe would be waited for until somebody writes to it.
+    flags = os.O_RDONLY | os.O_CLOEXEC | (0 if streams else os.O_NONBLOCK)
+    with os.fdopen(os.open(file, flags), "rb") as opened:
+        if not streams and not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise OSError("is neither a file nor a folder")
+        return opened.read(MAX_BYTES + 1)
 
 
 def state_of(path: Path) -> State:
@@ -57,9 +69,11 @@ def state_of(path: Path) -> State:
     found: set[tuple[str, int, int, int, int]] = set()
     with contextlib.suppress(OSError):
         for file in files_of(path):
-            with contextlib.suppress(OSError):
-                stat = file.stat()
-                found.add((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+            try:
+                seen = file.stat()
+                found.add((str(file), seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
+            except OSError:
+                found.add((str(file), 0, 0, 0, 0))
     return frozenset(found)
 
 
@@ -91,24 +105,38 @@ def _folders_of_links(path: Path) -> Iterator[Path]:
 
 def _files_below(path: Path) -> list[Path]:
     found: list[Path] = []
-    for file in _walk(path, _MAX_LEVELS):
+    for file in _walk(path, _MAX_LEVELS, frozenset({_identity(path.stat())})):
         found.append(file)
         if len(found) > _MAX_FILES:
             raise OSError(f"has more than {_MAX_FILES} files")
     return sorted(found)
 
 
-def _walk(folder: Path, levels: int) -> Iterator[Path]:
+def _walk(folder: Path, levels: int, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     # What begins with a dot is none of ours: in a mounted ConfigMap those are the folders of which one is current.
     with os.scandir(folder) as entries:
         found = [entry for entry in entries if not entry.name.startswith(".")]
     for entry in found:
-        if entry.is_dir():
-            if levels > 0:
-                yield from _walk(Path(entry.path), levels - 1)
-        elif entry.is_file() or entry.is_symlink():
-            yield Path(entry.path)
+        inside = _folder(entry)
+        if inside is None:
+            if entry.is_symlink() or entry.is_file():
+                yield Path(entry.path)
+        elif levels > 0 and inside not in above:
+            # A link to where we come from leads to nothing new.
+            yield from _walk(Path(entry.path), levels - 1, above | {inside})
+
+
+def _folder(entry: os.DirEntry[str]) -> tuple[int, int] | None:
+    """Returns what tells a folder from others; None for what is none, such as a link that leads nowhere."""
+    try:
+        return _identity(entry.stat()) if entry.is_dir() else None
+    except OSError:
+        return None
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _unreadable(path: Path, error: OSError) -> Fault:
-    return Fault(str(path), 0, "", error.strerror or str(error) or "cannot be read")
+    return Fault(str(error.filename or path), 0, "", error.strerror or str(error) or "cannot be read")

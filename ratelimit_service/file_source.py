@@ -12,6 +12,7 @@ from typing import Final
 
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
 
+from dragoman.garbage import collector_paused
 from dragoman.xds_client import write_privately
 from ratelimit_service.config_file import read_files
 from ratelimit_service.config_folder import State, passed_over, read, state_of, watched
@@ -97,8 +98,10 @@ class FileSource:
         return state
 
     def _read(self) -> tuple[Mapping[str, bytes], Config, list[Fault]]:
-        files, faults = read(self._path)
-        config, wrong = read_files(files, merge_domains=self._merge_domains)
+        # In another thread too the collector would have requests wait.
+        with collector_paused():
+            files, faults = read(self._path)
+            config, wrong = read_files(files, merge_domains=self._merge_domains)
         return files, config, faults + wrong
 
     def _take(self, files: Mapping[str, bytes], config: Config, faults: Sequence[Fault]) -> bool:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dragoman.garbage import collector_paused
 from ratelimit_service.answers import Answers
 from ratelimit_service.build import merge
 from ratelimit_service.config_xds import parse_resource
@@ -100,7 +101,8 @@ class Service:
         resources = {name: domain for name, domain in self._resources.items() if name not in removed}
         faults: list[Fault] = []
         for name, content in changed.items():
-            domain, wrong = parse_resource(content, source=name)
+            with collector_paused():
+                domain, wrong = parse_resource(content, source=name)
             faults += wrong
             if domain is not None:
                 resources[name] = domain

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import yaml
+from yaml.reader import ReaderError
 
 from ratelimit_service.model import MAX_LIMIT, Fault
 
@@ -49,9 +50,8 @@ class YamlFile:
             _check_size(content)
             yield from yaml.compose_all(content, Loader=_Loader)
         except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            message = getattr(error, "problem", None) or str(error).splitlines()[0]
-            self.faults.append(Fault(self.source, mark.line + 1 if mark else 0, "", f"is not YAML: {message}"))
+            line, message = _told(error, content)
+            self.faults.append(Fault(self.source, line, "", f"is not YAML: {message}"))
         except (ValueError, RecursionError) as error:
             self.faults.append(Fault(self.source, 0, "", f"is not YAML: {error}"))
 
@@ -71,6 +71,18 @@ class YamlFile:
 def line_of(node: yaml.Node) -> int:
     """Returns the line that a node begins in, counted from 1."""
     return node.start_mark.line + 1
+
+
+def _told(error: yaml.YAMLError, content: bytes) -> tuple[int, str]:
+    """Returns the line of what is no YAML, and what is wrong there."""
+    if isinstance(error, ReaderError):
+        return content.count(b"\n", 0, error.position) + 1, str(error).splitlines()[0]
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return 0, str(error).splitlines()[0]
+    line, message = error.problem_mark.line + 1, str(error.problem)
+    begun = error.context_mark.line + 1 if error.context_mark is not None else line
+    # A quote that is never closed is noticed at the end of the file.
+    return line, f"{message} {error.context}, which begins in line {begun}" if begun < line else message
 
 
 def _check_size(content: bytes) -> None:

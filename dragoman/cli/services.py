@@ -193,7 +193,7 @@ def check(
     files: dict[str, bytes] = {}
     faults: list[object] = []
     for path in paths:
-        found, unreadable = read(path)
+        found, unreadable = read(path, streams=True)
         files |= found
         faults += unreadable
         for file in passed_over(path) if not unreadable else ():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,7 +45,7 @@ def test_several_paths_are_one_configuration(tmp_path: Path) -> None:
     first.write_text(GOOD.format(domain="same"))
     second.write_text(GOOD.format(domain="same"))
     said, _ = check(first, second)
-    assert said == f"{second}:1: domain: 'same' is in another file or document too\n"
+    assert said == f"{second}:1: domain: 'same' is in {first}:1 too\n"
     said, _ = check("--merge-domains", first, second)
     assert said == f"{second}:1: descriptors: 'a' is in another file too\n"
     second.write_text("domain: same\ndescriptors:\n- key: b\n  rate_limit: {unit: day}\n")
@@ -70,3 +72,45 @@ def test_without_check_the_service_asks_for_its_settings() -> None:
     shown = CliRunner().invoke(app, ["ratelimit", "--help"], prog_name="dragoman").output
     assert "--listen" in shown
     assert "check" in shown
+
+
+def test_what_begins_elsewhere_is_told_where_it_begins(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("domain: d\ndescriptors:\n- key: 'a\n- key: b\n")
+    message = "is not YAML: found unexpected end of stream while scanning a quoted scalar, which begins in line 3"
+    assert check(file)[0] == f"{file}:5: {message}\n"
+
+
+@pytest.mark.parametrize("wrong", [b"\0", b"\xff"])
+def test_a_byte_that_is_none_of_yaml_is_told_with_its_line(tmp_path: Path, wrong: bytes) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_bytes(b"domain: d\ndescriptors:\n- key: " + wrong + b"\n- key: b\n")
+    assert check(file)[0].startswith(f"{file}:3: is not YAML: unacceptable character ")
+
+
+def test_a_folder_that_links_back_to_itself_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.yaml").write_text(GOOD.format(domain="a"))
+    (tmp_path / "below" / "up").symlink_to("..")
+    (tmp_path / "here").symlink_to(".")
+    assert check(tmp_path)[0] == "a: 1 limit\n1 file, 1 domain, 1 limit, no faults\n"
+
+
+def test_links_in_a_circle_are_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD.format(domain="a"))
+    (tmp_path / "b.yaml").symlink_to("c.yaml")
+    (tmp_path / "c.yaml").symlink_to("b.yaml")
+    said, _ = check(tmp_path)
+    assert said == "".join(f"{tmp_path}/{name}.yaml: Too many levels of symbolic links\n" for name in "bc")
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for_and_one_that_is_named_is_read(tmp_path: Path) -> None:
+    pipe, folder = tmp_path / "pipe", tmp_path / "config"
+    folder.mkdir()
+    os.mkfifo(pipe)
+    (folder / "a.yaml").symlink_to(pipe)
+    assert check(folder)[0] == f"{folder}/a.yaml: is neither a file nor a folder\n"
+    writer = threading.Thread(target=pipe.write_text, args=(GOOD.format(domain="a"),), daemon=True)
+    writer.start()
+    assert check(pipe)[0] == "a: 1 limit\n1 file, 1 domain, 1 limit, no faults\n"
+    writer.join(5)

@@ -177,7 +177,7 @@ def test_a_limit_may_say_otherwise_than_its_domain_about_a_lost_store() -> None:
             "f.yaml:4: descriptors[0].rate_limit.replaces: 'a' is the limit itself",
         ),
         ("domain: d\ndescriptors: &a\n- key: x\n  descriptors: *a", "f.yaml: has more than 32 levels"),
-        ("domain: d\x00", "f.yaml: is not YAML: unacceptable character"),
+        ("domain: d\x00", "f.yaml:1: is not YAML: unacceptable character"),
     ],
 )
 def test_a_fault_is_told_with_its_line_and_field(yaml: str, fault: str) -> None:
@@ -203,7 +203,7 @@ def test_a_folder_is_read_file_by_file_and_a_domain_may_be_in_one_alone(tmp_path
     assert (sorted(config.domains), faults) == (["a", "b", "c"], [])
     (tmp_path / "b.yml").write_text("# one\ndomain: a\n")
     _, faults = read_path(tmp_path)
-    assert [str(fault) for fault in faults] == [f"{tmp_path}/b.yml:2: domain: 'a' is in another file or document too"]
+    assert [str(fault) for fault in faults] == [f"{tmp_path}/b.yml:2: domain: 'a' is in {tmp_path}/a.yaml:1 too"]
 
 
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from tests.support.ratelimit import Clock
 from tests.support.waiting import until
 
 
+def new_service() -> Service:
+    stats = StatsRegistry()
+    return Service(RateLimiter(MemoryStore(), stats, clock=Clock(), answers=Answers()), stats, PlanOptions())
+
+
 @pytest.mark.parametrize("fault", [RuntimeError("Too many open files"), OSError("OS file watch limit reached.")])
 async def test_files_are_looked_at_where_the_machine_has_no_watcher_to_give(
     fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -29,9 +35,7 @@ async def test_files_are_looked_at_where_the_machine_has_no_watcher_to_give(
         raise fault
 
     monkeypatch.setattr(file_source, "awatch", no_watcher)
-    stats = StatsRegistry()
-    limiter = RateLimiter(MemoryStore(), stats, clock=Clock(), answers=Answers())
-    service = Service(limiter, stats, PlanOptions())
+    service = new_service()
     file = tmp_path / "limits.yaml"
     file.write_text("domain: before\n")
     source = FileSource(file, service)
@@ -49,3 +53,22 @@ async def test_files_are_looked_at_where_the_machine_has_no_watcher_to_give(
     assert [record.message for record in caplog.records].count(
         f"{file} cannot be watched, and is looked at once a second: {fault}"
     ) == 1
+
+
+def test_the_garbage_collector_stops_nobody_while_a_large_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "limits.yaml"
+    descriptors = "".join(f"- {{key: k{i}, rate_limit: {{unit: day, requests_per_unit: 1}}}}\n" for i in range(500))
+    file.write_text(f"domain: d\ndescriptors:\n{descriptors}")
+    thresholds = gc.get_threshold()
+    collected: list[str] = []
+    gc.set_threshold(1000, 1, 1)
+    gc.callbacks.append(lambda phase, _: collected.append(phase))
+    try:
+        files, config, faults = FileSource(file, new_service())._read()
+        # Once it may run when it is let in again.
+        assert collected.count("start") <= 1
+        assert gc.isenabled()
+    finally:
+        gc.callbacks.pop()
+        gc.set_threshold(*thresholds)
+    assert (len(files), len(config.domains["d"].root.children), faults) == (1, 500, [])
