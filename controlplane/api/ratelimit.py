@@ -163,9 +163,10 @@ class RateLimitCostSpecifier(Model):
     from_: Annotated[Literal["Number", "Metadata"], Field(alias="from")]
     """Where the number comes from."""
     number: Annotated[int, Field(strict=True, ge=0, le=MAX_COST)] | None = None
-    """A fixed number; 0 only looks whether the limit is reached."""
+    """A fixed number; 0 only looks whether a global limit is reached. Local limits need 1 at least."""
     metadata: RateLimitMetadata | None = None
-    """Where the number is, which is rounded down. Without one there, the rule neither counts nor refuses."""
+    """Where the number is, which is rounded down. Without one there, the rule neither counts nor refuses; a local limit
+    refuses what costs 0."""
 
     @model_validator(mode="after")
     def _source_has_value(self) -> RateLimitCostSpecifier:
@@ -199,7 +200,7 @@ class RateLimitRule(Model):
     """Count, but let all requests pass. Envoy Gateway has it for global limits alone."""
     x_rate_limit_headers: Literal["Off", "DraftVersion03"] | None = None
     """Whether responses tell of this limit by X-RateLimit headers, and its refusals by RateLimit headers too; they do
-    unless it is Off."""
+    unless it is Off. Those of local limits don't where there are global ones that do."""
 
 
 class GlobalRateLimitRule(Counted, RateLimitRule):

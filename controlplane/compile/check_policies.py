@@ -81,6 +81,9 @@ def check_limits(policy: BackendTrafficPolicy) -> Iterator[Fault]:
                 )
             if rule.limit.requests == 0:
                 yield Fault(f"{field}.limit.requests", "expected at least 1 for a local limit; got 0")
+            if rule.cost is not None and rule.cost.request is not None and rule.cost.request.number == 0:
+                # Envoy's bucket takes it for a request that finds no token.
+                yield Fault(f"{field}.cost.request.number", "expected at least 1 for a local limit; got 0")
 
 
 def _plan_identity(identity: PlanIdentity) -> Iterator[Fault]:

@@ -197,10 +197,11 @@ async def test_clients_are_told_of_the_limits_that_may_be_shown(upstream: Upstre
     both = [limit(2, "Hour", gold), limit(3, "Hour", xRateLimitHeaders="Off")]
     files = {
         "a.yaml": [
-            *routes(upstream, "hidden", "mixed", "local", "free"),
+            *routes(upstream, "hidden", "mixed", "local", "both", "free"),
             limits("hidden", shared(hidden)),
             limits("mixed", shared({**hidden, "limit": {"requests": 2, "unit": "Day"}}, limit(9, "Hour"))),
             limits("local", {"local": {"rules": both}}),
+            limits("both", {"local": {"rules": [limit(8, "Hour")]}, "global": {"rules": [limit(9, "Hour")]}}),
         ]
     }
     async with Gateway(files) as gateway, ratelimit(gateway):
@@ -219,3 +220,8 @@ async def test_clients_are_told_of_the_limits_that_may_be_shown(upstream: Upstre
         assert await statuses(gateway, "/local", 3) == [200, 200, 429]
         last = await gateway.get("/local")
         assert (last.header("x-ratelimit-limit"), last.header("retry-after")) == (None, "1200")
+
+        answers = [await gateway.get("/both") for _ in range(3)]
+        told = [answer.all("x-ratelimit-limit") for answer in answers]
+        assert ["9, 9;w=3600"] in told
+        assert all(each in (["9, 9;w=3600"], []) for each in told)

@@ -40,6 +40,7 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
     if policies.local_limit is None:
         return None
     rules = policies.local_limit.rules
+    told_by_service = _told_by_service(policies.global_limit)
     general = next((each for each in rules if not _told_apart(each)), None)
     message = LocalRateLimit(
         stat_prefix="local",
@@ -49,7 +50,7 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
         always_consume_default_token_bucket={"value": False},
         max_dynamic_descriptors={"value": MAX_DISTINCT},
         # Without such a rule the headers would tell of the bucket that is not there.
-        enable_x_ratelimit_headers=int(general is not None and general.headers_shown),
+        enable_x_ratelimit_headers=int(general is not None and general.headers_shown and not told_by_service),
         enable_retry_after_header=True,
         rate_limited_as_resource_exhausted=True,
     )
@@ -57,10 +58,17 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
         if not _told_apart(each):
             continue
         for made in rate_limits(index, each, tokens=policies.tokens):
-            made.x_ratelimit_option = _SHOWN if each.headers_shown else _HIDDEN
+            made.x_ratelimit_option = _SHOWN if each.headers_shown and not told_by_service else _HIDDEN
             message.rate_limits.append(made)
             message.descriptors.add(**_descriptor(index, each))
     return packed(message)
+
+
+def _told_by_service(limit: ir.GlobalLimit | None) -> bool:
+    """Says whether responses have the headers of the service, beside which there must not be another set of them."""
+    if limit is None:
+        return False
+    return limit.plans is not None or any(each.headers_shown and not each.counting.quota for each in limit.rules)
 
 
 def _told_apart(rule: ir.LimitRule) -> bool:

@@ -107,6 +107,10 @@ def test_security_policies(fields: dict[str, Any], expected: list[str]) -> None:
         ),
         ({"local": {"rules": [one(), one(clientSelectors=[{"methods": [{"value": "GET"}]}])]}}, []),
         ({"local": {"rules": [one(), one()]}}, ["spec.rateLimit.local.rules[1].clientSelectors"]),
+        (
+            {"local": {"rules": [one(cost={"request": {"from": "Number", "number": 0}})]}},
+            ["spec.rateLimit.local.rules[0].cost.request.number"],
+        ),
         ({"local": {"rules": [one(0)]}}, ["spec.rateLimit.local.rules[0].limit.requests"]),
     ],
 )
