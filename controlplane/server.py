@@ -66,7 +66,7 @@ class ControlPlane:
         insecure_off_loopback: bool = False,
         metrics: XdsMetrics | None = None,
         authz: Sequence[str] = (),
-        ratelimit: Sequence[str] = (),
+        ratelimit: Sequence[str] | None = None,
         state: Path | None = None,
         front: Front | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
@@ -82,14 +82,13 @@ class ControlPlane:
         remote_backends_only: bool = False,
         validator: Validator | None = None,
     ) -> None:
-        """`methods` are served beside xDS. Nothing is published before `may_begin`, asked at every step, says so.
-
-        The cache of a `front` is taken over; one that serves already had its own `listen` and `methods`.
-
-        With `remote_backends_only` no Backend may be on the machine of Envoy itself. A `validator` is asked about what
-        is risky, before it is published.
+        """`methods` are served beside xDS. Nothing is published before `may_begin`, asked at every step, says so. The
+        cache of a `front` is taken over; one that serves already had its own `listen` and `methods`. With `ratelimit`
+        of None the engine is told later where the service is. With `remote_backends_only` no Backend may be on the
+        machine of Envoy itself. A `validator` is asked about what is risky, before it is published.
         """
-        pipeline = Pipeline(remote_backends_only=remote_backends_only, quota_mode=bool(ratelimit_quota))
+        counted, divided = ratelimit is None or bool(ratelimit), bool(ratelimit_quota)
+        pipeline = Pipeline(remote_backends_only=remote_backends_only, quota_mode=divided, rate_limit_service=counted)
         self.engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=pipeline)
         self.engine_metrics = EngineMetrics(self.engine)
         self.tracer = self.engine_metrics.tracer
@@ -110,7 +109,7 @@ class ControlPlane:
         self._methods = methods
         self._may_begin = may_begin
         self._dns = DnsSource(self._resolved, nameservers=nameservers)
-        self._services = {AUTHZ_CLUSTER: tuple(authz), RATE_LIMIT_CLUSTER: tuple(ratelimit)}
+        self._services = {AUTHZ_CLUSTER: tuple(authz), RATE_LIMIT_CLUSTER: tuple(ratelimit or ())}
         self._services |= {QUOTA_CLUSTER: tuple(ratelimit_quota)} if ratelimit_quota else {}
         self.key_sets = KeySets(on_change=self._fetched, fetching=fetch_key_sets)
         self._state = state

@@ -59,6 +59,7 @@ def compile_limits(policy: BackendTrafficPolicy, view: View) -> Limits:
         fail_open=_fail_open(policy),
         conditions=(
             *_without_effect(policy),
+            *(_uncounted(policy) if not view.rate_limit_service and _asks(global_, plans) else ()),
             *(not_by_quota(reason, f"spec.rateLimit.global.rules[{index}]") for index, reason in hindered.items()),
             *((*unshielded(global_), *unshielded_plans(plans)) if _shield(policy) else ()),
             *missing,
@@ -82,6 +83,16 @@ def _without_effect(policy: BackendTrafficPolicy) -> Iterator[Condition]:
                 if given:
                     message = "with it the rule counts the requests of other rules too, not only those of none"
                     yield _not_supported(message, f"{field}.{name}")
+
+
+def _asks(rules: Sequence[ir.LimitRule], plans: ir.Plans | None) -> bool:
+    return plans is not None or any(not each.counting.quota for each in rules)
+
+
+def _uncounted(policy: BackendTrafficPolicy) -> Iterator[Condition]:
+    then = "all requests are answered with 503" if _fail_open(policy) is False else "no request is refused"
+    message = f"has no effect: the control plane has no rate limit service (--ratelimit), so that {then}"
+    yield _not_supported(message, "spec.rateLimit.global")
 
 
 def _not_supported(message: str, field: str) -> Condition:

@@ -24,6 +24,11 @@ class View(Protocol):
         """Whether there is a service that divides limits among Envoys."""
         ...
 
+    @property
+    def rate_limit_service(self) -> bool:
+        """Whether there is a service that counts the requests of all Envoys."""
+        ...
+
     def get(self, key: ObjectKey) -> Any:
         """Returns the object, typed; None where there is none."""
         ...

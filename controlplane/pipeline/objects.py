@@ -69,9 +69,11 @@ class Objects:
         waiting: Callable[[ObjectKey, Any], tuple[str, ...]],
         remote_backends_only: bool = False,
         quota_mode: bool = False,
+        rate_limit_service: bool = True,
     ) -> None:
         self._graph = graph
         self._quota_mode = quota_mode
+        self._rate_limit_service = rate_limit_service
         self._remote_backends_only = remote_backends_only
         self._waiting = waiting
         self._tables: dict[tuple[str, str], Table[ObjectKey, Admitted]] = {}
@@ -134,6 +136,10 @@ class Objects:
     @property
     def quota_mode(self) -> bool:
         return self._quota_mode
+
+    @property
+    def rate_limit_service(self) -> bool:
+        return self._rate_limit_service
 
     def get(self, key: ObjectKey) -> Any:
         return self._standing.get(key).object

@@ -35,13 +35,19 @@ class Pipeline:
     """All derived collections. Set the tables of `objects` and `bindings`, call `stabilise`, take what changed.
 
     With `remote_backends_only` no backend is on the machine of Envoy itself. With `quota_mode` there is a service that
-    divides limits among Envoys, and these have what it takes.
+    divides limits among Envoys, and these have what it takes; without `rate_limit_service` there is none that counts.
     """
 
-    def __init__(self, *, remote_backends_only: bool = False, quota_mode: bool = False) -> None:
+    def __init__(
+        self, *, remote_backends_only: bool = False, quota_mode: bool = False, rate_limit_service: bool = True
+    ) -> None:
         graph = self.graph = Graph()
         self.objects = Objects(
-            graph, waiting=self._waits_for, remote_backends_only=remote_backends_only, quota_mode=quota_mode
+            graph,
+            waiting=self._waits_for,
+            remote_backends_only=remote_backends_only,
+            quota_mode=quota_mode,
+            rate_limit_service=rate_limit_service,
         )
         self.policies = PolicyIndex(graph, self.objects)
         attachments = self._attachments = Attachments(graph, self.objects)

@@ -11,6 +11,7 @@ from controlplane.compile.ratelimit import compile_limits
 from tests.support import manifests as m
 from tests.unit.compile.view import PlainView
 
+OURS = "dragoman.dev/v1alpha1"
 USER = {"headers": [{"name": "x-user", "type": "Distinct"}]}
 
 
@@ -18,7 +19,7 @@ def rule(requests: int = 5, unit: str = "Day", *selectors: Any, **more: Any) -> 
     return {"limit": {"requests": requests, "unit": unit}, "clientSelectors": list(selectors), **more}
 
 
-def counters(*rules: Any, name: str = "p", api: str = "dragoman.dev/v1alpha1", **more: Any) -> list[tuple[str, str]]:
+def counters(*rules: Any, name: str = "p", api: str = OURS, **more: Any) -> list[tuple[str, str]]:
     """What stands before the counters of each rule."""
     target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
     spec = {"targetRefs": [target], "rateLimit": {"global": {"rules": list(rules), **more}}}
@@ -66,6 +67,20 @@ def test_an_edit_of_what_a_rule_admits_has_nobody_count_anew(edited: Any) -> Non
 )
 def test_a_rule_that_counts_something_else_begins_anew(edited: Any) -> None:
     assert counters(edited) != counters(ONE)
+
+
+@pytest.mark.parametrize(("mode", "told"), [("Open", "no request is refused"), ("Closed", "with 503")])
+def test_a_limit_that_nobody_counts_says_so(mode: str, told: str) -> None:
+    target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
+    limits = {"global": {"rules": [ONE], "failureMode": mode}, "local": {"rules": [ONE]}}
+    made = m.manifest(OURS, "BackendTrafficPolicy", "p", {"targetRefs": [target], "rateLimit": limits})
+    key = ObjectKey("dragoman.dev", "BackendTrafficPolicy", "demo", "p")
+    view = PlainView(made, rate_limit_service=False)
+    (found,) = compile_limits(view.get(key), view).conditions
+    assert (found.type, found.field) == ("NotSupported", "spec.rateLimit.global")
+    assert told in found.message
+    view = PlainView(made)
+    assert compile_limits(view.get(key), view).conditions == ()
 
 
 def test_rules_about_the_same_requests_and_policies_of_one_name_count_apart() -> None:

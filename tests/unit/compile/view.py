@@ -17,10 +17,15 @@ class PlainView:
     """Implements `compile.view.View` over manifests, all of them good."""
 
     def __init__(
-        self, *documents: Mapping[str, Any], remote_backends_only: bool = False, quota_mode: bool = False
+        self,
+        *documents: Mapping[str, Any],
+        remote_backends_only: bool = False,
+        quota_mode: bool = False,
+        rate_limit_service: bool = True,
     ) -> None:
         self.remote_backends_only = remote_backends_only
         self.quota_mode = quota_mode
+        self.rate_limit_service = rate_limit_service
         self.objects = {loaded.key: loaded.object for loaded in map(load, documents)}
         assert None not in self.objects.values(), documents
 
