@@ -66,6 +66,7 @@ class RedisClusterStore:
         if not self._primaries or len(away) == len(self._primaries):
             return "cannot be asked"
         told = [f"{', '.join(away)} cannot be asked"] if away else []
+        told += [f"{node.name} {node.lack}" for node in self._primaries if node.available and node.lack is not None]
         if self._covered < SLOTS:
             told.append(f"{SLOTS - self._covered} slots have no primary")
         return "; ".join(told) or None

@@ -110,6 +110,15 @@ class RedisNode:
         """Whether it can be asked at present."""
         return self.connection is not None and self.connection.usable
 
+    @property
+    def lack(self) -> str | None:
+        """What is missing, in words: it is away, or has refused checks of late."""
+        if not self.available:
+            return "cannot be asked"
+        since = time.monotonic() - _LOG_EVERY_S
+        kinds = sorted(kind for kind, at in self._told.items() if at > since and kind.isupper() and kind not in _FATAL)
+        return f"has refused checks of late: {', '.join(kinds)}" if kinds else None
+
     def start(self) -> None:
         """Begins to connect."""
         self._connecting = True
@@ -213,6 +222,8 @@ class RedisNode:
             self.ask_again(resent)
             return
         self.refuse(question, kind, message)
+        # A replica would let us in again and again, to refuse what is asked next.
+        self._primary_only = self._primary_only or kind == "READONLY"
         if kind in _FATAL and self.connection is not None:
             self.connection.abort(message)
 

@@ -39,7 +39,7 @@ class RedisStore:
     @property
     def lack(self) -> str | None:
         """What is missing, in words."""
-        return None if self.available else "cannot be asked"
+        return self._node.lack
 
     @property
     def nodes(self) -> Sequence[RedisNode]:

@@ -8,6 +8,7 @@ import logging
 import pytest
 import redis.asyncio as redis_client
 
+from ratelimit_service.stores.redis_open import lacking
 from tests.support.ratelimit import Clock, Limiter, request
 from tests.support.redis import RedisServer
 from tests.support.redis_impostor import Impostor, polite
@@ -109,6 +110,7 @@ async def test_under_load_a_redis_out_of_memory_answers_as_each_limit_says_and_i
         await load.until_refused(500)
         await buckets.until_refused(100)
         assert store.available
+        assert lacking(store) == "has refused checks of late: OOM"
         assert await code(limiter(store), "open") == 1
         await client.config_set("maxmemory", "0")
         await load.until_allowed(500)
@@ -117,12 +119,18 @@ async def test_under_load_a_redis_out_of_memory_answers_as_each_limit_says_and_i
     assert store.nodes[0].errors["OOM"] > 500
 
 
-async def test_a_server_that_becomes_a_replica_and_primary_again_loses_no_count() -> None:
+async def test_a_server_that_becomes_a_replica_and_primary_again_loses_no_count(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "ratelimit_service")
     async with RedisServer() as server, opened(server.url) as store, redis_client.from_url(server.url) as client:
         given = limiter(store)
         assert [await code(given, "few") for _ in range(60)] == [1] * 60
         await client.replicaof("127.0.0.1", str(server.port + 1))
         assert await code(given, "few") == 2
+        await until(lambda: told(caplog, "is not the primary"), what="the replica to be left alone")
+        assert await code(given, "few") == 2
+        assert (lacking(store), told(caplog, "answers again")) == ("cannot be asked", [])
         await client.replicaof("NO", "ONE")
 
         async def counts() -> bool:
@@ -130,6 +138,7 @@ async def test_a_server_that_becomes_a_replica_and_primary_again_loses_no_count(
 
         await until(counts, what="the store to count again")
         assert [await code(given, "few") for _ in range(40)] == [1] * 39 + [2]
+        assert (lacking(store), len(told(caplog, "answers again"))) == (None, 1)
 
 
 async def test_limits_per_second_count_in_a_store_of_their_own_and_each_store_may_be_lost_alone() -> None:

@@ -16,7 +16,12 @@ _CONTAINERS = (b"CLUSTER", b"SCRIPT")
 
 def polite(name: bytes) -> bytes:
     """Answers as a Redis does whose counters are all at one."""
-    return {b"SCRIPT LOAD": b"$40\r\n" + b"a" * 40 + b"\r\n", b"PING": b"+PONG\r\n"}.get(name, b":1\r\n")
+    known = {
+        b"SCRIPT LOAD": b"$40\r\n" + b"a" * 40 + b"\r\n",
+        b"PING": b"+PONG\r\n",
+        b"ROLE": b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n",
+    }
+    return known.get(name, b":1\r\n")
 
 
 class Impostor:
