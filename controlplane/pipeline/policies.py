@@ -108,7 +108,8 @@ class PolicyIndex:
     def on(self, target: ObjectKey) -> dict[str | None, list[Compiled]]:
         """Returns the policies on an object, by the section that they are about (None: the whole)."""
         found: dict[str | None, list[Compiled]] = {}
-        for member in sorted(self._members(target), key=lambda each: (each.policy, each.section or "")):
+        # A policy may name a target that it selects, too.
+        for member in sorted(set(self._members(target)), key=lambda each: (each.policy, each.section or "")):
             compiled = self.compiled.get(member.policy)
             if compiled is not None:
                 found.setdefault(member.section, []).append(compiled)

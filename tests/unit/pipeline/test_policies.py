@@ -164,3 +164,18 @@ def test_policies_of_the_services_are_named_by_their_content() -> None:
     stabilise(pipeline)
     (changed,) = pipeline.guards.snapshots.current()["dragoman.services/ratelimit"].of_type(xds.RATE_LIMIT_CONFIG)
     assert changed != name
+
+
+def test_a_policy_that_names_a_target_and_selects_it_too_is_no_rival_of_itself() -> None:
+    pipeline = routed(0)
+    route = m.route("r1", [m.rule("/", "one")])
+    route["metadata"]["labels"] = {"team": "a"}
+    policy = limits("p1", per_day(1), target("HTTPRoute", "r1"))
+    policy["spec"]["targetSelectors"] = [{"kind": "HTTPRoute", "matchLabels": {"team": "a"}}]
+    for each in (route, policy):
+        put(pipeline, each)
+    stabilise(pipeline)
+    key = key_of(policy)
+    assert key is not None
+    (parent,) = pipeline.statuses.current()[key].parents
+    assert [(each.type, each.status) for each in parent.conditions] == [("Accepted", "True")]
