@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controlplane import ir
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
@@ -18,13 +17,8 @@ from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentSt
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.policies import Place, PolicyIndex
 
-
-@dataclass(frozen=True, slots=True)
-class _Reached:
-    """A target that is there: the Gateways through which the policy has effect, and the merges that it was part of."""
-
-    ancestors: tuple[ParentRef, ...] = ()
-    merges: tuple[Merged, ...] = ()
+_Reached = Mapping[ParentRef, Sequence[Merged]]
+"""Of a target that is there: the Gateways through which the policy has effect, and the merges that it was part of."""
 
 
 class PolicyStatuses:
@@ -50,25 +44,22 @@ class PolicyStatuses:
     def compute(self, key: ObjectKey) -> ObjectStatus:
         """Returns what is to be said about a policy that is in force."""
         compiled = self._index.compiled.get(key)
-        reached: list[_Reached] = []
         missing: list[Condition] = []
-        told = list(compiled.conditions) if compiled is not None else []
+        told: dict[ParentRef, list[Condition]] = {}
         for target in self._targets(key):
             found = self._look(target)
             if isinstance(found, Condition):
                 missing.append(found)
-            elif found is not None:
-                reached.append(found)
-                told += self._unlimited(compiled, target)
-        merges = dict.fromkeys(merge for each in reached for merge in each.merges)
-        told += [condition for merge in merges for policy, condition in merge.notes if policy == key]
-        told = list(dict.fromkeys(told))
-        accepted = [each for each in told if each.type == "Accepted"] or [true("Accepted")]
-        conditions = (*accepted, *(each for each in told if each.type != "Accepted"))
-        ancestors = dict.fromkeys(name for each in reached for name in each.ancestors)
-        if not ancestors and not missing:
-            return ObjectStatus(conditions=conditions)
-        return ObjectStatus(tuple(missing), tuple(ParentStatus(_title(ref), conditions, ref) for ref in ancestors))
+                continue
+            for ancestor, merges in (found or {}).items():
+                here = told.setdefault(ancestor, [])
+                here += self._unlimited(compiled, target)
+                here += [each for merge in dict.fromkeys(merges) for policy, each in merge.notes if policy == key]
+        everywhere = compiled.conditions if compiled is not None else ()
+        if not told and not missing:
+            return ObjectStatus(conditions=_ordered(everywhere))
+        parents = (ParentStatus(_title(ref), _ordered((*everywhere, *here)), ref) for ref, here in told.items())
+        return ObjectStatus((*missing, *(() if told else everywhere)), tuple(parents))
 
     def _unlimited(self, compiled: Compiled | None, target: Target) -> Iterable[Condition]:
         """Yields what is to be said of a route's rules that limits of the service do not hold on."""
@@ -98,18 +89,23 @@ class PolicyStatuses:
         if not places:
             what = f"listener {target.section}" if target.section else "listener in force"
             return false("Accepted", "TargetNotFound", f"{target.key} has no {what}", f"{target.field}.sectionName")
-        return _Reached(
-            (_ancestor(target.key, target.section),),
-            tuple(self._index.inherited.get(place).default for place in places),
-        )
+        return {_ancestor(target.key, target.section): [self._index.inherited.get(place).default for place in places]}
 
     def _route(self, target: Target) -> _Reached | Condition | None:
         if target.section is not None and all(r.name != target.section for r in self._compiled(target.key).rules):
             message = f"{target.key} has no rule {target.section}"
             return false("Accepted", "TargetNotFound", message, f"{target.field}.sectionName")
-        places = list(self._places(target.key))
-        merges = tuple(merge for place in places for merge in self._index.merged(place, target.key).all())
-        return _Reached(tuple(dict.fromkeys(_ancestor(place.gateway) for place in places)), merges)
+        found: dict[ParentRef, list[Merged]] = {}
+        for place in self._places(target.key):
+            found.setdefault(_ancestor(place.gateway), []).extend(self._index.merged(place, target.key).all())
+        return found
+
+
+def _ordered(told: Iterable[Condition]) -> tuple[Condition, ...]:
+    """Returns each condition once: whether the policy is accepted, then what else there is to say."""
+    once = list(dict.fromkeys(told))
+    accepted = [each for each in once if each.type == "Accepted"] or [true("Accepted")]
+    return (*accepted, *(each for each in once if each.type != "Accepted"))
 
 
 def _answers(action: ir.Action) -> bool:

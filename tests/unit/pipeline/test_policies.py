@@ -179,3 +179,18 @@ def test_a_policy_that_names_a_target_and_selects_it_too_is_no_rival_of_itself()
     assert key is not None
     (parent,) = pipeline.statuses.current()[key].parents
     assert [(each.type, each.status) for each in parent.conditions] == [("Accepted", "True")]
+
+
+def test_a_gateway_with_which_a_route_merges_nothing_is_not_told_so() -> None:
+    pipeline = routed(0)
+    route = m.route("r1", [m.rule("/", "one")])
+    route["spec"]["parentRefs"] = [{"name": "edge"}, {"name": "other"}]
+    policy = limits("r1", per_day(1))
+    policy["spec"]["mergeType"] = "StrategicMerge"
+    for each in (m.gateway("other"), route, policy, limits("edge", per_day(2), target("Gateway", "edge"))):
+        put(pipeline, each)
+    stabilise(pipeline)
+    key = key_of(policy)
+    assert key is not None
+    told = {each.ref.name: [c.type for c in each.conditions] for each in pipeline.statuses.current()[key].parents}
+    assert told == {"edge": ["Accepted", "Merged"], "other": ["Accepted"]}
