@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -11,6 +12,8 @@ from controlplane.ir_plans import FIXED_WINDOW, Counting, Plans, Unit
 
 # Headers under this prefix are the gateway's own: whatever a client sends of them is dropped before routes are chosen.
 RESERVED_PREFIX = "x-dragoman-"
+# It stands in the name of each counter.
+_MAX_WORDS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +256,15 @@ class LimitRule:
 
     @property
     def counted(self) -> str:
-        """A name for what the rule counts, and how; not for how much it admits, or what happens then."""
+        """A name for what the rule counts, and how; not for how much it admits, or what happens then.
+
+        It begins with words for people: `day-x-user-1a2b3c4d`.
+        """
         selectors = (self.headers, self.query, self.methods, self.paths, self.sources, self.claims)
         how = (self.unit, self.counting.algorithm, self.cost, self.response_cost, self.shared)
-        return digest((selectors, how))
+        names = (each.name for each in (*self.headers, *self.query))
+        words = "-".join((self.unit, *names, *(each.claim for each in self.claims))).lower()
+        return f"{re.sub('[^a-z0-9]+', '-', words)[:_MAX_WORDS].rstrip('-')}-{digest((selectors, how))[:8]}"
 
     @property
     def selects(self) -> bool:
