@@ -11,9 +11,21 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO, cast
+from typing import Annotated, Any, Final, Literal, TextIO, cast
+
+from pydantic import AfterValidator
 
 Format = Literal["json", "human"]
+
+
+def _known(level: str) -> str:
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ValueError(f"there is no log level {level[:64]!r}: use DEBUG, INFO, WARNING or ERROR")
+    return level
+
+
+Level = Annotated[str, AfterValidator(_known)]
+"""The type of a setting that `configure` takes for its level."""
 
 REDACTED: Final = "[redacted]"
 MAX_CHARS: Final = 16 * 1024
@@ -58,9 +70,7 @@ def configure(
 
     Raises ValueError for a level that does not exist.
     """
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise ValueError(f"there is no log level {level!r}: use DEBUG, INFO, WARNING or ERROR")
+    number = logging.getLevelNamesMapping()[_known(level).upper()]
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(fields or {}) if format == "json" else HumanFormatter())
     root = logging.getLogger()
@@ -69,6 +79,13 @@ def configure(
         old.close()
     root.addHandler(handler)
     root.setLevel(number)
+
+
+def in_words(error: Exception) -> str:
+    """Returns what an error says, without the number that Python begins one of the system with."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
 
 
 def redact(text: str) -> str:

@@ -70,7 +70,8 @@ def load(
     try:
         settings = model.model_validate(layers.values)
     except ValidationError as error:
-        layers.faults += [layers.fault_of(each["loc"], each["msg"]) for each in error.errors(include_input=False)]
+        told = error.errors(include_input=False)
+        layers.faults += [layers.fault_of(each["loc"], each["msg"].removeprefix("Value error, ")) for each in told]
     else:
         if not layers.faults:
             return settings

@@ -25,7 +25,7 @@ def run(settings: AuthzSettings) -> int:
         listen_addresses(Address.parse(settings.listen), settings.workers)
         return uvloop.run(_one(settings) if settings.workers == 1 else _several(settings))
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"dragoman authz: {error}\n")
+        sys.stderr.write(f"dragoman authz: {logs.in_words(error)}\n")
         return 1
 
 

@@ -57,7 +57,7 @@ def run(settings: RateLimitSettings) -> int:
     try:
         return uvloop.run(_one(settings) if settings.workers == 1 else _several(settings))
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"dragoman ratelimit: {error}\n")
+        sys.stderr.write(f"dragoman ratelimit: {logs.in_words(error)}\n")
         return 1
 
 

@@ -97,7 +97,7 @@ class RateLimitSettings(XdsSettings):
     processes: PositiveInt = 1
     """How many workers the pool has, this one being among them."""
     drain_s: float = Field(default=10.0, ge=0)
-    log_level: str = "INFO"
+    log_level: logs.Level = "INFO"
     log_format: logs.Format = "json"
 
     @property

@@ -92,7 +92,7 @@ class ServeSettings(BaseModel):
     """Who is asked about what is risky before it is published: `envoy --mode validate`, or nobody."""
     state_key: Path | None = None
     """A file with the key (32 bytes) that what is served is encrypted with there; without it secrets are left out."""
-    log_level: str = "INFO"
+    log_level: logs.Level = "INFO"
     log_format: logs.Format = "json"
 
     @field_validator("service_account")
@@ -156,7 +156,7 @@ class UpSettings(BaseModel):
     """DNS servers (HOST:PORT) instead of the system's."""
     validate_with: Literal["envoy"] | None = None
     """Who is asked about what is risky before it is published: `envoy --mode validate`, or nobody."""
-    log_level: str = "WARNING"
+    log_level: logs.Level = "WARNING"
 
     @field_validator("config")
     @classmethod

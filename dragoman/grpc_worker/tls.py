@@ -4,6 +4,7 @@ import logging
 import ssl
 
 from dragoman.grpc_worker.api import TlsFiles
+from dragoman.logs import in_words
 
 log = logging.getLogger("dragoman.grpc_worker")
 
@@ -35,7 +36,7 @@ class ServerTls:
     """An SSL context for HTTP/2 whose certificate follows its files; a client CA that is taken away needs a restart."""
 
     def __init__(self, files: TlsFiles) -> None:
-        """Raises OSError (also as ssl.SSLError) when the files cannot be used."""
+        """Raises OSError, which names them, when the files cannot be used."""
         self._watched = Watched(files)
         self.context = _context(files)
 
@@ -46,9 +47,7 @@ class ServerTls:
         files = self._watched.files
         try:
             _context(files)
-            self.context.load_cert_chain(files.certificate, files.private_key)
-            if files.client_ca is not None:
-                self.context.load_verify_locations(files.client_ca)
+            _load(self.context, files)
         except OSError as error:
             log.error("the new certificate %s is not used: %s", files.certificate, error)
         else:
@@ -59,8 +58,19 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
-    context.load_cert_chain(files.certificate, files.private_key)
+    _load(context, files)
     if files.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(files.client_ca)
     return context
+
+
+def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
+    loading = f"certificate {files.certificate} with key {files.private_key}"
+    try:
+        # With no password at all, OpenSSL would ask the terminal for that of an encrypted key, and wait.
+        context.load_cert_chain(files.certificate, files.private_key, password="")
+        if files.client_ca is not None:
+            loading = f"authorities {files.client_ca}"
+            context.load_verify_locations(files.client_ca)
+    except OSError as error:
+        raise OSError(f"{loading} cannot be used: {in_words(error)}") from error

@@ -64,7 +64,8 @@ def _context(options: TlsOptions) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=options.ca or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if options.certificate:
-        context.load_cert_chain(options.certificate, options.private_key or None)
+        # With no password at all, OpenSSL would ask the terminal for that of an encrypted key, and wait.
+        context.load_cert_chain(options.certificate, options.private_key or None, password="")
     context.check_hostname = options.verify and options.check_hostname
     if not options.verify:
         context.verify_mode = ssl.CERT_NONE

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2
 
 from dragoman.grpc_worker import Address, Call, Engine, GrpcServer, Handler, Limits, StatusCode, TlsFiles, serve
@@ -368,6 +369,25 @@ async def test_a_new_certificate_on_disk_is_taken_in(serving: Serve, authority: 
             return False
 
     await until(served, what="the new certificate")
+
+
+@pytest.mark.parametrize("spoilt", ["tls.crt", "tls.key", "ca.crt"])
+async def test_a_file_that_tls_cannot_use_is_named(authority: Authority, tmp_path: Path, spoilt: str) -> None:
+    (tmp_path / "ca.crt").write_text(authority.cert_pem)
+    files = TlsFiles(*authority.leaf("127.0.0.1").write(tmp_path), tmp_path / "ca.crt")
+    (tmp_path / spoilt).write_text("neither certificate nor key")
+    with pytest.raises(OSError, match=f"{tmp_path / spoilt}.* cannot be used"):
+        await serve({METHOD: echo}, listen=Address.parse("127.0.0.1:0"), tls=files)
+
+
+async def test_the_password_of_a_key_is_not_asked_for(authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.leaf("127.0.0.1").write(tmp_path)
+    plain = serialization.load_pem_private_key(key.read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.PrivateFormat.PKCS8
+    key.write_bytes(plain.private_bytes(serialization.Encoding.PEM, form, secret))
+    with pytest.raises(OSError, match=f"{key} cannot be used"):
+        await serve({METHOD: echo}, listen=Address.parse("127.0.0.1:0"), tls=TlsFiles(certificate, key))
 
 
 async def test_a_tls_client_that_does_not_agree_on_http2_is_cut(authority: Authority, tmp_path: Path) -> None:

@@ -116,3 +116,17 @@ def test_the_level_is_heeded_and_must_exist(output: io.StringIO) -> None:
     assert output.getvalue() == ""
     with pytest.raises(ValueError, match="LOUD"):
         logs.configure(level="LOUD")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(98, "cannot listen on 127.0.0.1:1: Address already in use"), None),
+        (FileNotFoundError(2, "No such file or directory", "/absent"), "/absent: No such file or directory"),
+        (OSError("cannot listen"), "cannot listen"),
+        (ValueError("no"), "no"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_an_error_is_told_without_its_number(error: Exception, words: str | None) -> None:
+    assert logs.in_words(error) == (words or error.args[1])

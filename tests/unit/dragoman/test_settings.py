@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, Field, SecretStr
 
+from dragoman.logs import Level
 from dragoman.settings import SettingsError, load, variable_names
 
 
@@ -115,3 +116,15 @@ def test_two_fields_may_not_share_a_variable() -> None:
 
     with pytest.raises(ValueError, match="DRAGOMAN_XDS_LISTEN"):
         variable_names(Clash)
+
+
+def test_what_a_model_says_is_told_without_the_words_of_its_library() -> None:
+    class Loud(BaseModel):
+        log_level: Level = "INFO"
+
+    assert load(Loud, environ={"DRAGOMAN_LOG_LEVEL": "debug"}).log_level == "debug"
+    with pytest.raises(SettingsError) as caught:
+        load(Loud, environ={"DRAGOMAN_LOG_LEVEL": "LOUD"})
+    assert [str(fault) for fault in caught.value.faults] == [
+        "DRAGOMAN_LOG_LEVEL: log_level: there is no log level 'LOUD': use DEBUG, INFO, WARNING or ERROR"
+    ]
