@@ -16,7 +16,7 @@ def hindrances(rules: Sequence[GlobalRateLimitRule], *, enabled: bool) -> Iterat
     for index, rule in enumerate(rules):
         if rule.mode != "Quota":
             continue
-        reason = _reason(rule) if enabled else "the control plane has no quota service (--ratelimit-quota)"
+        reason = _reason(rule) if enabled else "no quota service is known (--ratelimit-quota)"
         if reason is None and general is not None:
             reason = f"rules[{general}] with mode Quota is about all requests, and only one rule can count a request so"
         if reason is not None:

@@ -15,6 +15,7 @@ from controlplane.explain.filters import filters, settings
 from controlplane.explain.misses import misses
 from controlplane.explain.model import Explanation, Host, Listener, Outcome
 from controlplane.explain.outcome import outcome
+from controlplane.explain.quotas import quotas
 from controlplane.explain.request import Request, Seen, seen
 from controlplane.explain.sources import Locate, unlocated
 from controlplane.pipeline import Pipeline
@@ -162,6 +163,7 @@ def _with_effects(
         outcome=outcome(parts.objects, route, faults, rule=rule, path=request.path),
         filters=tuple(filters(route, merged, locate, key=key, field=rule)),
         policies=settings(merged, locate),
+        quotas=tuple(quotas(pipeline, request, route.policies, merged, locate)),
         notes=(*base.notes, *_notes(pipeline, key, merged)),
     )
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -49,8 +50,13 @@ _PART_OF_A_LIMIT: Final[Mapping[str, str]] = MappingProxyType(
     {
         request_id.NAME: "gives the request a name, by which limits of what runs at a time know that it has ended",
         shield.NAME: "refuses who asks for more than twice what a limit admits; the service is not asked",
+        rate_limit_quota.KEY_NAME: "names the limits, and whose requests count together, to the filter that follows",
     }
 )
+_WORDS: Final[Mapping[str, Callable[[ir.GlobalLimit], str]]] = MappingProxyType(
+    {rate_limit_quota.NAME: values.by_shares, **{each.NAME: values.asked_about for each in ratelimit.ALL}}
+)
+"""What filters do of a field of which others do the rest."""
 _ROUTER: Final = "envoy.filters.http.router"
 
 
@@ -82,7 +88,8 @@ def _filter(name: str, route: ir.Route, merged: Merged, locate: Locate, *, key: 
     if name in _PART_OF_A_LIMIT:
         sources = (source for each in found for source in _sources(merged, each, locate))
         return Filter(name, _PART_OF_A_LIMIT[name], tuple(sources))
-    does = "; and ".join(values.in_words(each, getattr(route.policies, each)) for each in found)
+    said = ((_WORDS.get(name, partial(values.in_words, each)), getattr(route.policies, each)) for each in found)
+    does = "; and ".join(words(value) for words, value in said)
     return Filter(name, does, tuple(source for each in found for source in _sources(merged, each, locate)))
 
 

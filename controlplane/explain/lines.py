@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from controlplane.explain.model import Candidate, Check, Explanation, Outcome, Source
+from controlplane.explain.model import Candidate, Check, Explanation, Outcome, Quota, Source
 
 Style = Literal["title", "plain", "good", "bad", "dim"]
 
@@ -92,7 +92,22 @@ def _effects(explanation: Explanation) -> Iterator[Line]:
     for each in explanation.policies:
         yield Line(1, "bad" if each.field == "deny" else "plain", f"{each.field}: {each.value}")
         yield Line(2, "dim", _source(each.source))
+    yield from _quotas(explanation.quotas)
     yield from _backends(explanation.outcome)
+
+
+def _quotas(quotas: Sequence[Quota]) -> Iterator[Line]:
+    if quotas:
+        yield Line(0, "title", "Limits with mode Quota")
+    for each in quotas:
+        if each.by_share:
+            verdict = {True: "counts this request", False: "does not count it", None: "may count it"}[each.counts]
+            yield Line(1, "plain", ": ".join(filter(None, (each.rule, verdict, each.why))))
+            yield Line(2, "plain", each.where)
+            yield Line(2, "plain", f"bucket {', '.join(f'{key}={value}' for key, value in each.bucket.items())}")
+        else:
+            yield Line(1, "bad", f"{each.rule}: {each.why or each.where}")
+        yield Line(2, "dim", _source(each.source))
 
 
 def _backends(outcome: Outcome) -> Iterator[Line]:

@@ -38,7 +38,7 @@ def path_holds(path: PathMatch, asked: str) -> bool:
     if path.kind == "Exact":
         return asked == path.value
     if path.kind == "RegularExpression":
-        return _fullmatch(path.value, asked)
+        return fullmatch(path.value, asked)
     return path.value == "/" or asked == path.value or asked.startswith(f"{path.value}/")
 
 
@@ -67,10 +67,11 @@ def _value(kind: str, wanted: ValueMatch, given: tuple[str, ...]) -> Check:
 
 
 def _value_holds(wanted: ValueMatch, given: tuple[str, ...]) -> bool:
-    return any(_fullmatch(wanted.value, each) if wanted.regex else each == wanted.value for each in given)
+    return any(fullmatch(wanted.value, each) if wanted.regex else each == wanted.value for each in given)
 
 
-def _fullmatch(pattern: str, text: str) -> bool:
+def fullmatch(pattern: str, text: str) -> bool:
+    """Says whether an expression is about all of a text."""
     options = re2.Options()
     options.log_errors = False
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -84,6 +85,23 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """A limit with mode Quota: in words, whether Envoys enforce it, where, and whether it counts the request.
+
+    `counts` is None where that cannot be told beforehand. `why` is about that or, where the service is asked about each
+    request, about what keeps Envoys from enforcing it. `bucket` is the id by which Envoys report.
+    """
+
+    rule: str
+    source: Source
+    by_share: bool
+    where: str
+    counts: bool | None = None
+    why: str = ""
+    bucket: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """Where a share of the requests goes. `cluster` is None where the reference is invalid."""
 
@@ -127,6 +145,7 @@ class Explanation:
     omitted: int = 0
     filters: tuple[Filter, ...] = ()
     policies: tuple[Setting, ...] = ()
+    quotas: tuple[Quota, ...] = ()
     misses: tuple[Miss, ...] = ()
     notes: tuple[str, ...] = field(default=())
 

@@ -78,6 +78,12 @@ class Seen:
     headers: Mapping[str, tuple[str, ...]]
     refused: tuple[int, str] | None = None
     notes: tuple[str, ...] = field(default=())
+    query_string: str = ""
+
+    @property
+    def target(self) -> str:
+        """The path with the query as it was sent: what `:path` is."""
+        return f"{self.path}?{self.query_string}" if self.query_string else self.path
 
 
 def seen(request: Request) -> Seen:
@@ -109,6 +115,7 @@ def seen(request: Request) -> Seen:
         headers=headers,
         refused=refused,
         notes=tuple(notes),
+        query_string=query,
     )
 
 

@@ -32,15 +32,20 @@ Words = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`resources`: owner → type → name → version. `routes`: Gateway, listener, host and match → words."""
+    """`resources`: owner → type → name → version. `routes`: Gateway, listener, host and match → words.
+
+    `quota_mode` says whether Envoys enforce limits with mode Quota.
+    """
 
     resources: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict[str, Any])
     routes: Mapping[str, Words] = field(default_factory=dict[str, Any])
     faults: tuple[str, ...] = ()
+    quota_mode: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON has it."""
-        return {"resources": self.resources, "routes": self.routes, "faults": self.faults}
+        told = {"resources": self.resources, "routes": self.routes, "faults": self.faults}
+        return {**told, "quota_mode": self.quota_mode}
 
 
 def summary(engine: Engine) -> Summary:
@@ -70,7 +75,7 @@ def summing(engine: Engine) -> Steps[Summary]:
                 yield
     wrong = yield from _wrong(engine)
     faults = [": ".join(filter(None, [_subject(each), each.message])) for each in wrong]
-    return Summary(found, routes, tuple(sorted(dict.fromkeys(faults))))
+    return Summary(found, routes, tuple(sorted(dict.fromkeys(faults))), pipeline.objects.quota_mode)
 
 
 def _subject(finding: Finding) -> str:

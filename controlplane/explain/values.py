@@ -55,12 +55,22 @@ def _local(value: ir.LocalLimit) -> str:
     return f"{limits.in_words(value.rules)}; each Envoy counts for itself"
 
 
-def _global(value: ir.GlobalLimit) -> str:
+def asked_about(value: ir.GlobalLimit) -> str:
+    """Returns in words what the service is asked about; empty where it is nothing."""
+    rules = limits.in_words(each for each in value.rules if not each.counting.quota)
+    found = "; ".join(filter(None, (rules, _plans(value.plans) if value.plans is not None else "")))
     failing = "let through" if value.fail_open else "refused"
-    found = "; ".join(
-        filter(None, (limits.in_words(value.rules), _plans(value.plans) if value.plans is not None else ""))
-    )
-    return f"{found}; counted over all Envoys; {failing} while the service cannot be reached"
+    return f"{found}; counted over all Envoys; {failing} while the service cannot be reached" if found else ""
+
+
+def by_shares(value: ir.GlobalLimit) -> str:
+    """Returns in words what Envoys enforce by their shares; empty where it is nothing."""
+    rules = limits.in_words(each for each in value.rules if each.counting.quota)
+    return f"{rules}; each Envoy enforces its share of that (mode Quota)" if rules else ""
+
+
+def _global(value: ir.GlobalLimit) -> str:
+    return "; and ".join(filter(None, (by_shares(value), asked_about(value))))
 
 
 def _plans(value: ir.Plans) -> str:

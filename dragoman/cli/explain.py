@@ -11,6 +11,7 @@ import typer
 
 from dragoman.cli.asking import get, not_understood, print_lines
 from dragoman.cli.errors import CommandError
+from dragoman.cli.settings import InspectSettings, Quota, RatelimitQuota, inspecting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,6 +49,8 @@ def explain(
     ] = None,
     listener: Annotated[str | None, typer.Option(help="A listener by name, whatever the port of the URL.")] = None,
     server: Server = None,
+    quota: Quota = None,
+    ratelimit_quota: RatelimitQuota = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what becomes of a request, and why: listener, host, rule, filters, policies, backends.
@@ -59,6 +62,7 @@ def explain(
 
     if (folder is None) == (server is None):
         raise CommandError("give either a folder or --server")
+    taken = _taken(server, quota=quota, ratelimit_quota=ratelimit_quota)
     headers = header or []
     try:
         request = Request.of(url, method=method, headers=headers)
@@ -70,7 +74,7 @@ def explain(
         found = _explained_by(server, asked)
     else:
         assert folder is not None
-        found = _explained(folder, request, gateway, listener)
+        found = _explained(folder, taken, request, gateway, listener)
     _print(found.to_json(), lines(found), as_json=as_json)
     if found.chosen is None:
         raise typer.Exit(1)
@@ -80,6 +84,8 @@ def diff(
     new: Annotated[Path, typer.Argument(exists=True, file_okay=False, metavar="[OLD] NEW", help="Folders.")],
     other: Annotated[Path | None, typer.Argument(exists=True, file_okay=False, hidden=True)] = None,
     server: Server = None,
+    quota: Quota = None,
+    ratelimit_quota: RatelimitQuota = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a folder would change, against another folder (OLD NEW) or what is live (NEW --server URL).
@@ -93,30 +99,44 @@ def diff(
 
     if (other is None) == (server is None):
         raise CommandError("give either two folders, OLD and NEW, or NEW and --server")
+    taken = _taken(server, quota=quota, ratelimit_quota=ratelimit_quota)
     if server is not None:
-        before, after = _summary_of(server), summary(_engine(new))
+        before = _summary_of(server)
+        # What is live says how the folder would be served.
+        after = summary(_engine(new, InspectSettings(quota=before.quota_mode)))
     else:
         assert other is not None
-        before, after = summary(_engine(new)), summary(_engine(other))
+        before, after = summary(_engine(new, taken)), summary(_engine(other, taken))
     found = difference(before, after)
     _print(found.to_json(), lines(found), as_json=as_json)
     if found:
         raise typer.Exit(1)
 
 
-def _explained(folder: Path, request: Request, gateway: str | None, listener: str | None) -> Explanation:
+def _taken(server: str | None, *, quota: bool | None, ratelimit_quota: list[str] | None) -> InspectSettings:
+    """Returns what is taken for given of the gateway that a folder is for; one that runs says so itself."""
+    if server is None:
+        return inspecting(quota=quota, ratelimit_quota=ratelimit_quota)
+    if quota is not None or ratelimit_quota:
+        raise CommandError("--quota and --ratelimit-quota are for folders: a control plane that runs knows")
+    return InspectSettings()
+
+
+def _explained(
+    folder: Path, taken: InspectSettings, request: Request, gateway: str | None, listener: str | None
+) -> Explanation:
     from controlplane.explain import explain as explain_request
     from controlplane.explain import locator
 
-    engine = _engine(folder)
+    engine = _engine(folder, taken)
     return explain_request(engine.pipeline, request, locate=locator(engine), gateway=gateway, listener=listener)
 
 
-def _engine(folder: Path) -> Engine:
+def _engine(folder: Path, taken: InspectSettings) -> Engine:
     """Returns an engine on a folder; what is fetched while a gateway runs is taken to be there."""
     from dragoman.cli.offline import engine_of
 
-    engine = engine_of(folder)
+    engine = engine_of(folder, taken)
     engine.take_key_sets(dict.fromkeys(engine.pipeline.wanted_key_sets(), _SOME_KEY_SET))
     return engine
 

@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from controlplane.engine import Engine, Step
+from controlplane.pipeline import Pipeline
 from controlplane.provision.address import parse_address
 from controlplane.provision.binding import bind
 from controlplane.provision.bootstrap import bootstrap as make_bootstrap
@@ -20,9 +21,11 @@ from controlplane.quarantine.quarantine import Quarantine
 from controlplane.sources.files import FileSource
 from controlplane.status.report import Report, report
 from controlplane.translate.dump import to_dict
+from controlplane.translate.services import QUOTA_CLUSTER
 from controlplane.xds.cache import SnapshotCache
 from dragoman.cli.errors import CommandError
 from dragoman.cli.options import validator
+from dragoman.cli.settings import InspectSettings, Quota, RatelimitQuota, inspecting
 
 if TYPE_CHECKING:
     from controlplane.quarantine.validator import Validator
@@ -40,12 +43,15 @@ def validate(
     validate_with: Annotated[
         str | None, typer.Option(help="Ask another one too: `envoy` (--mode validate) about what is risky.")
     ] = None,
+    quota: Quota = None,
+    ratelimit_quota: RatelimitQuota = None,
 ) -> None:
     """Check a folder of manifests; print file:line, object and field of every fault.
 
     Exit code 0: nothing is wrong; 1: something is. Nothing is started and nothing is contacted.
     """
-    found = report(engine_of(folder, command.obj, validator(validate_with)))
+    taken = inspecting(quota=quota, ratelimit_quota=ratelimit_quota)
+    found = report(engine_of(folder, taken, begun=command.obj, asked=validator(validate_with)))
     if all_:
         _show_statuses(found)
     for finding in found.findings:
@@ -60,9 +66,12 @@ def translate(
     command: typer.Context,
     folder: Folder,
     gateway: Annotated[str | None, typer.Option(help="Only this Gateway (NAMESPACE/NAME).")] = None,
+    quota: Quota = None,
+    ratelimit_quota: RatelimitQuota = None,
 ) -> None:
     """Print the Envoy configuration of each Gateway of a folder as YAML; private keys and credentials are redacted."""
-    engine = engine_of(folder, command.obj)
+    taken = inspecting(quota=quota, ratelimit_quota=ratelimit_quota)
+    engine = engine_of(folder, taken, begun=command.obj)
     out: dict[str, Any] = {}
     for key, snapshot in sorted(engine.pipeline.snapshots.current().items()):
         name = f"{key.namespace}/{key.name}"
@@ -95,12 +104,17 @@ def bootstrap(
     typer.echo(bootstrap_yaml(document), nl=False)
 
 
-def engine_of(folder: Path, begun: Reading | None = None, asked: Validator | None = None) -> Engine:
+def engine_of(
+    folder: Path, taken: InspectSettings, *, begun: Reading | None = None, asked: Validator | None = None
+) -> Engine:
     """Returns an engine that has taken in a folder, without asking the DNS: no object waits for it.
 
-    What is risky is in force only as far as the validator, if there is one, takes it.
+    What is risky is in force only as far as the validator, if there is one, takes it. `taken` are the settings of the
+    gateway that the folder is for.
     """
-    engine = Engine(bind=bind, now=lambda: datetime.now(UTC))
+    engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=Pipeline(quota_mode=taken.quota_mode))
+    if taken.ratelimit_quota:
+        engine.serve_at({QUOTA_CLUSTER: taken.ratelimit_quota})
     changes = FileSource(folder, reading=begun).read()
     quarantine = None
     if asked is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -27,6 +28,15 @@ SettingsFile = Annotated[
         envvar=_SETTINGS,
         help="A YAML file of settings, named as the options are; the environment and options go before it.",
     ),
+]
+
+Quota = Annotated[
+    bool | None,
+    typer.Option("--quota", help="Take it that Envoys enforce limits with mode: Quota, as with `up --quota`."),
+]
+RatelimitQuota = Annotated[
+    list[str] | None,
+    typer.Option(help="The same as with `serve --ratelimit-quota`: where these limits are divided (HOST:PORT)."),
 ]
 
 ValidateWith = Annotated[
@@ -169,6 +179,29 @@ class UpSettings(BaseModel):
         return _address(text)
 
 
+class InspectSettings(BaseModel):
+    """What commands on a folder take for given of a gateway that is not there: the settings of `up` and `serve`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quota: bool = False
+    """Whether Envoys enforce limits with mode: Quota."""
+    ratelimit_quota: tuple[str, ...] = ()
+    """Where the rate limit service divides these; then they do."""
+
+    @property
+    def quota_mode(self) -> bool:
+        """Whether either says so."""
+        return self.quota or bool(self.ratelimit_quota)
+
+    @field_validator("ratelimit_quota")
+    @classmethod
+    def _are_addresses(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            _address(text)
+        return texts
+
+
 def _folder(path: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder")
@@ -196,9 +229,17 @@ def _variables_of_others(model: type[BaseModel]) -> set[str]:
 
 def load(model: type[M], file: Path | None, **flags: object) -> M:
     """Returns the settings of a command; an option that was not given is None, or an empty list."""
+    return _loaded(model, file, flags, foreign={*_variables_of_others(model), _SETTINGS})
+
+
+def inspecting(**flags: object) -> InspectSettings:
+    """Returns what is taken for given; unlike who serves, who only looks does not mind variables that nobody knows."""
+    return _loaded(InspectSettings, None, flags, foreign=os.environ.keys() - layers.variable_names(InspectSettings))
+
+
+def _loaded(model: type[M], file: Path | None, flags: Mapping[str, object], *, foreign: set[str]) -> M:
     given = {name: value for name, value in flags.items() if value not in (None, [], ())}
     try:
-        foreign = {*_variables_of_others(model), _SETTINGS}
         return layers.load(model, file=file, environ=os.environ, flags=given, foreign_variables=foreign)
     except layers.SettingsError as error:
         raise CommandError("\n  ".join(["these settings cannot be used:", *map(str, error.faults)])) from None

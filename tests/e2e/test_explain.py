@@ -190,6 +190,30 @@ def _run(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+async def test_a_running_control_plane_says_whether_envoys_enforce_limits_with_mode_quota(tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    folder.mkdir()
+    target = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "r"}
+    limit = {"global": {"rules": [{"limit": {"requests": 5, "unit": "Minute"}, "mode": "Quota"}]}}
+    policy = m.manifest(
+        "dragoman.dev/v1alpha1", "BackendTrafficPolicy", "limits", {"targetRefs": [target], "rateLimit": limit}
+    )
+    route = m.route("r", [m.rule("/", "one")])
+    write_documents(folder / "all.yaml", [m.gateway_class(), m.gateway(), m.service("one"), route, policy])
+    told = {
+        (): "5 requests a minute: Quota is not supported here: no quota service is known (--ratelimit-quota)",
+        ("--ratelimit-quota", "127.0.0.1:9"): "the share that the rate limit service at 127.0.0.1:9 assigns to it",
+    }
+    for arguments, words in told.items():
+        async with Serve(folder, *arguments, home=tmp_path) as serve:
+            server = f"http://127.0.0.1:{serve.http_port}"
+            code, said = await asyncio.to_thread(_run, "explain", "http://example.com/", "--server", server)
+            assert (code, words in said) == (0, True), said
+            # The folder is taken to be served as what runs is.
+            code, said = await asyncio.to_thread(_run, "diff", str(folder), "--server", server)
+            assert (code, said) == (0, "nothing changes\n")
+
+
 async def test_a_running_control_plane_explains_and_is_compared_with_a_folder(tmp_path: Path) -> None:
     folder, other = tmp_path / "live", tmp_path / "new"
     rules = [m.rule("/a", "one"), m.rule("/b", "one")]

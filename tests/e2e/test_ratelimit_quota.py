@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from controlplane.explain import Request, explain, locator
+from controlplane.explain.model import Quota
+from controlplane.translate.counting import SECONDS
 from controlplane.xds.identity import Principal
 from ratelimit_service.main import Worker, worker
 from ratelimit_service.quota.division import SETTLE_S
@@ -284,8 +288,60 @@ async def test_without_a_quota_service_a_rule_in_quota_mode_is_asked_about_and_s
     files = {"a.yaml": [*routes(upstream, "free", "one"), limits("one", shared(limit(2, mode="Quota")))]}
     async with Gateway(files) as gateway, ratelimit(gateway):
         await gateway.answers("/free")
-        await gateway.found("spec.rateLimit.global.rules[0].mode", "no quota service (--ratelimit-quota)")
+        await gateway.found("spec.rateLimit.global.rules[0].mode", "no quota service is known (--ratelimit-quota)")
         await exhaust(gateway, "/one", 2)
+
+
+async def test_explain_names_the_rule_and_the_bucket_that_envoy_counts_a_request_into(upstream: Upstream) -> None:
+    """Of a limit of nothing the refusal says how long its unit is: each rule has another."""
+    selectors: list[Any] = [
+        {"headers": [{"name": "x-plan", "value": "gold"}]},
+        {"headers": [{"name": "x-a", "value": "b+", "type": "RegularExpression"}]},
+        {"methods": [{"value": "POST"}]},
+        {"path": {"value": "/many/search"}, "queryParams": [{"name": "q", "value": "x y"}]},
+        {
+            "headers": [{"name": "x-skip", "value": "1", "invert": True}],
+            "queryParams": [{"name": "all", "value": "1"}],
+        },
+        {
+            "path": {"type": "RegularExpression", "value": "/many/[0-9]+"},
+            "methods": [{"value": "HEAD", "invert": True}],
+        },
+    ]
+    units = list(SECONDS)[: len(selectors)]
+    rules = [limit(0, unit, each, mode="Quota") for unit, each in zip(units, selectors, strict=True)]
+    files = {"a.yaml": [*routes(upstream, "free", "many"), limits("many", shared(*rules))]}
+    random_ = random.Random(20261121)
+    counted: set[tuple[tuple[str, str], ...]] = set()
+    async with Gateway(files, ratelimit_quota=("unix:/nowhere",)) as gateway, quotas(gateway) as service:
+        await gateway.answers("/free")
+        for _ in range(80):
+            path = random_.choice(["/many", "/many", "/many/search", "/many/search2", "/many/./12", "/many/12a"])
+            path += random_.choice(["", "", "?q=x%20y", "?q=x+y", "?q=2&q=x%20y", "?all=1", "?q=x%20y&all=1", "?"])
+            method = random_.choice(["GET", "GET", "GET", "HEAD", "POST"])
+            given = [("x-plan", "gold"), ("x-plan", "silver"), ("x-a", "bb"), ("x-a", "abb"), ("x-skip", "1")]
+            headers = [each for each in given if random_.random() < 0.15]
+            found = explained(gateway, path, method, headers)
+            chosen = [(index, each) for index, each in enumerate(found) if each.counts]
+            asked = (method, path, headers, found)
+            if not chosen:
+                assert (await gateway.get(path, method=method, headers=headers)).status == 200, asked
+                continue
+            ((index, quota),) = chosen
+            counted.add(tuple(sorted(quota.bucket.items())))
+            refused = await gateway.answers(path, 429, method=method, headers=headers)
+            assert refused.header("retry-after") == str(SECONDS[units[index]]), asked
+        assert service.quota is not None
+        assert len(counted) == len(rules)
+        assert {entries for _, entries in service.quota.ledger._buckets} == counted
+
+
+def explained(gateway: Gateway, path: str, method: str, headers: Sequence[tuple[str, str]]) -> tuple[Quota, ...]:
+    """What is said of the limits with mode Quota that a request meets."""
+    assert gateway.plane is not None
+    engine = gateway.plane.engine
+    url, told = f"http://127.0.0.1:{gateway.port(80)}{path}", [f"{name}: {value}" for name, value in headers]
+    return explain(engine.pipeline, Request.of(url, method=method, headers=told), locate=locator(engine)).quotas
 
 
 async def test_the_example_does_what_it_says(upstream: Upstream) -> None:

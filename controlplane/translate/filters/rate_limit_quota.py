@@ -133,19 +133,30 @@ def _rules(limit: ir.GlobalLimit) -> Matcher:
     return matcher
 
 
+def bucket_id(limit: ir.GlobalLimit, index: int, rule: ir.LimitRule) -> Iterator[tuple[str, str | None]]:
+    """Yields the entries of the id of the bucket of the rule at `index`; None for the value that the route says."""
+    yield from ((DOMAIN_KEY, limit.domain), entry(index, rule), *levels(rule))
+    if not rule.shared:
+        yield ROUTE_KEY, rule.scope or None
+
+
+def passes_without_share(limit: ir.GlobalLimit, rule: ir.LimitRule) -> bool:
+    """Says whether an Envoy that no share is assigned to lets the requests of a rule pass."""
+    return (rule.counting.on_store_error or ("Allow" if limit.fail_open else "Deny")) != "Deny"
+
+
 def _bucket(limit: ir.GlobalLimit, index: int, rule: ir.LimitRule) -> RateLimitQuotaBucketSettings:
     settings = RateLimitQuotaBucketSettings(reporting_interval=duration(_REPORT_S))
     entries = settings.bucket_id_builder.bucket_id_builder
-    for key, value in ((DOMAIN_KEY, limit.domain), entry(index, rule), *levels(rule)):
-        entries[key].string_value = value
-    if rule.scope and not rule.shared:
-        entries[ROUTE_KEY].string_value = rule.scope
-    elif not rule.shared:
-        scope = TypedExtensionConfig(name="scope", typed_config=packed(FilterStateInput(key=_SCOPE)))
-        entries[ROUTE_KEY].custom_value.CopyFrom(scope)
-    on_error = rule.counting.on_store_error or ("Allow" if limit.fail_open else "Deny")
+    for key, value in bucket_id(limit, index, rule):
+        if value is not None:
+            entries[key].string_value = value
+        else:
+            scope = TypedExtensionConfig(name="scope", typed_config=packed(FilterStateInput(key=_SCOPE)))
+            entries[key].custom_value.CopyFrom(scope)
     # Only ever all or nothing: with a token bucket here, Envoy 1.40 crashes.
-    blanket = RateLimitStrategy.DENY_ALL if on_error == "Deny" else RateLimitStrategy.ALLOW_ALL
+    passes = passes_without_share(limit, rule)
+    blanket = RateLimitStrategy.ALLOW_ALL if passes else RateLimitStrategy.DENY_ALL
     settings.no_assignment_behavior.fallback_rate_limit.blanket_rule = blanket
     retry_s = math.ceil(SECONDS[rule.unit] / max(1, rule.requests))
     header = HeaderValueOption(header=HeaderValue(key="retry-after", value=str(retry_s)))

@@ -55,6 +55,66 @@ def test_the_exit_code_says_whether_something_changes(tmp_path: Path) -> None:
     assert "+ demo/edge http://*:80 /b" in done.stdout
 
 
+def of_quota(path: Path, mode: str) -> str:
+    """A folder with a limit that Envoys may enforce by themselves."""
+    limit = {"global": {"rules": [{"limit": {"requests": 5, "unit": "Minute"}, "mode": mode}]}}
+    spec = {"targetRefs": [REF], "rateLimit": limit}
+    policy = m.manifest("dragoman.dev/v1alpha1", "BackendTrafficPolicy", "limits", spec)
+    return folder(path, m.route("r", [m.to_backend("/", "far")]), policy)
+
+
+def test_without_word_of_a_quota_service_a_limit_with_mode_quota_is_told_to_be_asked_about(tmp_path: Path) -> None:
+    live = of_quota(tmp_path / "live", "Quota")
+    done = run("validate", live)
+    assert isinstance(done.exception, CommandError)
+    assert "no quota service is known (--ratelimit-quota); the service is asked about each request" in done.output
+    assert "no quota service is known (--ratelimit-quota)" in run("explain", "http://example.com/", live).output
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "at"),
+    [
+        (("--quota",), {}, ""),
+        (("--ratelimit-quota", "10.0.0.9:9001"), {}, " at 10.0.0.9:9001"),
+        ((), {"DRAGOMAN_QUOTA": "true", "DRAGOMAN_RATELIMIT_SERVICE_HOST": "of Kubernetes"}, ""),
+        ((), {"DRAGOMAN_RATELIMIT_QUOTA": "10.0.0.9:9001,10.0.0.8:9001"}, " at 10.0.0.8:9001"),
+    ],
+)
+def test_the_settings_of_up_and_serve_say_that_envoys_enforce_limits_with_mode_quota(
+    options: tuple[str, ...], variables: dict[str, str], at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    live = of_quota(tmp_path / "live", "Quota")
+    assert run("validate", live, *options).exit_code == 0
+    done = run("explain", "http://example.com/", live, *options)
+    assert "5 requests a minute: counts this request" in done.output
+    assert f"each Envoy enforces the share that the rate limit service{at} assigns to it" in done.output
+    assert "dragoman/quota" in run("translate", live, *options).output
+
+
+def test_a_limit_that_envoys_are_to_enforce_is_a_change_of_the_routes(tmp_path: Path) -> None:
+    old, new = of_quota(tmp_path / "old", "Request"), of_quota(tmp_path / "new", "Quota")
+    done = run("diff", old, new, "--quota")
+    assert "→ 5 requests a minute; each Envoy enforces its share of that (mode Quota)" in done.output
+    assert "Faults" not in done.output
+    assert "+ BackendTrafficPolicy demo/limits spec.rateLimit.global.rules[0].mode" in run("diff", old, new).output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("explain", "http://h/", "--server", "http://127.0.0.1:1", "--quota"),
+        ("diff", ".", "--server", "http://127.0.0.1:1", "--ratelimit-quota", "a:1"),
+        ("validate", ".", "--ratelimit-quota", "nowhere"),
+    ],
+)
+def test_settings_that_are_no_addresses_or_not_for_folders_are_refused(command: tuple[str, ...]) -> None:
+    done = run(*command)
+    assert isinstance(done.exception, CommandError)
+    assert "quota" in str(done.exception)
+
+
 @pytest.mark.parametrize("command", [("explain", "http://h/"), ("diff", "."), ("explain", "ftp://h/", ".")])
 def test_what_is_asked_for_must_be_clear(command: tuple[str, ...]) -> None:
     done = run(*command)
