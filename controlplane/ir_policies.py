@@ -306,6 +306,12 @@ class GlobalLimit:
         plans = Plans(self.plans.identity, home=self.plans.home)
         return f"{self.policy}/{digest((replace(self, plans=plans), self.plans.asked))}"
 
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """What stands before the counters: the policies that it was made from."""
+        of_plans = (self.plans.home.rpartition("/")[0],) if self.plans is not None else ()
+        return tuple(dict.fromkeys((*(rule.home for rule in self.rules), *of_plans)))
+
     def countings(self) -> Iterator[Counting]:
         """Yields how each limit is counted."""
         yield from (rule.counting for rule in self.rules)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from controlplane import ir
-from controlplane.api.meta import ObjectKey
+from controlplane.api.meta import POLICY_GROUP, ObjectKey
 from controlplane.compile import jwks
 from controlplane.compile.policies import Merged
 from controlplane.graph import Derived, Graph, Index, Table
@@ -162,5 +162,10 @@ def _service_policy(source: ServicePolicy) -> Resource:
         origin = f"SecurityPolicy {source.policy}"
         return Resource.of(xds.AUTHZ_POLICY, source.id, services.key_policy(source), (origin,))
     plans = source.plans.plans if source.plans is not None else ()
-    origins = (f"BackendTrafficPolicy {source.policy}", *(f"Plan {each.origin}" for each in plans))
+    origins = (*map(_policy_at, source.homes), *(f"Plan {each.origin}" for each in plans))
     return Resource.of(xds.RATE_LIMIT_CONFIG, source.domain, services.rate_limit_config(source), origins)
+
+
+def _policy_at(home: str) -> str:
+    *group, namespace, name = home.split("/")
+    return str(ObjectKey(group[0] if group else POLICY_GROUP, "BackendTrafficPolicy", namespace, name))

@@ -166,6 +166,18 @@ def test_policies_of_the_services_are_named_by_their_content() -> None:
     assert changed != name
 
 
+def test_what_the_service_rejects_of_limits_is_traced_to_all_policies_that_it_was_made_of() -> None:
+    pipeline = routed(1)
+    own, above = limits("r0", per_day(1)), limits("edge", per_day(2), target("Gateway", "edge"), api=ENVOY_GATEWAY)
+    own["spec"]["mergeType"] = "StrategicMerge"
+    for each in (own, above):
+        put(pipeline, each)
+    stabilise(pipeline)
+    served = pipeline.guards.snapshots.current()["dragoman.services/ratelimit"].of_type(xds.RATE_LIMIT_CONFIG)
+    keys = [str(key_of(each)) for each in (own, above)]
+    assert sorted(sorted(each.origins) for each in served.values()) == [sorted(keys), [keys[1]]]
+
+
 def test_a_policy_that_names_a_target_and_selects_it_too_is_no_rival_of_itself() -> None:
     pipeline = routed(0)
     route = m.route("r1", [m.rule("/", "one")])
