@@ -101,6 +101,14 @@ class Holding:
         bound = replace(self, local=kept["local"], shared=kept["global"], planned=planned)
         return replace(bound, notes=(*notes, *_without_keys(planned, keys), *bound._without_quotas()))
 
+    def without(self, policy: ObjectKey) -> Holding:
+        """Leaves out what is of a policy."""
+        local, shared = (
+            tuple(each for each in all_ if each.policy.key != policy) for all_ in (self.local, self.shared)
+        )
+        planned = self.planned if self.planned is not None and self.planned.policy.key != policy else None
+        return replace(self, local=local, shared=shared, planned=planned)
+
     def _without_quotas(self) -> Iterator[tuple[ObjectKey, Condition]]:
         """Yields what is to be said of rules with mode Quota of which the service is asked, since they were merged."""
         if self._is_whole():
@@ -183,6 +191,8 @@ def _merged(above: Holding, policy: Limits, part: Part) -> Holding:
         above = Holding()
     if policy.local_limit is None and policy.global_limit is None:
         return above
+    # A policy may be about a route and about its Gateway, too; then it holds once, as that of the route.
+    above = above.without(policy.key)
     plans = policy.global_limit.plans if policy.global_limit is not None else None
     planned = Planned(plans, policy, part.of_route) if plans is not None else None
     local = _holding(policy.local_limit, policy, part)

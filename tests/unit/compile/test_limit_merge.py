@@ -73,6 +73,18 @@ def test_what_is_not_merged_keeps_its_domain_and_what_is_has_one_of_its_own_and_
     assert found.domain not in (GATEWAY.global_limit.domain, own.global_limit.domain)
 
 
+def test_a_policy_of_a_listener_and_of_its_route_holds_once() -> None:
+    both = limits("p", ir.LimitRule(7, "Day"), local=(POSTS,), merge_type="StrategicMerge")
+    holding = merged(both, both)
+    assert numbers(holding) == ([2], [7])
+    assert holding.global_limit() == both.global_limit
+    assert holding.notes == ()
+    assert numbers(held([Part(GATEWAY, False, ""), Part(both, False, ""), Part(both, True, "")])) == (
+        [5, 2, 2],
+        [100, 7],
+    )
+
+
 def test_a_limit_of_a_rule_counts_for_that_and_what_it_inherits_for_the_route() -> None:
     of_route = limits("r", ir.LimitRule(7, "Day"), merge_type="StrategicMerge")
     of_rule = limits("u", ir.LimitRule(8, "Day"), merge_type="StrategicMerge")
