@@ -34,18 +34,19 @@ Words = Mapping[str, str]
 class Summary:
     """`resources`: owner → type → name → version. `routes`: Gateway, listener, host and match → words.
 
-    `quota_mode` says whether Envoys enforce limits with mode Quota.
+    `quota_mode` says whether Envoys enforce limits with mode Quota, `rate_limit_service` whether there is one.
     """
 
     resources: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict[str, Any])
     routes: Mapping[str, Words] = field(default_factory=dict[str, Any])
     faults: tuple[str, ...] = ()
     quota_mode: bool = False
+    rate_limit_service: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as JSON has it."""
         told = {"resources": self.resources, "routes": self.routes, "faults": self.faults}
-        return {**told, "quota_mode": self.quota_mode}
+        return {**told, "quota_mode": self.quota_mode, "rate_limit_service": self.rate_limit_service}
 
 
 def summary(engine: Engine) -> Summary:
@@ -75,7 +76,8 @@ def summing(engine: Engine) -> Steps[Summary]:
                 yield
     wrong = yield from _wrong(engine)
     faults = [": ".join(filter(None, [_subject(each), each.message])) for each in wrong]
-    return Summary(found, routes, tuple(sorted(dict.fromkeys(faults))), pipeline.objects.quota_mode)
+    services = (pipeline.objects.quota_mode, pipeline.objects.rate_limit_service)
+    return Summary(found, routes, tuple(sorted(dict.fromkeys(faults))), *services)
 
 
 def _subject(finding: Finding) -> str:

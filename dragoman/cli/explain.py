@@ -11,7 +11,7 @@ import typer
 
 from dragoman.cli.asking import get, not_understood, print_lines
 from dragoman.cli.errors import CommandError
-from dragoman.cli.settings import InspectSettings, Quota, RatelimitQuota, inspecting
+from dragoman.cli.settings import Quota, RatelimitQuota, Served, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +62,7 @@ def explain(
 
     if (folder is None) == (server is None):
         raise CommandError("give either a folder or --server")
-    taken = _taken(server, quota=quota, ratelimit_quota=ratelimit_quota)
+    given = _given(server, quota=quota, ratelimit_quota=ratelimit_quota)
     headers = header or []
     try:
         request = Request.of(url, method=method, headers=headers)
@@ -74,7 +74,7 @@ def explain(
         found = _explained_by(server, asked)
     else:
         assert folder is not None
-        found = _explained(folder, taken, request, gateway, listener)
+        found = _explained(folder, given, request, gateway, listener)
     _print(found.to_json(), lines(found), as_json=as_json)
     if found.chosen is None:
         raise typer.Exit(1)
@@ -99,44 +99,42 @@ def diff(
 
     if (other is None) == (server is None):
         raise CommandError("give either two folders, OLD and NEW, or NEW and --server")
-    taken = _taken(server, quota=quota, ratelimit_quota=ratelimit_quota)
+    given = _given(server, quota=quota, ratelimit_quota=ratelimit_quota)
     if server is not None:
         before = _summary_of(server)
         # What is live says how the folder would be served.
-        after = summary(_engine(new, InspectSettings(quota=before.quota_mode)))
+        after = summary(_engine(new, Served(before.quota_mode, before.rate_limit_service)))
     else:
         assert other is not None
-        before, after = summary(_engine(new, taken)), summary(_engine(other, taken))
+        before, after = summary(_engine(new, given)), summary(_engine(other, given))
     found = difference(before, after)
     _print(found.to_json(), lines(found), as_json=as_json)
     if found:
         raise typer.Exit(1)
 
 
-def _taken(server: str | None, *, quota: bool | None, ratelimit_quota: list[str] | None) -> InspectSettings:
+def _given(server: str | None, *, quota: bool | None, ratelimit_quota: list[str] | None) -> Served:
     """Returns what is taken for given of the gateway that a folder is for; one that runs says so itself."""
     if server is None:
-        return inspecting(quota=quota, ratelimit_quota=ratelimit_quota)
+        return served(quota=quota, ratelimit_quota=ratelimit_quota)
     if quota is not None or ratelimit_quota:
         raise CommandError("--quota and --ratelimit-quota are for folders: a control plane that runs knows")
-    return InspectSettings()
+    return Served()
 
 
-def _explained(
-    folder: Path, taken: InspectSettings, request: Request, gateway: str | None, listener: str | None
-) -> Explanation:
+def _explained(folder: Path, given: Served, request: Request, gateway: str | None, listener: str | None) -> Explanation:
     from controlplane.explain import explain as explain_request
     from controlplane.explain import locator
 
-    engine = _engine(folder, taken)
+    engine = _engine(folder, given)
     return explain_request(engine.pipeline, request, locate=locator(engine), gateway=gateway, listener=listener)
 
 
-def _engine(folder: Path, taken: InspectSettings) -> Engine:
+def _engine(folder: Path, given: Served) -> Engine:
     """Returns an engine on a folder; what is fetched while a gateway runs is taken to be there."""
     from dragoman.cli.offline import engine_of
 
-    engine = engine_of(folder, taken)
+    engine = engine_of(folder, given)
     engine.take_key_sets(dict.fromkeys(engine.pipeline.wanted_key_sets(), _SOME_KEY_SET))
     return engine
 

@@ -25,7 +25,7 @@ from controlplane.translate.services import QUOTA_CLUSTER
 from controlplane.xds.cache import SnapshotCache
 from dragoman.cli.errors import CommandError
 from dragoman.cli.options import validator
-from dragoman.cli.settings import InspectSettings, Quota, RatelimitQuota, inspecting
+from dragoman.cli.settings import Quota, RatelimitQuota, Served, served
 
 if TYPE_CHECKING:
     from controlplane.quarantine.validator import Validator
@@ -50,8 +50,8 @@ def validate(
 
     Exit code 0: nothing is wrong; 1: something is. Nothing is started and nothing is contacted.
     """
-    taken = inspecting(quota=quota, ratelimit_quota=ratelimit_quota)
-    found = report(engine_of(folder, taken, begun=command.obj, asked=validator(validate_with)))
+    given = served(quota=quota, ratelimit_quota=ratelimit_quota)
+    found = report(engine_of(folder, given, begun=command.obj, asked=validator(validate_with)))
     if all_:
         _show_statuses(found)
     for finding in found.findings:
@@ -70,8 +70,8 @@ def translate(
     ratelimit_quota: RatelimitQuota = None,
 ) -> None:
     """Print the Envoy configuration of each Gateway of a folder as YAML; private keys and credentials are redacted."""
-    taken = inspecting(quota=quota, ratelimit_quota=ratelimit_quota)
-    engine = engine_of(folder, taken, begun=command.obj)
+    given = served(quota=quota, ratelimit_quota=ratelimit_quota)
+    engine = engine_of(folder, given, begun=command.obj)
     out: dict[str, Any] = {}
     for key, snapshot in sorted(engine.pipeline.snapshots.current().items()):
         name = f"{key.namespace}/{key.name}"
@@ -104,17 +104,15 @@ def bootstrap(
     typer.echo(bootstrap_yaml(document), nl=False)
 
 
-def engine_of(
-    folder: Path, taken: InspectSettings, *, begun: Reading | None = None, asked: Validator | None = None
-) -> Engine:
+def engine_of(folder: Path, given: Served, *, begun: Reading | None = None, asked: Validator | None = None) -> Engine:
     """Returns an engine that has taken in a folder, without asking the DNS: no object waits for it.
 
-    What is risky is in force only as far as the validator, if there is one, takes it. `taken` are the settings of the
-    gateway that the folder is for.
+    What is risky is in force only as far as the validator, if there is one, takes it.
     """
-    engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=Pipeline(quota_mode=taken.quota_mode))
-    if taken.ratelimit_quota:
-        engine.serve_at({QUOTA_CLUSTER: taken.ratelimit_quota})
+    pipeline = Pipeline(quota_mode=given.quota_mode, rate_limit_service=given.rate_limit_service)
+    engine = Engine(bind=bind, now=lambda: datetime.now(UTC), pipeline=pipeline)
+    if given.quota_at:
+        engine.serve_at({QUOTA_CLUSTER: given.quota_at})
     changes = FileSource(folder, reading=begun).read()
     quarantine = None
     if asked is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -180,7 +181,7 @@ class UpSettings(BaseModel):
 
 
 class InspectSettings(BaseModel):
-    """What commands on a folder take for given of a gateway that is not there: the settings of `up` and `serve`."""
+    """What commands on a folder take of the settings of `up` and `serve`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -189,17 +190,21 @@ class InspectSettings(BaseModel):
     ratelimit_quota: tuple[str, ...] = ()
     """Where the rate limit service divides these; then they do."""
 
-    @property
-    def quota_mode(self) -> bool:
-        """Whether either says so."""
-        return self.quota or bool(self.ratelimit_quota)
-
     @field_validator("ratelimit_quota")
     @classmethod
     def _are_addresses(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         for text in texts:
             _address(text)
         return texts
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is taken for given of the gateway that a folder is for: its services, and where limits are divided."""
+
+    quota_mode: bool = False
+    rate_limit_service: bool = True
+    quota_at: tuple[str, ...] = ()
 
 
 def _folder(path: Path) -> Path:
@@ -232,9 +237,11 @@ def load(model: type[M], file: Path | None, **flags: object) -> M:
     return _loaded(model, file, flags, foreign={*_variables_of_others(model), _SETTINGS})
 
 
-def inspecting(**flags: object) -> InspectSettings:
+def served(**flags: object) -> Served:
     """Returns what is taken for given; unlike who serves, who only looks does not mind variables that nobody knows."""
-    return _loaded(InspectSettings, None, flags, foreign=os.environ.keys() - layers.variable_names(InspectSettings))
+    foreign = os.environ.keys() - layers.variable_names(InspectSettings)
+    found = _loaded(InspectSettings, None, flags, foreign=foreign)
+    return Served(found.quota or bool(found.ratelimit_quota), quota_at=found.ratelimit_quota)
 
 
 def _loaded(model: type[M], file: Path | None, flags: Mapping[str, object], *, foreign: set[str]) -> M:

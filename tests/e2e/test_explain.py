@@ -211,7 +211,7 @@ async def test_a_running_control_plane_says_whether_envoys_enforce_limits_with_m
             assert (code, words in said) == (0, True), said
             # The folder is taken to be served as what runs is.
             code, said = await asyncio.to_thread(_run, "diff", str(folder), "--server", server)
-            assert (code, said) == (0, "nothing changes\n")
+            assert (code, said) == (0, "nothing changes\n"), said
 
 
 async def test_a_running_control_plane_explains_and_is_compared_with_a_folder(tmp_path: Path) -> None:
