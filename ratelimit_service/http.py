@@ -28,6 +28,7 @@ MAX_IN_FLIGHT = 64
 READ_WITHIN_S = 5.0
 ANSWER_WITHIN_S = 10.0
 _MAX_DEPTH = 16
+_MAX_WHY = 300
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -69,8 +70,8 @@ class JsonEndpoint:
         try:
             json_format.Parse(body, message, max_recursion_depth=_MAX_DEPTH)
             encoded = message.SerializeToString()
-        except (json_format.Error, ValueError, RecursionError):
-            return refused(HTTPStatus.BAD_REQUEST, "not a RateLimitRequest in JSON")
+        except (json_format.Error, ValueError, RecursionError) as error:
+            return refused(HTTPStatus.BAD_REQUEST, f"not a RateLimitRequest in JSON: {_one_line(error)}")
         call = _JsonCall()
         try:
             self._handler(encoded, call)
@@ -105,6 +106,12 @@ class _JsonCall:
     def fail(self, code: StatusCode, message: str) -> None:
         if not self.answered.done():
             self.answered.set_result((code, message))
+
+
+def _one_line(error: Exception) -> str:
+    # It repeats what was sent, so it is as long as that, and of any characters.
+    text = "".join(char if char.isprintable() else " " for char in str(error)[:_MAX_WHY])
+    return "it must be an object" if "TypeError" in text else text.rstrip(". ")
 
 
 def _told(answer: bytes) -> Response:

@@ -20,8 +20,11 @@ from controlplane.explain.request import Request, Seen, seen
 from controlplane.explain.sources import Locate, unlocated
 from controlplane.pipeline import Pipeline
 from controlplane.pipeline.http import Entry, Ranked
-from controlplane.pipeline.policies import Place
+from controlplane.pipeline.policies import Place, is_policy
 from controlplane.slices import Steps, finish
+
+_MOST = 5
+"""Policies without effect that are told."""
 
 
 def explain(
@@ -164,7 +167,11 @@ def _with_effects(
         filters=tuple(filters(route, merged, locate, key=key, field=rule)),
         policies=settings(merged, locate),
         quotas=tuple(quotas(pipeline, request, route.policies, merged, locate)),
-        notes=(*base.notes, *_notes(pipeline, key, merged)),
+        notes=(
+            *base.notes,
+            *_notes(pipeline, key, merged),
+            *_left_out(pipeline, {key.namespace, place.gateway.namespace}),
+        ),
     )
 
 
@@ -178,6 +185,20 @@ def _notes(pipeline: Pipeline, key: ObjectKey, merged: Merged) -> list[str]:
     older = [f"{each} is in force as it last was good: its newest version has faults" for each in (key, *policies)]
     stale = [text for each, text in zip((key, *policies), older, strict=True) if _is_older(pipeline, each)]
     return list(dict.fromkeys([*stale, *found]))
+
+
+def _left_out(pipeline: Pipeline, namespaces: set[str]) -> list[str]:
+    """Returns what is to be said about policies that may be meant for the route, and of which no version was good."""
+    objects = pipeline.parts.objects
+    candidates = ((key, admitted) for key, admitted in objects.everything() if key.namespace in namespaces)
+    found = [
+        (key, admitted.faults[0])
+        for key, admitted in candidates
+        if admitted.faults and is_policy(key) and objects.get(key) is None
+    ]
+    return [
+        f"{key} has faults, and is not in force: {fault.path}: {fault.message}" for key, fault in sorted(found)[:_MOST]
+    ]
 
 
 def _is_older(pipeline: Pipeline, key: ObjectKey) -> bool:

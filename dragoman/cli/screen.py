@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -47,13 +47,22 @@ class Screen:
             out.print(f"  {escape(each.command)}{expect}", soft_wrap=True, highlight=False)
         out.print("\nEdit a file of the folder: it takes effect at once.\n")
 
-    def changed(self, keys: Collection[ObjectKey], milliseconds: float, *, acknowledged: bool) -> None:
-        """Says what a change was about, and when it was in force."""
-        names = [str(key) for key in sorted(keys)]
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        shown = ", ".join(names[:_MOST_NAMES]) + more
-        verdict = "[green]in force[/green]" if acknowledged else "[yellow]sent, not yet acknowledged[/yellow]"
-        self._console.print(f"{escape(shown)}: {verdict} after {milliseconds:.1f} ms", highlight=False)
+    def changed(
+        self,
+        keys: Collection[ObjectKey],
+        milliseconds: float,
+        *,
+        acknowledged: bool,
+        refused: Container[ObjectKey] = (),
+    ) -> None:
+        """Says what a change was about, and when it was in force; of objects that have faults, that it is not."""
+        taken = [str(key) for key in sorted(keys) if key not in refused]
+        if taken:
+            verdict = "[green]in force[/green]" if acknowledged else "[yellow]sent, not yet acknowledged[/yellow]"
+            self._console.print(f"{_named(taken)}: {verdict} after {milliseconds:.1f} ms", highlight=False)
+        left = [str(key) for key in sorted(keys) if key in refused]
+        if left:
+            self._console.print(f"{_named(left)}: [red]not in force[/red]", highlight=False)
 
     def findings(self, found: Collection[Finding]) -> None:
         """Says what has become wrong, and what is right again."""
@@ -68,6 +77,11 @@ class Screen:
     def line(self, name: str, text: str) -> None:
         """Passes on a line of one of the processes."""
         self._console.print(f"[dim]{escape(name)}:[/dim] {escape(text)}", soft_wrap=True, highlight=False)
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return escape(", ".join(names[:_MOST_NAMES]) + more)
 
 
 def _endpoint(endpoint: Endpoint) -> str:

@@ -270,7 +270,8 @@ class Running:
         acknowledged = await self._plane.cache.wait_settled(timeout_s=_ACK_WITHIN_S)
         took = step.duration_s + time.perf_counter() - sent
         if step.changed:
-            self._screen.changed(step.changed, took * 1000, acknowledged=acknowledged)
+            refused = self._plane.engine.refused.keys()
+            self._screen.changed(step.changed, took * 1000, acknowledged=acknowledged, refused=refused)
         self._screen.findings(self._plane.report().findings)
 
 

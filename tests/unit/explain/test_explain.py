@@ -160,6 +160,20 @@ def test_a_field_that_a_gateway_overrides_is_noted() -> None:
     assert any("SecurityPolicy demo/route spec.apiKeyAuth: Overridden" in note for note in found.notes)
 
 
+def test_a_policy_that_never_was_good_is_noted_where_it_may_be_meant() -> None:
+    limit = {"limit": {"requests": -1, "unit": "Minute"}}
+    spec = {**targeting("HTTPRoute", "r"), "rateLimit": {"global": {"rules": [limit]}}}
+    here, elsewhere = (
+        m.manifest(OURS, "BackendTrafficPolicy", "p", spec, namespace=name) for name in ("demo", "other")
+    )
+    pipeline = pipeline_of(*WORLD, m.route("r", [m.rule("/a", "one")]), here, elsewhere)
+    (note,) = explained(pipeline, "http://example.com/a").notes
+    assert note.startswith(
+        "BackendTrafficPolicy demo/p has faults, and is not in force: "
+        "spec.rateLimit.global.rules[0].limit.requests: expected at least 0"
+    )
+
+
 def test_a_guard_that_cannot_be_put_in_force_is_told_as_the_answer() -> None:
     broken = {**targeting("HTTPRoute", "r"), "basicAuth": {"users": {"name": "keys"}}}
     pipeline = pipeline_of(*WORLD, m.route("r", [m.rule("/", "one")]), m.manifest(OURS, "SecurityPolicy", "s", broken))

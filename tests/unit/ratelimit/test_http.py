@@ -118,6 +118,24 @@ async def test_what_is_not_a_request_is_a_bad_request(start: Start, body: bytes)
     assert (await ask(given, "/json", SEARCH)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"null", "it must be an object"),
+        (b'{"domain": "d", "nonsense": 1}', 'no field named "nonsense"'),
+        (b'{"descriptors": [{"limit": {"unit": "EON"}}]}', "descriptors[0].limit.unit"),
+        (b'{"\x1b[31m\n": 1}', "Invalid control character"),
+        (b'{"' + b"x" * 5000 + b'": 1}', "no field named"),
+    ],
+)
+async def test_a_bad_request_is_told_what_is_wrong_in_a_line(start: Start, body: bytes, why: str) -> None:
+    answer = await ask(await start(), "/json", body, method="POST")
+    assert why in answer.text
+    assert answer.text.endswith("\n")
+    assert answer.text[:-1].isprintable()
+    assert len(answer.text) < 400
+
+
 async def test_json_is_for_post_alone_and_for_bodies_of_a_bounded_size(start: Start) -> None:
     given = await start()
     assert (await ask(given, "/json")).status == 405
