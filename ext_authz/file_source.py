@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
-
+from dragoman.file_watch import folders_of, looks
 from dragoman.xds_client import write_privately
 from ext_authz.config_file import ConfigFile, read_config
 from ext_authz.policies import Policies
@@ -60,30 +59,11 @@ class FileSource:
             log.info("%d policies in force from %s, %.1f ms", len(self._kept), self._path, took_ms)
 
     async def run(self) -> None:
-        """Watches until cancelled."""
-        # Editors and Kubernetes replace files rather than write them, so it is the folder that is watched.
-        folder = self._path.absolute().parent
-        told = ""
-        while True:
-            try:
-                # It wakes once a second all the same: some file systems tell of no changes, and JWKS files may be
-                # elsewhere.
-                async for _ in awatch(
-                    folder, debounce=50, step=5, rust_timeout=1000, yield_on_timeout=True, recursive=False
-                ):
-                    told = ""
-                    if self._state() != self._seen:
-                        self.load()
-            except FileNotFoundError:
-                pass
-            except (OSError, RuntimeError) as error:
-                # The machine may have no more watchers to give, or the folder may be closed to us for a while.
-                if str(error) != told:
-                    told = str(error)
-                    log.warning("%s cannot be watched, and is looked at once a second: %s", self._path, error)
-            await asyncio.sleep(1)
-            if self._state() != self._seen:
-                self.load()
+        """Follows the file, and those that it refers to, until cancelled."""
+        async with contextlib.aclosing(looks(self._path, lambda: folders_of(self._path))) as found:
+            async for _ in found:
+                if self._state() != self._seen:
+                    self.load()
 
     def _put(self, config: ConfigFile) -> None:
         stay = {name: body for name, body in self._kept.items() if name in config.unsound}

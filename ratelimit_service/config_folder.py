@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from dragoman.file_watch import Folders, folders_of, folders_of_links
 from ratelimit_service.model import Fault
 from ratelimit_service.yaml_fields import MAX_BYTES
 
@@ -20,7 +21,6 @@ State = frozenset[tuple[str, int, int, int, int]]
 
 _MAX_LEVELS: Final = 8
 _MAX_FILES: Final = 10_000
-_MAX_LINKS: Final = 40
 
 
 def files_of(path: Path) -> list[Path]:
@@ -77,30 +77,14 @@ def state_of(path: Path) -> State:
     return frozenset(found)
 
 
-def watched(path: Path) -> frozenset[Path]:
+def watched(path: Path) -> Folders:
     """Returns the folders in which something happens when a file changes, or a link on the way to it does."""
-    folders = set(_folders_of_links(path))
-    if path.is_dir():
-        folders.add(path.resolve())
-        with contextlib.suppress(OSError):
-            folders.update(file.parent.resolve() for file in _files_below(path))
-    else:
-        folders.add(path.absolute().parent.resolve())
+    if not path.is_dir():
+        return folders_of(path)
+    folders = {path.resolve(), *folders_of_links(path)}
+    with contextlib.suppress(OSError):
+        folders.update(file.parent.resolve() for file in _files_below(path))
     return frozenset(folder for folder in folders if folder.is_dir())
-
-
-def _folders_of_links(path: Path) -> Iterator[Path]:
-    """Yields the folder of each symbolic link on the way to a path, those that a link leads to included."""
-    waiting = [path.absolute()]
-    for _ in range(_MAX_LINKS):
-        if not waiting:
-            return
-        for prefix in (*reversed(waiting[-1].parents), waiting.pop()):
-            if prefix.is_symlink():
-                yield prefix.parent.resolve()
-                with contextlib.suppress(OSError):
-                    waiting.append(prefix.parent.resolve() / prefix.readlink())
-                    break
 
 
 def _files_below(path: Path) -> list[Path]:

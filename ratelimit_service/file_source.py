@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
-
+from dragoman.file_watch import looks
 from dragoman.garbage import collector_paused
 from dragoman.xds_client import write_privately
 from ratelimit_service.config_file import read_files
@@ -20,7 +19,6 @@ from ratelimit_service.model import Config, Fault
 from ratelimit_service.service import ConfigRejectedError, Service
 
 _log = logging.getLogger(__name__)
-logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 _SETTLING_S: Final = 0.01
 _SETTLED_LOOKS: Final = 3
@@ -48,30 +46,9 @@ class FileSource:
         return self._take(*self._read())
 
     async def run(self) -> None:
-        """Watches until cancelled."""
-        told = ""
-        while True:
-            folders: frozenset[Path] = frozenset()
-            try:
-                folders = watched(self._path)
-                # It wakes once a second all the same: some file systems tell of no changes.
-                async for _ in awatch(
-                    *folders, debounce=50, step=5, rust_timeout=1000, yield_on_timeout=True, recursive=False
-                ):
-                    told = ""
-                    await self._look()
-                    if watched(self._path) != folders:
-                        break
-            except FileNotFoundError:
-                pass
-            except (OSError, RuntimeError) as error:
-                # The machine may have no more watchers to give, or a folder may be closed to us for a while.
-                folders = frozenset()
-                if str(error) != told:
-                    told = str(error)
-                    _log.warning("%s cannot be watched, and is looked at once a second: %s", self._path, error)
-            if not folders:
-                await asyncio.sleep(1)
+        """Follows the files until cancelled."""
+        async with contextlib.aclosing(looks(self._path, lambda: watched(self._path))) as found:
+            async for _ in found:
                 await self._look()
 
     async def _look(self) -> None:

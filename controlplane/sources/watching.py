@@ -1,4 +1,8 @@
-"""Says when to look at a folder again: at which manifests, or at everything."""
+"""Says when to look at a folder again: at which manifests, or at everything.
+
+`dragoman.file_watch` tells services of a few files only that something happened, some 50 ms later; among 10,000
+manifests the one that was written is to be known at once.
+"""
 
 from __future__ import annotations
 
