@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, json_response, serve_http
 from dragoman.jwks import JwksCache
 from dragoman.metrics import Collected, new_registry
+from dragoman.steadiness import steady_loop
 from dragoman.xds_client import XdsClient, write_privately
 from ext_authz.check import METHOD, Checker
 from ext_authz.file_source import FileSource
@@ -82,9 +82,7 @@ async def worker(settings: AuthzSettings) -> AsyncGenerator[Worker]:
             stack.push_async_callback(served.close)
             http = served.address
         stack.push_async_callback(_stop, server, parts, settings.drain_s)
-        # What is there now stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
+        stack.enter_context(steady_loop())
         parts.health.started()
         log.info("serving on %s", server.address)
         if settings.tls is None and not server.address.is_loopback:

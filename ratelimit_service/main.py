@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, HttpServer, serve_http
 from dragoman.metrics import CallMetrics, new_registry
 from dragoman.signals import stop_on_signals
+from dragoman.steadiness import steady_loop
 from dragoman.workers import WorkerPlace, run_workers
 from ratelimit_service.answers import Answers
 from ratelimit_service.grants import Granting
@@ -178,9 +178,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         quota = await stack.enter_async_context(serve_quota(settings, service, stats))
         if quota is not None:
             registry.register(quota.metrics)
-        # What is there now stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
+        stack.enter_context(steady_loop())
         health.started()
         _log.info("serving rate limits on %s", server.address)
         yield Worker(server.address, http.address if http else None, service, store, quota)
