@@ -9,7 +9,7 @@ from collections.abc import Generator
 from typing import Final
 
 _SWITCH_INTERVAL_S: Final = 0.0001
-_THRESHOLDS: Final = (700, 3, 3_000)
+_THRESHOLDS: Final = (700, 3, 300)
 """New objects to a collection of those, such to one that looks at what they left, and those to one of everything."""
 
 

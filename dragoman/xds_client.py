@@ -10,7 +10,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,11 @@ from dragoman.xds_protocol import ClientNode, Delta, Dialect, NameOf, Received, 
 
 _log = logging.getLogger(__name__)
 
-# Called with name → bytes of what is new or changed and the names that are gone; raising rejects the whole update.
-OnUpdate = Callable[[Mapping[str, bytes], set[str]], None]
+OnUpdate = Callable[[Mapping[str, bytes], set[str]], Awaitable[None] | None]
+"""Called with name → bytes of what is new or changed, and the names that are gone; one call after the other.
+
+Raising rejects the whole update, and so does what it returns to be awaited.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ class _Held:
 class XdsClient:
     """A subscription to all resources of a type; `run` it as a task, and cancel the task to end it.
 
-    `on_update` runs on the event loop; an update is acknowledged only after it has returned. With `last_good`, the
+    `on_update` is called on the event loop; an update is acknowledged only when it is done, and until then no other is
+    read. `on_sync` is called after each response that was accepted, also one without anything. With `last_good`, the
     accepted state is kept in that file (mode 0600, replaced atomically), and `load` starts from it. State of the world
     needs `name_of`.
     """
@@ -84,6 +88,7 @@ class XdsClient:
         type_url: str,
         on_update: OnUpdate,
         *,
+        on_sync: Callable[[], None] = lambda: None,
         last_good: Path | None = None,
         credentials: XdsCredentials | None = None,
         backoff: Backoff | None = None,
@@ -96,6 +101,7 @@ class XdsClient:
         self._dialects = _dialects(protocol, type_url, name_of)
         self._type_url = type_url
         self._on_update = on_update
+        self._on_sync = on_sync
         self._last_good = last_good
         self._credentials = credentials or XdsCredentials()
         self._backoff = backoff or Backoff()
@@ -114,7 +120,7 @@ class XdsClient:
         """How far the client is."""
         return XdsStatus(self._connected, self._last_sync, self._loaded, len(self._held), self._rejected, self._error)
 
-    def load(self) -> bool:
+    async def load(self) -> bool:
         """Starts from the last good state, if there is one that `on_update` accepts; returns whether there was."""
         if self._last_good is None:
             return False
@@ -128,7 +134,7 @@ class XdsClient:
         if kept.type_url != self._type_url:
             _log.warning("the last good state in %s is of another type; it is left alone", self._last_good)
             return False
-        rejection = self._apply(Delta(self._type_url).of(kept, {}))
+        rejection = await self._apply(Delta(self._type_url).of(kept, {}))
         if rejection is not None:
             _log.warning("the last good state in %s is no good any more: %s", self._last_good, rejection)
         self._loaded = rejection is None or bool(self._held)
@@ -149,7 +155,7 @@ class XdsClient:
                 saving.cancel()
                 await asyncio.gather(saving, return_exceptions=True)
                 if self._unsaved.is_set():
-                    self._save()
+                    self._write(self._held)
 
     async def _connect(self) -> None:
         """Serves one stream on a channel of its own, with the authorities and the token that there are by now."""
@@ -181,14 +187,14 @@ class XdsClient:
                 self._connected = True
                 self._failures = 0
                 self._error = None
-                received = dialect.received(raw, self._versions())
+                received = await asyncio.to_thread(dialect.received, raw, self._versions())
                 if received.version and received.version == refused:
                     # Some servers send what was rejected again at once, and would go on doing so.
                     repeats += 1
                     await asyncio.sleep(self._backoff.delay_s(repeats))
                     await call.write(dialect.answer(received, self._rejected))
                     continue
-                await call.write(self._answer(dialect, received))
+                await call.write(await self._answer(dialect, received))
                 refused, repeats = (received.version if self._rejected is not None else ""), 0
             await self._ended(call)
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
@@ -214,17 +220,18 @@ class XdsClient:
     def _versions(self) -> dict[str, str]:
         return {name: held.version for name, held in self._held.items()}
 
-    def _answer(self, dialect: Dialect, received: Received) -> bytes:
-        self._rejected = self._apply(received)
+    async def _answer(self, dialect: Dialect, received: Received) -> bytes:
+        self._rejected = await self._apply(received)
         if self._rejected is None:
             self._last_sync = time.time()
+            self._on_sync()
             if received.changed or received.removed:
                 self._unsaved.set()
         else:
             _log.error("rejecting an update of %s: %s", self._type_url, self._rejected)
         return dialect.answer(received, self._rejected)
 
-    def _apply(self, received: Received) -> str | None:
+    async def _apply(self, received: Received) -> str | None:
         """Hands the response to `on_update` and remembers it; returns why it was rejected, None if it was not.
 
         Of what is rejected, all that is good by itself is put in force all the same: a server that sends only what
@@ -234,16 +241,16 @@ class XdsClient:
             return received.fault
         changed = {name: each for name, each in received.changed.items() if not self._has(name, each[0])}
         removed = set(received.removed)
-        rejection = self._put_in_force([*removed, *changed], changed)
+        rejection = await self._put_in_force([*removed, *changed], changed)
         if rejection is not None:
-            self._salvage([*changed] if received.is_state else [*removed, *changed], changed)
+            await self._salvage([*changed] if received.is_state else [*removed, *changed], changed)
         return rejection
 
-    def _salvage(self, names: Sequence[str], changed: Mapping[str, tuple[str, bytes]]) -> None:
+    async def _salvage(self, names: Sequence[str], changed: Mapping[str, tuple[str, bytes]]) -> None:
         pieces = _halves(names)
         while pieces:
             piece = pieces.pop()
-            if self._put_in_force(piece, changed) is not None:
+            if await self._put_in_force(piece, changed) is not None:
                 pieces += _halves(piece)
             else:
                 self._unsaved.set()
@@ -252,13 +259,15 @@ class XdsClient:
         held = self._held.get(name)
         return held is not None and held.version == version
 
-    def _put_in_force(self, names: Sequence[str], changed: Mapping[str, tuple[str, bytes]]) -> str | None:
+    async def _put_in_force(self, names: Sequence[str], changed: Mapping[str, tuple[str, bytes]]) -> str | None:
         """Puts these in force, removing those that are not in `changed`; returns why they are rejected, all of them."""
         if not names:
             return None
         removed = {name for name in names if name not in changed}
         try:
-            self._on_update({name: changed[name][1] for name in names if name in changed}, removed)
+            done = self._on_update({name: changed[name][1] for name in names if name in changed}, removed)
+            if done is not None:
+                await done
         except Exception as error:
             _log.debug("on_update failed", exc_info=True)
             return f"{type(error).__name__}: {error}"
@@ -274,29 +283,23 @@ class XdsClient:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            writing = asyncio.ensure_future(asyncio.to_thread(self._write, self._serialised()))
+            writing = asyncio.ensure_future(asyncio.to_thread(self._write, self._held.copy()))
             try:
                 await asyncio.shield(writing)
             except asyncio.CancelledError:
                 await writing  # An older state must not be written after a newer one.
                 raise
 
-    def _save(self) -> None:
-        self._write(self._serialised())
-
-    def _serialised(self) -> bytes:
+    def _write(self, state: Mapping[str, _Held]) -> None:
+        if self._last_good is None:
+            return
         kept = discovery_pb2.DeltaDiscoveryResponse(type_url=self._type_url)
-        for name, held in sorted(self._held.items()):
+        for name, held in sorted(state.items()):
             entry = kept.resources.add(name=name, version=held.version)
             entry.resource.type_url = self._type_url
             entry.resource.value = held.body
-        return kept.SerializeToString()
-
-    def _write(self, payload: bytes) -> None:
-        if self._last_good is None:
-            return
         try:
-            write_privately(self._last_good, payload)
+            write_privately(self._last_good, kept.SerializeToString())
         except OSError as error:
             _log.warning("the last good state cannot be kept in %s: %s", self._last_good, error)
 

@@ -61,7 +61,7 @@ async def worker(settings: AuthzSettings) -> AsyncGenerator[Worker]:
     async with contextlib.AsyncExitStack() as stack:
         parts = _Parts(settings)
         stack.push_async_callback(parts.close)
-        await stack.enter_async_context(_background(parts.source()))
+        await stack.enter_async_context(_background(await parts.source()))
         await stack.enter_async_context(_background(parts.sweep()))
         server = await serve_grpc(
             {METHOD: parts.checker},
@@ -114,7 +114,7 @@ class _Parts:
         self.health = Health()
         self._config_note: Callable[[], str] = lambda: ""
 
-    def source(self) -> Coroutine[Any, Any, None]:
+    async def source(self) -> Coroutine[Any, Any, None]:
         """Loads what there is, and returns what keeps it up to date."""
         state = self._settings.state
         if self._settings.config is not None:
@@ -138,7 +138,7 @@ class _Parts:
             last_good=state / "authz-xds.pb" if state else None,
             credentials=self._settings.xds_credentials,
         )
-        client.load()
+        await client.load()
         self.health.watch("config", lambda: client.status.ready or "no configuration yet")
         self._config_note = lambda: client.status.rejected or client.status.error or ""
         return client.run()

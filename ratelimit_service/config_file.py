@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
-from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, Report, build_domain, merge
+from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, Part, Report, build_domain, join
 from ratelimit_service.config_folder import read
 from ratelimit_service.model import MAX_LIMIT, Algorithm, Config, Domain, Fault, Mode, OnStoreError, Rule, Unit
-from ratelimit_service.yaml_fields import TooLargeError, YamlFile, YamlMap, line_of, yaml_map
+from ratelimit_service.yaml_fields import TooLargeError, YamlFile, YamlMap, dismantle, line_of, yaml_map
 
 
 def read_path(path: Path, *, merge_domains: bool = False) -> tuple[Config, list[Fault]]:
@@ -27,22 +28,34 @@ def read_path(path: Path, *, merge_domains: bool = False) -> tuple[Config, list[
 
 def read_files(files: Mapping[str, bytes], *, merge_domains: bool = False) -> tuple[Config, list[Fault]]:
     """Does the same for files that are read already, by name."""
-    domains: dict[str, Domain] = {}
-    places: dict[str, str] = {}
-    faults: list[Fault] = []
-    for source, content in files.items():
-        parsed, wrong = parse(content, source=source)
-        faults += wrong
-        for domain, line in parsed:
-            before = domains.get(domain.name)
-            if before is not None and merge_domains:
-                domain, twice = merge(before, domain)
-                faults += (Fault(source, line, "descriptors", f"{name!r} is in another file too") for name in twice)
-            elif before is not None:
-                faults.append(Fault(source, line, "domain", f"{domain.name!r} is in {places[domain.name]} too"))
-            places.setdefault(domain.name, f"{source}:{line}")
-            domains[domain.name] = domain
-    return Config(domains), faults
+    return Files(merge_domains=merge_domains).read(files)
+
+
+class Files:
+    """Reads files again and again, and parses only those whose bytes are not as they were."""
+
+    def __init__(self, *, merge_domains: bool = False) -> None:
+        self._merge_domains = merge_domains
+        self._parsed: dict[str, _Parsed] = {}
+
+    def read(self, files: Mapping[str, bytes]) -> tuple[Config, list[Fault]]:
+        """Returns what is sound of the files, and the faults."""
+        before, self._parsed = self._parsed, {}
+        for source, content in files.items():
+            digest = hashlib.sha256(content).digest()
+            known = before.get(source)
+            if known is None or known.digest != digest:
+                known = _Parsed(digest, *parse(content, source=source))
+            self._parsed[source] = known
+        parts = [Part(domain, source, line) for source, each in self._parsed.items() for domain, line in each.domains]
+        domains, twice = join(parts, merge_domains=self._merge_domains, kind="file")
+        return Config(domains), [fault for each in self._parsed.values() for fault in each.faults] + twice
+
+
+class _Parsed(NamedTuple):
+    digest: bytes
+    domains: Sequence[tuple[Domain, int]]
+    faults: Sequence[Fault]
 
 
 def parse(content: bytes, *, source: str) -> tuple[list[tuple[Domain, int]], list[Fault]]:
@@ -55,6 +68,7 @@ def parse(content: bytes, *, source: str) -> tuple[list[tuple[Domain, int]], lis
             domain = reader.domain(document)
             if domain is not None:
                 domains.append((domain, line_of(document)))
+            dismantle(document)
     except TooLargeError as error:
         file.faults.append(Fault(source, 0, "", str(error)))
     if not domains and not file.faults:
@@ -100,9 +114,9 @@ class _Reader:
         self._on_store_error = root.choice("on_store_error", _ON_STORE_ERROR, OnStoreError.ALLOW)
         return build_domain(name, self._on_store_error, self._below(root, 1))
 
-    def _below(self, given: YamlMap, depth: int) -> list[DraftDescriptor]:
+    def _below(self, given: YamlMap, depth: int) -> Iterator[DraftDescriptor]:
         found = given.maps("descriptors", _DESCRIPTOR, _NOT_IN_DESCRIPTOR)
-        return [self._descriptor(item, depth) for item in found]
+        return (self._descriptor(item, depth) for item in found)
 
     def _descriptor(self, given: YamlMap, depth: int) -> DraftDescriptor:
         self._descriptors += 1

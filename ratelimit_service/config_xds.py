@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as pb
-from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, build_domain
-from ratelimit_service.model import Algorithm, Domain, Fault, Mode, OnStoreError, Rule, Unit
+from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, Part, build_domain, join
+from ratelimit_service.model import Algorithm, Config, Domain, Fault, Mode, OnStoreError, Rule, Unit
 
 TYPE_URL: Final = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
 MAX_FAULTS: Final = 1000
@@ -35,6 +37,39 @@ _ALGORITHMS: Final = {
     pb.CONCURRENCY: Algorithm.CONCURRENCY,
 }
 _MODES: Final = {pb.MODE_UNSPECIFIED: Mode.REQUEST, pb.REQUEST: Mode.REQUEST, pb.QUOTA: Mode.QUOTA}
+
+
+class Resources:
+    """All resources that are held, and the configuration that they are together."""
+
+    def __init__(self, held: Mapping[str, _Held] = MappingProxyType({}), *, merge_domains: bool = False) -> None:
+        self._held = held
+        self._merge_domains = merge_domains
+        self.config = Config()
+
+    def updated(self, changed: Mapping[str, bytes], removed: Collection[str]) -> tuple[Resources, list[Fault]]:
+        """Returns what comes of an update, and the faults; with any, it is not to be used. This one stays as it is."""
+        held = {name: each for name, each in self._held.items() if name not in removed}
+        faults: list[Fault] = []
+        for name, content in changed.items():
+            digest = hashlib.sha256(content).digest()
+            before = held.get(name)
+            if before is not None and before.digest == digest:
+                continue
+            domain, wrong = parse_resource(content, source=name)
+            faults += wrong
+            if domain is not None:
+                held[name] = _Held(digest, domain)
+        parts = (Part(each.domain, name) for name, each in held.items())
+        domains, twice = join(parts, merge_domains=self._merge_domains, kind="resource")
+        made = Resources(held, merge_domains=self._merge_domains)
+        made.config = Config(domains)
+        return made, faults + twice
+
+
+class _Held(NamedTuple):
+    digest: bytes
+    domain: Domain
 
 
 def parse_resource(content: bytes, *, source: str) -> tuple[Domain | None, list[Fault]]:
@@ -79,8 +114,8 @@ class _Reader:
         own = given.dragoman
         return replace(made, counters_without_domain=own.counters_without_domain, refines=own.refines)
 
-    def _below(self, given: Iterable[pb.RateLimitDescriptor], path: str, depth: int) -> list[DraftDescriptor]:
-        return [self._descriptor(item, f"{path}[{index}]", depth) for index, item in enumerate(given)]
+    def _below(self, given: Iterable[pb.RateLimitDescriptor], path: str, depth: int) -> Iterator[DraftDescriptor]:
+        return (self._descriptor(item, f"{path}[{index}]", depth) for index, item in enumerate(given))
 
     def _descriptor(self, given: pb.RateLimitDescriptor, path: str, depth: int) -> DraftDescriptor:
         self._descriptors += 1

@@ -13,7 +13,7 @@ from typing import Final
 from dragoman.file_watch import looks
 from dragoman.garbage import collector_paused
 from dragoman.xds_client import write_privately
-from ratelimit_service.config_file import read_files
+from ratelimit_service.config_file import Files
 from ratelimit_service.config_folder import State, passed_over, read, state_of, watched
 from ratelimit_service.model import Config, Fault
 from ratelimit_service.service import ConfigRejectedError, Service
@@ -34,7 +34,7 @@ class FileSource:
         self._path = path
         self._service = service
         self._last_good = last_good
-        self._merge_domains = merge_domains
+        self._files = Files(merge_domains=merge_domains)
         self._seen: State = frozenset()
 
     def load(self) -> bool:
@@ -43,7 +43,14 @@ class FileSource:
         with contextlib.suppress(OSError):
             for file in passed_over(self._path):
                 _log.warning("%s is not read: it is neither .yaml, .yml nor .json", file)
-        return self._take(*self._read())
+        files, config, faults = self._read()
+        if faults:
+            self._service.reject(faults)
+            return self._service.ready or self._load_last_good()
+        self._service.use(config)
+        self._tell()
+        self._keep(files)
+        return True
 
     async def run(self) -> None:
         """Follows the files until cancelled."""
@@ -52,15 +59,15 @@ class FileSource:
                 await self._look()
 
     async def _look(self) -> None:
-        state = state_of(self._path)
+        state = await asyncio.to_thread(state_of, self._path)
         while state != self._seen:
             state = await self._settled(state)
             # Requests go on while a large file is read.
             found = await asyncio.to_thread(self._read)
             self._seen = state
-            state = state_of(self._path)
+            state = await asyncio.to_thread(state_of, self._path)
             if state == self._seen:
-                self._take(*found)
+                await self._take(*found)
             # Else some were read before a folder was swapped, and some after it: once more.
 
     async def _settled(self, state: State) -> State:
@@ -68,7 +75,7 @@ class FileSource:
         same = 0
         for _ in range(_MOST_LOOKS):
             await asyncio.sleep(_SETTLING_S)
-            before, state = state, state_of(self._path)
+            before, state = state, await asyncio.to_thread(state_of, self._path)
             same = same + 1 if state == before else 0
             if same == _SETTLED_LOOKS:
                 break
@@ -78,17 +85,21 @@ class FileSource:
         # In another thread too the collector would have requests wait.
         with collector_paused():
             files, faults = read(self._path)
-            config, wrong = read_files(files, merge_domains=self._merge_domains)
+            config, wrong = self._files.read(files)
         return files, config, faults + wrong
 
-    def _take(self, files: Mapping[str, bytes], config: Config, faults: Sequence[Fault]) -> bool:
+    async def _take(self, files: Mapping[str, bytes], config: Config, faults: Sequence[Fault]) -> None:
         try:
-            self._service.take(config, faults)
+            await self._service.take(config, faults)
         except ConfigRejectedError:
-            return self._service.ready or self._load_last_good()
-        _log.info("configuration in force: %d domains from %s", len(config.domains), self._path)
-        self._keep(files)
-        return True
+            if not self._service.ready:
+                self._load_last_good()
+            return
+        self._tell()
+        await asyncio.to_thread(self._keep, files)
+
+    def _tell(self) -> None:
+        _log.info("configuration in force: %d domains from %s", len(self._service.config.domains), self._path)
 
     def _keep(self, files: Mapping[str, bytes]) -> None:
         if self._last_good is None:
@@ -108,7 +119,7 @@ class FileSource:
         except (OSError, ValueError, AttributeError) as error:
             _log.warning("the last good configuration in %s cannot be read: %s", self._last_good, error)
             return False
-        config, faults = read_files(files, merge_domains=self._merge_domains)
+        config, faults = self._files.read(files)
         if faults:
             _log.warning("the last good configuration in %s is no good any more", self._last_good)
             return False

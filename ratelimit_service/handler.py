@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from dragoman.grpc_worker import Call, StatusCode
 from ratelimit_service.algorithms.base import Verdict
@@ -43,6 +43,7 @@ class RateLimiter:
         self._callers = Callers()
         self.waiting = WaitingRoom()
         self._planner: Planner | None = None
+        self._memo_size = memo_size
         self._plans: Memo[bytes, Plan] = Memo(memo_size)
 
     @property
@@ -50,10 +51,19 @@ class RateLimiter:
         """Whether there is a configuration in force."""
         return self._planner is not None
 
-    def use(self, planner: Planner) -> None:
-        """Puts a configuration in force, for requests from now on."""
+    def use(self, planner: Planner, plans: Memo[bytes, Plan] | None = None) -> Memo[bytes, Plan]:
+        """Puts a configuration in force, for requests from now on; `plans` are those that it would make as well.
+
+        Returns what was planned before, for the caller to let go.
+        """
+        before = self._plans
         self._planner = planner
-        self._plans.clear()
+        self._plans = Memo(self._memo_size) if plans is None else plans
+        return before
+
+    def plans_of(self, domains: Container[str]) -> Memo[bytes, Plan]:
+        """Returns the plans of requests that limits of these domains judge; may run in another thread."""
+        return self._plans.kept(lambda _, plan: bool(plan.checks) and plan.checks[0].limit.rule.domain in domains)
 
     def planned(self, body: bytes) -> Plan | None:
         """Returns the plan of a request that was answered, while it is remembered."""

@@ -47,6 +47,7 @@ _log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 256 * 1024
 """Nobody's descriptors are as large, unless somebody sends headers of many KiB to keep the service busy."""
+_FOLLOW_AGAIN_S = 1.0
 HEALTH_NAME = "ratelimit"
 """What envoyproxy/ratelimit calls itself in grpc.health.v1: probes made for it go on working."""
 
@@ -132,7 +133,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         local=local,
     )
     service = Service(limiter, stats, options)
-    source = _source(settings, service)
+    source = await _source(settings, service)
     calls = CallMetrics()
     health = Health()
     health.watch("config", lambda: service.ready or "no configuration has come yet")
@@ -140,7 +141,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         stack.push_async_callback(store.close)
         if leases is not None:
             stack.push_async_callback(leases.close)
-        await stack.enter_async_context(_background(source.run()))
+        await stack.enter_async_context(_background(_follow(source)))
         if replicas is not None:
             await stack.enter_async_context(_background(replicas.run()))
         registry = new_registry()
@@ -184,7 +185,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         yield Worker(server.address, http.address if http else None, service, store, quota)
 
 
-def _source(settings: RateLimitSettings, service: Service) -> Source:
+async def _source(settings: RateLimitSettings, service: Service) -> Source:
     state = settings.state
     if settings.config is not None:
         return file_source(
@@ -194,7 +195,7 @@ def _source(settings: RateLimitSettings, service: Service) -> Source:
             merge_domains=settings.merge_domains,
         )
     assert settings.xds is not None
-    return xds_source(
+    return await xds_source(
         settings.xds,
         settings.node_id,
         service,
@@ -220,3 +221,13 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def _follow(source: Source) -> None:
+    while True:
+        try:
+            await source.run()
+        except Exception:
+            # What is in force stays, but changes must not be missed for ever.
+            _log.exception("the configuration was not followed any more, and is followed anew")
+        await asyncio.sleep(_FOLLOW_AGAIN_S)

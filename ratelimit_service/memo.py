@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -12,12 +12,13 @@ V = TypeVar("V")
 class Memo(Generic[K, V]):
     """Two generations of up to `size` entries each. The request path looks into `young` itself, then calls `get`."""
 
-    __slots__ = ("_old", "_size", "young")
+    __slots__ = ("_dead", "_old", "_size", "young")
 
     def __init__(self, size: int) -> None:
         self._size = size
         self.young: dict[K, V] = {}
         self._old: dict[K, V] = {}
+        self._dead: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
         """Returns the value, which then counts as used; None for a key that is not there."""
@@ -30,10 +31,28 @@ class Memo(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Adds a value; when a generation is full, the one before it is forgotten."""
+        dead = self._dead
+        if dead:
+            # One for each that is added: a whole generation at once would keep requests waiting.
+            dead.popitem()
         if len(self.young) >= self._size:
+            self._dead = self._old
             self._old = self.young
             self.young = {}
         self.young[key] = value
+
+    def kept(self, holds: Callable[[K, V], bool]) -> Memo[K, V]:
+        """Returns another with those entries that hold; may run in a thread while entries are added here."""
+        made: Memo[K, V] = Memo(self._size)
+        made._old = {key: value for key, value in self._old.copy().items() if holds(key, value)}
+        made.young = {key: value for key, value in self.young.copy().items() if holds(key, value)}
+        return made
+
+    def dismiss(self) -> None:
+        """Forgets everything, one by one: for another thread, once nobody uses this any more."""
+        for generation in (self.young, self._old, self._dead):
+            while generation:
+                generation.popitem()
 
     def values(self) -> Iterator[V]:
         """Yields what it holds, each once."""
@@ -43,6 +62,7 @@ class Memo(Generic[K, V]):
         """Forgets everything."""
         self.young = {}
         self._old = {}
+        self._dead = {}
 
     def __len__(self) -> int:
         return len(self.young) + len(self._old)

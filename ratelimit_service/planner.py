@@ -51,7 +51,7 @@ class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
 
 class Planner:
     """Plans requests against one configuration. A new configuration gets a new planner, which takes over from `before`
-    what has not changed, so that one domain's change costs the others nothing.
+    what has not changed, so that one domain's change costs the others nothing; it may be made in another thread.
     """
 
     def __init__(
@@ -75,14 +75,35 @@ class Planner:
         self._near_ratio = near_ratio
         self._unknown_domain = unknown_domain
         self._counters: Memo[bytes, Counter] = before._counters if before else Memo(memo_size)
-        self._brought: Memo[tuple[str, str, int, int, OnStoreError], Limit] = Memo(1024)
-        self._detailed: Memo[tuple[Limit, str], Limit] = Memo(4096)
-        self._shapes: Memo[tuple[tuple[int, ...], tuple[Limit, ...]], Shape] = Memo(1024)
+        same = before.unchanged(config) if before else frozenset[str]()
+        self._brought: Memo[tuple[str, str, int, int, OnStoreError], Limit] = (
+            before._brought.kept(lambda key, _: key[0] in same) if before else Memo(1024)
+        )
+        self._detailed: Memo[tuple[Limit, str], Limit] = before._detailed if before else Memo(4096)
+        self._shapes: Memo[tuple[tuple[int, ...], tuple[Limit, ...]], Shape] = before._shapes if before else Memo(1024)
         # By domain, and by the rule's identity: made when a request first asks for it.
         self._limits: dict[str, dict[int, Limit]] = {
-            name: before._limits[name] if before and before._config.domains.get(name) is domain else {}
+            name: before._limits[name] if before and name in same else before._limits_of(domain) if before else {}
             for name, domain in config.domains.items()
         }
+
+    def unchanged(self, config: Config) -> frozenset[str]:
+        """Returns the names of the domains that are the same objects in another configuration."""
+        ours = self._config.domains
+        return frozenset(name for name, domain in config.domains.items() if ours.get(name) is domain)
+
+    def dismiss(self, after: Planner) -> None:
+        """Lets go of the limits that the planner after this one has not taken over, one by one."""
+        self._brought.dismiss()
+        for name, limits in self._limits.items():
+            if after._limits.get(name) is not limits:
+                while limits:
+                    limits.popitem()
+
+    def _limits_of(self, domain: Domain) -> dict[int, Limit]:
+        """Returns the limits of those rules of a changed domain that it has kept."""
+        limits = self._limits.get(domain.name, {}).copy()
+        return {id(rule): limits[id(rule)] for rule in domain.root.rules() if id(rule) in limits}
 
     def plan(self, body: bytes) -> Plan:
         """Returns what to do for a request; raises Refusal for one that makes no sense."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dragoman.garbage import collector_paused
 from ratelimit_service.answers import Answers
-from ratelimit_service.build import merge
-from ratelimit_service.config_xds import parse_resource
+from ratelimit_service.build import retained
+from ratelimit_service.checks import Plan
+from ratelimit_service.config_xds import Resources
 from ratelimit_service.handler import RateLimiter
-from ratelimit_service.model import Config, Domain, Fault, OnStoreError
+from ratelimit_service.memo import Memo
+from ratelimit_service.model import Config, Fault, OnStoreError
 from ratelimit_service.planner import Planner
-from ratelimit_service.stats import StatsRegistry
+from ratelimit_service.stats import Counts, StatsRegistry
 from ratelimit_service.stores.local import Local
 
 _log = logging.getLogger(__name__)
@@ -41,14 +45,26 @@ class PlanOptions:
     """What decides by `on_store_error: local`."""
 
 
+class _Change(NamedTuple):
+    """What takes the place of what is in force."""
+
+    config: Config
+    counts: Counts
+    planner: Planner
+    plans: Memo[bytes, Plan]
+
+
 class Service:
-    """The configuration in force and what came of the last attempt to change it."""
+    """The configuration in force and what came of the last attempt to change it.
+
+    One change after the other is made ready in a thread, while requests go on, and is put in force in an instant.
+    """
 
     def __init__(self, limiter: RateLimiter, stats: StatsRegistry, options: PlanOptions) -> None:
         self._limiter = limiter
         self._stats = stats
         self._options = options
-        self._resources: dict[str, Domain] = {}
+        self._resources = Resources(merge_domains=options.merge_domains)
         self._planner: Planner | None = None
         self.config = Config()
         self.loads = 0
@@ -69,9 +85,51 @@ class Service:
         return len(self._limiter.waiting)
 
     def use(self, config: Config) -> None:
-        """Puts a configuration in force."""
-        self._stats.configure(config.rules())
+        """Puts a configuration in force at once, for a start: a large one would keep requests waiting."""
+        self._put_in_force(self._prepared(config))
+
+    def begin_empty(self) -> None:
+        """Puts a configuration without limits in force where there is none yet."""
+        if not self.ready:
+            self.use(Config())
+
+    async def take(self, config: Config, faults: Sequence[Fault]) -> None:
+        """Puts what was read in force; raises ConfigRejectedError for faults, and what was in force stays."""
+        if faults:
+            raise self.reject(faults)
+        change = await asyncio.to_thread(self._prepared, config)
+        # From here on nothing is waited for: a change is in force whole, or, where the task was cancelled, not at all.
+        self._put_in_force(change)
+
+    async def update(self, changed: Mapping[str, bytes], removed: set[str]) -> None:
+        """Takes an update over xDS, all of it or, raising ConfigRejectedError, nothing."""
+        resources, faults = await asyncio.to_thread(self._updated, changed, removed)
+        await self.take(resources.config, faults)
+        self._resources = resources
+
+    def reject(self, faults: Sequence[Fault]) -> ConfigRejectedError:
+        """Notes that a configuration is refused; returns what to raise."""
+        self.rejections += 1
+        self.rejected = ConfigRejectedError(faults)
+        for fault in faults[:100]:
+            _log.error("configuration rejected: %s", fault)
+        return self.rejected
+
+    def _updated(self, changed: Mapping[str, bytes], removed: set[str]) -> tuple[Resources, list[Fault]]:
+        with collector_paused():
+            return self._resources.updated(changed, removed)
+
+    def _prepared(self, config: Config) -> _Change:
+        with collector_paused():
+            return self._change_to(config)
+
+    def _change_to(self, config: Config) -> _Change:
+        before = self.config.domains
+        config = Config({name: retained(domain, before.get(name)) for name, domain in config.domains.items()})
         options = self._options
+        same = self._planner.unchanged(config) if self._planner is not None else frozenset[str]()
+        # Before the planner takes limits over: those of the plans that stay are then among them.
+        plans = self._limiter.plans_of(same)
         planner = Planner(
             config,
             self._stats,
@@ -82,47 +140,21 @@ class Service:
             local=options.local,
             before=self._planner,
         )
-        self._limiter.use(planner)
-        if self.on_ready is not None:
-            self.on_ready()
-        self._planner = planner
-        self.config = config
+        return _Change(config, self._stats.prepared(config.rules()), planner, plans)
+
+    def _put_in_force(self, change: _Change) -> None:
+        self._stats.use(change.counts)
+        plans, before = self._limiter.use(change.planner, change.plans), self._planner
+        self._planner = change.planner
+        self.config = change.config
         self.loads += 1
         self.rejected = None
+        if self.on_ready is not None:
+            self.on_ready()
+        if before is not None:
+            asyncio.get_running_loop().run_in_executor(None, _dismiss, plans, before, change.planner)
 
-    def take(self, config: Config, faults: Sequence[Fault]) -> None:
-        """Puts what was read in force; raises ConfigRejectedError for faults, and what was in force stays."""
-        if faults:
-            raise self._reject(faults)
-        self.use(config)
 
-    def update(self, changed: Mapping[str, bytes], removed: set[str]) -> None:
-        """Takes an update over xDS, all of it or, raising ConfigRejectedError, nothing."""
-        resources = {name: domain for name, domain in self._resources.items() if name not in removed}
-        faults: list[Fault] = []
-        for name, content in changed.items():
-            with collector_paused():
-                domain, wrong = parse_resource(content, source=name)
-            faults += wrong
-            if domain is not None:
-                resources[name] = domain
-        domains: dict[str, Domain] = {}
-        for name, domain in resources.items():
-            before = domains.get(domain.name)
-            if before is not None and self._options.merge_domains:
-                domain, twice = merge(before, domain)
-                faults += (Fault(name, 0, "descriptors", f"{each!r} is in another resource too") for each in twice)
-            elif before is not None:
-                faults.append(Fault(name, 0, "domain", f"{domain.name!r} is in another resource too"))
-            domains[domain.name] = domain
-        if faults:
-            raise self._reject(faults)
-        self._resources = resources
-        self.use(Config(domains))
-
-    def _reject(self, faults: Sequence[Fault]) -> ConfigRejectedError:
-        self.rejections += 1
-        self.rejected = ConfigRejectedError(faults)
-        for fault in faults[:100]:
-            _log.error("configuration rejected: %s", fault)
-        return self.rejected
+def _dismiss(plans: Memo[bytes, Plan], before: Planner, after: Planner) -> None:
+    plans.dismiss()
+    before.dismiss(after)

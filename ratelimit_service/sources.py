@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from dragoman.xds_credentials import XdsCredentials
 from dragoman.xds_protocol import XdsProtocol
 from ratelimit_service.config_xds import TYPE_URL, name_of
 from ratelimit_service.file_source import FileSource
-from ratelimit_service.model import Config
 from ratelimit_service.service import Service
 
 CLUSTER = "dragoman.services/ratelimit"
@@ -38,7 +36,7 @@ def file_source(path: Path, service: Service, *, last_good: Path | None, merge_d
     return Source(source.run, without)
 
 
-def xds_source(
+async def xds_source(
     address: str,
     node_id: str,
     service: Service,
@@ -54,12 +52,14 @@ def xds_source(
         CLUSTER,
         TYPE_URL,
         service.update,
+        # A control plane that has no limits sends nothing, and that is a configuration too.
+        on_sync=service.begin_empty,
         last_good=last_good,
         credentials=credentials,
         protocol=protocol,
         name_of=name_of,
     )
-    client.load()
+    await client.load()
 
     def without() -> str | None:
         status = client.status
@@ -67,17 +67,4 @@ def xds_source(
             return f"the control plane cannot be reached: {status.error or 'not connected yet'}"
         return None if status.rejected is None else f"the last update was rejected: {status.rejected}"
 
-    async def run() -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(client.run())
-            tasks.create_task(_begin_empty(client, service))
-
-    return Source(run, without)
-
-
-async def _begin_empty(client: XdsClient, service: Service) -> None:
-    # A control plane that has no limits sends nothing, and that is a configuration too.
-    while client.status.last_sync is None:  # noqa: ASYNC110  (the client has nothing to wait for)
-        await asyncio.sleep(0.05)
-    if not service.ready:
-        service.use(Config())
+    return Source(client.run, without)

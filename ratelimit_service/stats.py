@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from typing import NamedTuple
 
 from ratelimit_service.model import Rule
 
@@ -42,6 +43,14 @@ class Detail(StrEnum):
     """Values too, where `detailed_metric` or `value_to_metric` asks for it, and limits that requests bring."""
 
 
+class Counts(NamedTuple):
+    """The counts of a configuration."""
+
+    rules: dict[Key, RuleStats]
+    folded: set[Key]
+    domains: frozenset[str]
+
+
 class StatsRegistry:
     """The counts of up to `max_descriptors` that are configured, and of up to `max_values` that requests bring about.
 
@@ -71,21 +80,28 @@ class StatsRegistry:
 
     def configure(self, rules: Iterable[Rule]) -> None:
         """Keeps counts for these rules: what was counted stays, rules that are gone take theirs with them."""
+        self.use(self.prepared(rules))
+
+    def prepared(self, rules: Iterable[Rule]) -> Counts:
+        """Returns the counts to `use` for these rules; changes nothing, and may take its time in another thread."""
         keys = dict.fromkeys((rule.domain, self._path_of(rule)) for rule in rules)
         kept = {key: stats for key, stats in self._rules.items() if key in keys}
         # Whoever counts for OTHER goes on to do so: an unchanged domain keeps what it has of us.
-        self._folded &= keys.keys()
+        folded = self._folded & keys.keys()
         for key in keys:
-            if key in kept or key in self._folded:
+            if key in kept or key in folded:
                 continue
             if len(kept) < self._max_descriptors:
                 kept[key] = RuleStats()
             else:
-                self._folded.add(key)
-        self._rules = kept
-        domains = {domain for domain, _ in keys}
-        self._found = {key: stats for key, stats in self._found.items() if key[0] in domains}
-        self._shared = {key: stats for key, stats in self._shared.items() if key[0] in domains}
+                folded.add(key)
+        return Counts(kept, folded, frozenset(domain for domain, _ in keys))
+
+    def use(self, counts: Counts) -> None:
+        """Keeps the counts that were prepared."""
+        self._rules, self._folded = counts.rules, counts.folded
+        self._found = {key: stats for key, stats in self._found.items() if key[0] in counts.domains}
+        self._shared = {key: stats for key, stats in self._shared.items() if key[0] in counts.domains}
 
     def of(self, domain: str, path: str, configured: str = "") -> RuleStats:
         """Returns the counts for a path, below the configured descriptor of that path."""

@@ -85,6 +85,21 @@ def _told(error: yaml.YAMLError, content: bytes) -> tuple[int, str]:
     return line, f"{message} {error.context}, which begins in line {begun}" if begun < line else message
 
 
+def dismantle(document: yaml.Node) -> None:
+    """Lets go of a document that was read, node by node: all at once, a large one would keep every thread waiting."""
+    waiting = [document]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            for pair in node.value:
+                waiting += pair
+        else:
+            continue
+        node.value.clear()
+
+
 def _check_size(content: bytes) -> None:
     # libyaml's composer calls itself for each level, and ends the process when the stack does; its parser does not.
     depth = 0
@@ -181,20 +196,18 @@ class YamlMap:
         self.report(name, f"must be a duration of at least 1ms, such as 500ms, 10s, 5m or 1h30m, not {text[:64]!r}")
         return 0.0
 
-    def maps(self, name: str, fields: frozenset[str], elsewhere: Mapping[str, str] | None = None) -> list[YamlMap]:
-        """Returns the mappings of a list, each with `fields` only."""
+    def maps(self, name: str, fields: frozenset[str], elsewhere: Mapping[str, str] | None = None) -> Iterator[YamlMap]:
+        """Yields the mappings of a list, each with `fields` only."""
         node = self.fields.get(name)
         if node is None:
-            return []
+            return
         if not isinstance(node, yaml.SequenceNode):
             self.report(name, "must be a list")
-            return []
-        found: list[YamlMap] = []
+            return
         for index, item in enumerate(node.value):
             given = yaml_map(self.file, item, f"{self.at(name)}[{index}]", fields, elsewhere)
             if given is not None:
-                found.append(given)
-        return found
+                yield given
 
 
 def yaml_map(

@@ -191,7 +191,9 @@ def test_all_faults_of_a_file_are_told_at_once() -> None:
 
 def test_a_file_that_unfolds_without_end_is_refused() -> None:
     lines = ["domain: d", "descriptors:", "- &l0 {key: k0}"]
-    lines += [f"- &l{n} {{key: k{n}, descriptors: [*l{n - 1}, *l{n - 1}, *l{n - 1}, *l{n - 1}]}}" for n in range(1, 20)]
+    for n in range(1, 16):
+        twice = ", ".join(f"{{key: {side}, descriptors: [*l{n - 1}]}}" for side in "ab")
+        lines.append(f"- &l{n} {{key: k{n}, descriptors: [{twice}]}}")
     assert any("more than 32 levels or 100000 descriptors" in fault for fault in faults_of("\n".join(lines)))
 
 

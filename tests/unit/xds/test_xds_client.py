@@ -49,7 +49,7 @@ class Policies:
 @contextlib.asynccontextmanager
 async def running(address: str, on_update: OnUpdate, last_good: Path | None = None) -> AsyncIterator[XdsClient]:
     client = XdsClient(address, "worker-0", AUTHZ_OWNER, AUTHZ_POLICY, on_update, last_good=last_good, backoff=FAST)
-    client.load()
+    await client.load()
     task = asyncio.create_task(client.run())
     try:
         yield client
@@ -104,6 +104,97 @@ async def test_a_refused_policy_is_reported_alone_and_the_others_are_in_force(st
         assert client.status.ready
 
 
+class Slow(Policies):
+    """Takes an update in only when `gate` is open."""
+
+    def __init__(self, refuse: bytes = b"\0") -> None:
+        super().__init__(refuse)
+        self.gate = asyncio.Event()
+        self.under_way = self.most = 0
+
+    async def taken(self, changed: Mapping[str, bytes], removed: set[str]) -> None:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await self.gate.wait()
+            self.update(changed, removed)
+        finally:
+            self.under_way -= 1
+
+
+async def test_updates_that_take_their_time_are_taken_one_by_one_and_the_last_one_stays(start_ads: StartAds) -> None:
+    acknowledged: list[Mapping[str, bytes]] = []
+    nacks: list[Nack] = []
+    service = Slow(refuse=b"bad")
+    observers = Observers(on_ack=lambda ack: acknowledged.append(dict(service.held)), on_nack=nacks.append)
+    cache = SnapshotCache(timing=NO_LINGER, observers=observers)
+    (address,) = (await start_ads(cache)).addresses
+    cache.publish(policies(a="1"))
+    async with running(address, service.taken) as client:
+        await until(lambda: service.under_way, what="the first update")
+        cache.publish(policies(a="bad"))
+        cache.publish(policies(a="3"))
+        assert not acknowledged
+        assert not client.status.ready
+        service.gate.set()
+        await until(lambda: service.held == {"a": b"a=3"}, what="the last update")
+        assert await cache.wait_settled(AUTHZ_OWNER, timeout_s=5)
+        service.gate.clear()
+        cache.publish(policies(a="bad", b="1"))
+        await until(lambda: service.under_way, what="one that is no good")
+        assert not nacks
+        service.gate.set()
+        await until(lambda: nacks, what="the rejection")
+        assert [nack.names for nack in nacks] == [("a",)]
+        assert service.held == {"a": b"a=3", "b": b"b=1"}
+        cache.publish(policies(a="4", b="1"))
+        await until(lambda: service.held == {"a": b"a=4", "b": b"b=1"}, what="the repair")
+    assert service.most == 1
+    assert acknowledged[0] == {"a": b"a=1"}
+
+
+async def test_an_update_under_way_at_the_end_is_neither_in_force_nor_acknowledged_nor_kept(
+    start_ads: StartAds, tmp_path: Path
+) -> None:
+    acknowledged: list[object] = []
+    cache = SnapshotCache(observers=Observers(on_ack=acknowledged.append))
+    (address,) = (await start_ads(cache)).addresses
+    service = Slow()
+    cache.publish(policies(a="1"))
+    async with running(address, service.taken, tmp_path / "kept"):
+        await until(lambda: service.under_way, what="the update")
+    assert (service.held, service.under_way) == ({}, 0)
+    assert not acknowledged
+    assert not (tmp_path / "kept").exists()
+
+
+async def test_each_response_that_is_accepted_is_told_also_one_without_anything(start_ads: StartAds) -> None:
+    cache = SnapshotCache(timing=NO_LINGER)
+    (address,) = (await start_ads(cache)).addresses
+    service, synced = Policies(refuse=b"bad"), list[int]()
+    client = XdsClient(
+        address,
+        "worker-0",
+        AUTHZ_OWNER,
+        AUTHZ_POLICY,
+        service.update,
+        on_sync=lambda: synced.append(len(service.held)),
+        backoff=FAST,
+    )
+    task = asyncio.create_task(client.run())
+    try:
+        cache.complete()
+        await until(lambda: synced == [0], what="the empty response")
+        cache.publish(policies(a="bad"))
+        await until(lambda: client.status.rejected, what="the rejection")
+        assert synced == [0]
+        cache.publish(policies(a="1"))
+        await until(lambda: synced == [0, 1], what="the first policy")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_after_a_restart_of_the_control_plane_nothing_is_sent_again(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/xds.sock"
     listen = {address: Principal("service", "authz")}
@@ -144,12 +235,12 @@ async def test_a_service_starts_from_its_last_good_state_with_no_control_plane(t
 
 
 @pytest.mark.parametrize("content", [b"\xff\xff\xff", b""])
-def test_a_kept_state_that_cannot_be_read_is_left_alone(tmp_path: Path, content: bytes) -> None:
+async def test_a_kept_state_that_cannot_be_read_is_left_alone(tmp_path: Path, content: bytes) -> None:
     kept = tmp_path / "policies"
     kept.write_bytes(content)
     service = Policies()
     client = XdsClient("unix:/nowhere", "w", AUTHZ_OWNER, AUTHZ_POLICY, service.update, last_good=kept)
-    assert not client.load()
+    assert not await client.load()
     assert not client.status.ready
     assert kept.read_bytes() == content
 

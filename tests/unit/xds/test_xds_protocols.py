@@ -60,7 +60,7 @@ async def running(
         protocol=protocol,
         name_of=lambda body: body.decode().partition("=")[0],
     )
-    client.load()
+    await client.load()
     task = asyncio.create_task(client.run())
     try:
         yield client
