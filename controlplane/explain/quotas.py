@@ -25,8 +25,6 @@ from controlplane.translate.descriptors import path_regex
 from controlplane.translate.filters.rate_limit_quota import bucket_id, passes_without_share
 from controlplane.translate.services import QUOTA_CLUSTER
 
-_ASKED = "the rate limit service is asked about each request"
-
 
 class _Verdict(NamedTuple):
     """Whether a rule is about a request (None: that is not known), and why not, or what it takes."""
@@ -52,12 +50,19 @@ def quotas(pipeline: Pipeline, request: Seen, policies: ir.Policies, merged: Mer
             if limit is None or not limit.has_quotas or not limit.rules[index].counting.quota:
                 words = limits.in_words((compiled.global_limit.rules[index],))
                 why = _hindrance([*_notes(merged, owner), *compiled.conditions], f"{field}.mode")
-                yield Quota(words, source, False, _ASKED, why=why)
+                yield _asked(pipeline, words, source, why)
                 continue
             own = _judged(limit.rules[index], request, policies)
             yield _enforced(pipeline, limit, index, _in_order(own, before), source, policies.limit_scope)
             if own.holds is not False:
                 before[field] = own.holds
+
+
+def _asked(pipeline: Pipeline, words: str, source: Source, why: str) -> Quota:
+    if pipeline.objects.rate_limit_service:
+        return Quota(words, source, False, "the rate limit service is asked about each request", why=why)
+    where = "there is no rate limit service that could be asked"
+    return Quota(words, source, False, where, why=f"{why}, and there is none (--ratelimit)")
 
 
 def _enforced(

@@ -29,9 +29,13 @@ def quota(*selectors: m.Manifest, requests: int = 5, **more: Any) -> m.Manifest:
 
 
 def explained(
-    *documents: m.Manifest, path: str = "/a", headers: tuple[str, ...] = (), quota_mode: bool = True
+    *documents: m.Manifest,
+    path: str = "/a",
+    headers: tuple[str, ...] = (),
+    quota_mode: bool = True,
+    service: bool = True,
 ) -> Explanation:
-    pipeline = Pipeline(quota_mode=quota_mode)
+    pipeline = Pipeline(quota_mode=quota_mode, rate_limit_service=service)
     world = (m.gateway_class(), m.gateway(), m.service("one"), m.endpoint_slice("one", "192.0.2.1"))
     for document in (*world, m.route("r", [m.rule("/", "one")]), *documents):
         put(pipeline, document)
@@ -152,6 +156,12 @@ def test_of_a_rule_that_is_asked_about_it_is_told_why(rule: m.Manifest, quota_mo
     assert why in quota_.why
     assert [each for each in told(found) if why in each]
     assert "dragoman/quota" not in [each.name for each in found.filters]
+
+
+def test_without_anybody_who_could_be_asked_that_is_told_too() -> None:
+    (found,) = explained(policy(quota()), quota_mode=False, service=False).quotas
+    assert found.where == "there is no rate limit service that could be asked"
+    assert found.why.endswith("the service is asked about each request, and there is none (--ratelimit)")
 
 
 def test_rules_that_were_merged_are_asked_about_each_with_its_own_policy() -> None:
