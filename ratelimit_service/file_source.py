@@ -99,7 +99,14 @@ class FileSource:
         await asyncio.to_thread(self._keep, files)
 
     def _tell(self) -> None:
-        _log.info("configuration in force: %d domains from %s", len(self._service.config.domains), self._path)
+        config = self._service.config
+        if config.domains:
+            limits = sum(1 for _ in config.rules())
+            _log.info(
+                "configuration in force from %s: domains: %d, limits: %d", self._path, len(config.domains), limits
+            )
+        else:
+            _log.warning("no limits are in force: there is no file of limits in %s", self._path)
 
     def _keep(self, files: Mapping[str, bytes]) -> None:
         if self._last_good is None:

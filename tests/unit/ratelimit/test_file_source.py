@@ -36,3 +36,19 @@ def test_the_garbage_collector_stops_nobody_while_a_large_file_is_read(tmp_path:
         gc.callbacks.pop()
         gc.set_threshold(*thresholds)
     assert (len(files), len(config.domains["d"].root.children), faults) == (1, 500, [])
+
+
+async def test_a_folder_that_has_become_empty_is_told_louder_than_any_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "limits.yaml"
+    file.write_text("domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]\n")
+    source = FileSource(tmp_path, new_service())
+    with caplog.at_level(logging.INFO):
+        source.load()
+        file.unlink()
+        source.load()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", f"configuration in force from {tmp_path}: domains: 1, limits: 1"),
+        ("WARNING", f"no limits are in force: there is no file of limits in {tmp_path}"),
+    ]
