@@ -99,12 +99,9 @@ class FileSource:
         await asyncio.to_thread(self._keep, files)
 
     def _tell(self) -> None:
-        config = self._service.config
-        if config.domains:
-            limits = sum(1 for _ in config.rules())
-            _log.info(
-                "configuration in force from %s: domains: %d, limits: %d", self._path, len(config.domains), limits
-            )
+        domains = len(self._service.config.domains)
+        if domains:
+            _log.info("configuration in force: %d domain%s from %s", domains, "s" if domains > 1 else "", self._path)
         else:
             _log.warning("no limits are in force: there is no file of limits in %s", self._path)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 from pathlib import Path
+
+import pytest
 
 from ratelimit_service.answers import Answers
 from ratelimit_service.file_source import FileSource
@@ -49,6 +52,6 @@ async def test_a_folder_that_has_become_empty_is_told_louder_than_any_other(
         file.unlink()
         source.load()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("INFO", f"configuration in force from {tmp_path}: domains: 1, limits: 1"),
+        ("INFO", f"configuration in force: 1 domain from {tmp_path}"),
         ("WARNING", f"no limits are in force: there is no file of limits in {tmp_path}"),
     ]
