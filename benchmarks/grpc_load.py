@@ -52,6 +52,7 @@ class Result:
     seconds: float
     p50_ms: float
     p99_ms: float
+    longest_ms: float
 
     @property
     def requests_per_s(self) -> float:
@@ -251,6 +252,7 @@ def _result(state: _State, seconds: float) -> Result:
         seconds=seconds,
         p50_ms=ordered[len(ordered) // 2] * 1000,
         p99_ms=ordered[int(len(ordered) * 0.99)] * 1000,
+        longest_ms=ordered[-1] * 1000,
     )
 
 

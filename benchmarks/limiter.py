@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import peers
+from benchmarks import limiter_changes, peers
 from benchmarks.asked import CALLS, ROUNDS, Cost, Served, check_that_it, cost, costs, served
 from benchmarks.cpu import memory_bytes, process_tree
 from benchmarks.grpc_load import Load, run
@@ -86,6 +86,7 @@ async def measure(peer: Path | None, *, quick: bool = False) -> list[Row]:
         rows += await _by_algorithm(scene)
         rows += await _many_keys(scene)
     rows += await _workers(size)
+    rows += await limiter_changes.measure(rounds=size.rounds)
     return rows
 
 
