@@ -21,8 +21,8 @@ from controlplane.explain.model import Quota, Source
 from controlplane.explain.request import Seen
 from controlplane.explain.sources import Locate
 from controlplane.pipeline import Pipeline
-from controlplane.translate.descriptors import path_regex
 from controlplane.translate.filters.rate_limit_quota import bucket_id, passes_without_share
+from controlplane.translate.paths import path_regex
 from controlplane.translate.services import QUOTA_CLUSTER
 
 

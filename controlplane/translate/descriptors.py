@@ -7,7 +7,6 @@ makes no entry, and a descriptor that lacks one is not sent, so that the rule do
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any, Final
@@ -20,6 +19,7 @@ from google.protobuf.message import Message
 from controlplane import ir
 from controlplane.translate import claims, newer
 from controlplane.translate.claims import MATCHED
+from controlplane.translate.paths import path_regex
 from controlplane.translate.wire import packed
 
 RULE_KEY: Final = "rule"
@@ -218,15 +218,6 @@ def _method(methods: ir.MethodSelector) -> Message | None:
     if unwanted:
         return _HeaderMatcher(name=":method", string_match={"exact": unwanted.pop()}, invert_match=True)
     return _HeaderMatcher(name=":method", string_match=_regex("|".join(sorted(wanted))))
-
-
-def path_regex(path: ir.PathRule) -> str:
-    """Returns what matches `:path`, which carries the query too."""
-    if path.kind == "RegularExpression":
-        return f"({path.value})(\\?.*)?"
-    if path.kind == "Exact":
-        return f"{re.escape(path.value)}(\\?.*)?"
-    return f"{re.escape(path.value.rstrip('/'))}([/?].*)?"
 
 
 def _string(selector: ir.ValueSelector) -> Message:

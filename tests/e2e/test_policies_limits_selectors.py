@@ -143,13 +143,15 @@ async def test_clients_outside_of_a_range_are_counted_together_or_each_for_itsel
 
 async def test_paths_and_methods_choose_as_a_route_does(upstream: Upstream) -> None:
     exact = {"path": {"type": "Exact", "value": "/paths/a"}, "methods": [{"value": "POST", "invert": True}]}
-    regex = {"path": {"type": "RegularExpression", "value": "/paths/[0-9]+"}}
+    regex = {"path": {"type": "RegularExpression", "value": "^/paths/[0-9]+$"}}
+    no_health = {"path": {"type": "RegularExpression", "value": ".*/health", "invert": True}}
     other = {"path": {"value": "/others/a", "invert": True}}
     both = [{"methods": [{"value": "GET"}, {"value": "PUT"}]}, {"methods": [{"value": "GET", "invert": True}]}]
     files = {
         "a.yaml": [
-            *routes(upstream, "paths", "others", "methods", "free"),
+            *routes(upstream, "paths", "others", "methods", "most", "free"),
             limits("methods", shared(limit(0, "Day", *both))),
+            limits("most", shared(limit(0, "Day", no_health))),
             limits("paths", shared(limit(0, "Day", exact), limit(0, "Day", regex))),
             limits("others", shared(limit(0, "Day", other))),
         ]
@@ -160,6 +162,8 @@ async def test_paths_and_methods_choose_as_a_route_does(upstream: Upstream) -> N
         await gateway.answers("/others", 429)
         assert [(await gateway.get(path)).status for path in asked] == [429, 429, 200, 429, 200, 429, 200]
         assert (await gateway.get("/paths/a", method="POST")).status == 200
+        asked = ("/most/health", "/most/health?x", "/most/orders", "/most/orders?/health")
+        assert [(await gateway.get(path)).status for path in asked] == [200, 200, 429, 429]
         asked = [(await gateway.get("/methods", method=method)).status for method in ("GET", "PUT", "POST")]
         assert asked == [200, 429, 200]
 

@@ -36,8 +36,9 @@ from xds.type.matcher.v3.matcher_pb2 import Matcher
 
 from controlplane import ir
 from controlplane.translate.counting import SECONDS
-from controlplane.translate.descriptors import ROUTE_KEY, address_range, entry, levels, path_regex
+from controlplane.translate.descriptors import ROUTE_KEY, address_range, entry, levels
 from controlplane.translate.filters.discovery import discovered, extension
+from controlplane.translate.paths import path_regex
 from controlplane.translate.services import QUOTA_CLUSTER
 from controlplane.translate.wire import duration, packed
 
