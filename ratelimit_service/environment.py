@@ -70,6 +70,8 @@ def translate(environ: Mapping[str, str]) -> Translation:
     for name, why in _NO_COUNTERPART.items():
         if given.text(name) and given.text(name) not in _FALSE:
             out.notes.append(f"{name} has no effect: {why}")
+    if given.flag("USE_PROMETHEUS") and not given.text("PROMETHEUS_ADDR"):
+        out.notes.append("USE_PROMETHEUS: metrics are at HOST:PORT, and not on port 9090")
     for name, why in _NOT_SUPPORTED.items():
         if given.text(name) and given.text(name) not in _FALSE:
             out.faults.append(f"{name} is not supported: {why}")

@@ -57,6 +57,12 @@ def test_the_limiter_that_envoy_gateway_runs_is_understood() -> None:
     assert translate(ENVOY_GATEWAY).notes == ["PROMETHEUS_ADDR has no effect: metrics are at HOST:PORT"]
 
 
+def test_where_metrics_are_is_told_to_who_looks_for_them_elsewhere() -> None:
+    assert translate({"USE_PROMETHEUS": "true"}).notes == [
+        "USE_PROMETHEUS: metrics are at HOST:PORT, and not on port 9090"
+    ]
+
+
 def test_addresses_of_ipv6_are_understood() -> None:
     given = settings_of(GRPC_HOST="::", HOST="::1", PORT="9000")
     assert (given.listen, given.http) == ("[::]:8081", "[::1]:9000")
