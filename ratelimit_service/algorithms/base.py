@@ -19,11 +19,7 @@ Stepped = tuple[int, Any, float]
 
 
 class Counting(Protocol):
-    """One algorithm. It holds nothing: what is counted is in the store, what is known of it in the counters.
-
-    The script and the step are the same function, and reply the same integers to the same questions. All but fixed
-    windows are conditional: they count hits only if they admit them, and a reply below zero is a refusal.
-    """
+    """One algorithm. It holds nothing: what is counted is in the store, what is known of it in the counters."""
 
     @property
     def script(self) -> Script | None:
@@ -57,13 +53,6 @@ class Counting(Protocol):
         """What the script is told of a check."""
         ...
 
-    def step(self, check: Check, held: Any, now: float) -> Stepped:
-        """Does in memory what the script does; `held` is the state, None for none.
-
-        Of a check that must not take, the reply to one that is admitted is that to no hits, and no state is returned.
-        """
-        ...
-
     def judge(self, check: Check, reply: int, now: float) -> Verdict:
         """Judges the store's reply, counts it, and notes in the counter what settles the requests that follow."""
         ...
@@ -74,4 +63,18 @@ class Counting(Protocol):
 
     def hold_s(self, check: Check, reply: int) -> float:
         """Seconds for which the answer to an allowed request is to be held back."""
+        ...
+
+
+class Conditional(Counting, Protocol):
+    """All but fixed windows: they count hits only if they admit them, and a reply below zero is a refusal.
+
+    The script and the step are the same function, and reply the same integers to the same questions.
+    """
+
+    def step(self, check: Check, held: Any, now: float) -> Stepped:
+        """Does in memory what the script does; `held` is the state, None for none.
+
+        Of a check that must not take, the reply to one that is admitted is that to no hits, and no state is returned.
+        """
         ...

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from ratelimit_service.algorithms.base import Stepped, Verdict
+from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.algorithms.scripts import Function
 from ratelimit_service.algorithms.ticks import Scale
 from ratelimit_service.checks import Check, Limit
@@ -22,6 +21,12 @@ end
 """,
     3,
 )
+
+
+def window_start(second: int, seconds: int, begun: int) -> int:
+    """Returns where the window of a second begins; a clock that goes back a little stays in the one that has begun."""
+    start = second - second % seconds
+    return begun if 0 < begun - start <= seconds else start
 
 
 class FixedWindow:
@@ -43,17 +48,6 @@ class FixedWindow:
     def arguments(self, check: Check) -> Sequence[bytes | int]:
         """Hits, limit, seconds."""
         return check.hits, check.limit.per_unit, check.limit.seconds
-
-    def step(self, check: Check, held: Any, now: float) -> Stepped:
-        """Adds the hits; a window is (start, count)."""
-        seconds = check.limit.seconds
-        start = int(now) // seconds * seconds
-        begun, count = held or (start, 0)
-        if not 0 <= begun - start <= seconds:
-            begun, count = start, 0
-        # A clock that goes back a little stays in the window that has begun.
-        count += check.hits
-        return count, (begun, count), begun + seconds
 
     def judge(self, check: Check, reply: int, now: float) -> Verdict:
         """Judges the count, in the window that `now` falls into."""

@@ -5,16 +5,23 @@ from __future__ import annotations
 import marshal
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from ratelimit_service.algorithms.fixed_window import window_start
 from ratelimit_service.algorithms.together import decide
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
+
+if TYPE_CHECKING:
+    from ratelimit_service.algorithms.base import Conditional
 
 _STEP = 4
 """How many dead entries each request helps to remove, so that none has to remove a million."""
 _SHARDS = 256
 """A dictionary that grows copies itself: many small ones do so one by one, and none of them takes long."""
+
+_NEVER = -(2**62)
+"""The start of a window that is long over."""
 
 _Counts = list[dict[bytes, int]]
 _Held = bytes | tuple[Any, float]
@@ -27,7 +34,7 @@ class _Window:
     __slots__ = ("shards", "start")
 
     def __init__(self) -> None:
-        self.start = -1
+        self.start = _NEVER
         self.shards: _Counts = [{} for _ in range(_SHARDS)]
 
 
@@ -80,11 +87,8 @@ class MemoryStore:
         window = self._windows.get(seconds)
         if window is None:
             window = self._windows[seconds] = _Window()
-        start = second - second % seconds
-        if start != window.start and not 0 < window.start - start <= seconds:
-            # A clock that goes back a little stays in the window that has begun.
-            self._retire(window)
-            window.start = start
+        if not 0 <= second - window.start < seconds:
+            self._turn(window, window_start(second, seconds, window.start))
         counts = window.shards[hash(key) % _SHARDS]
         count = counts.get(key)
         if count is None:
@@ -98,7 +102,8 @@ class MemoryStore:
     def _scripted(self, check: Check, key: bytes, now: float) -> int | None:
         states = self._held[hash(key) % _SHARDS]
         held = states.get(key)
-        reply, state, expires = check.limit.counting.step(check, None if held is None else _unpacked(held)[0], now)
+        counting = cast("Conditional", check.limit.counting)
+        reply, state, expires = counting.step(check, None if held is None else _unpacked(held)[0], now)
         if state is None:
             return reply
         if expires <= now:
@@ -145,6 +150,11 @@ class MemoryStore:
     def _forget(self, states: int) -> None:
         self._keys -= states
         self._states -= states
+
+    def _turn(self, window: _Window, start: int) -> None:
+        if start != window.start:
+            self._retire(window)
+            window.start = start
 
     def _retire(self, window: _Window) -> None:
         full = [counts for counts in window.shards if counts]
