@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from dragoman.file_watch import looks
 from dragoman.garbage import collector_paused
@@ -118,9 +118,8 @@ class FileSource:
         if self._last_good is None or not self._last_good.exists():
             return False
         try:
-            kept: dict[str, str] = json.loads(self._last_good.read_bytes())
-            files = {name: content.encode() for name, content in kept.items()}
-        except (OSError, ValueError, AttributeError) as error:
+            files = _kept(self._last_good.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
             _log.warning("the last good configuration in %s cannot be read: %s", self._last_good, error)
             return False
         config, faults = self._files.read(files)
@@ -132,3 +131,14 @@ class FileSource:
         self._service.rejected = rejected
         _log.warning("the last good configuration is in force, from %s", self._last_good)
         return True
+
+
+def _kept(content: bytes) -> dict[str, bytes]:
+    kept = json.loads(content)
+    if not isinstance(kept, dict):
+        raise ValueError("it holds no files")
+    files = cast("dict[str, object]", kept)
+    texts = {name: text for name, text in files.items() if isinstance(text, str)}
+    if len(texts) < len(files):
+        raise ValueError("it holds something that is no file")
+    return {name: text.encode() for name, text in texts.items()}

@@ -55,3 +55,18 @@ async def test_a_folder_that_has_become_empty_is_told_louder_than_any_other(
         ("INFO", f"configuration in force: 1 domain from {tmp_path}"),
         ("WARNING", f"no limits are in force: there is no file of limits in {tmp_path}"),
     ]
+
+
+@pytest.mark.parametrize(
+    "kept", [b"", b"[]", b'{"a": 5}', b'{"a": "domain"}', b'{"a": "\\ud800"}', b"\xff", b"[" * 100_000]
+)
+def test_a_damaged_last_good_copy_is_told_and_not_used(
+    tmp_path: Path, kept: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, last_good = tmp_path / "limits.yaml", tmp_path / "kept.json"
+    file.write_text("nonsense")
+    last_good.write_bytes(kept)
+    service = new_service()
+    assert not FileSource(file, service, last_good=last_good).load()
+    assert not service.ready
+    assert any(str(last_good) in message for message in caplog.messages)
