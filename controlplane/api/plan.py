@@ -30,7 +30,8 @@ class PlanLimit(CallerLimit):
 
     per: Literal["Consumer", "Tenant", "Plan"] = "Consumer"
     """Who has a counter of its own: each consumer; each tenant (a consumer without one for itself); or nobody, so that
-    all callers of the plan count together. Anonymous callers count by their address."""
+    all callers of the plan count together. Anonymous callers count by their address; of IPv6 by its first
+    64 bits."""
 
 
 class PlanOverride(Model):

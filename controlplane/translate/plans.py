@@ -25,7 +25,9 @@ _PLAN_KEY: Final = "plan"
 _CONSUMER_KEY: Final = "consumer"
 _TENANT_KEY: Final = "tenant"
 _ANONYMOUS_KEY: Final = "anonymous"
-_ADDRESS_KEY: Final = "remote_address"
+_ADDRESS_KEY: Final = "masked_remote_address"
+# Whoever has one address of IPv6 has all of its network: they would be as many callers.
+_NETWORK_BITS: Final = 64
 # Where ext_authz puts what a key proves.
 _KEY_METADATA: Final = "envoy.filters.http.ext_authz"
 _ALWAYS, _NEVER = "true", "false"
@@ -110,7 +112,8 @@ def _entries(plans: ir.Plans, slot: _Slot, plan: _Value, consumer: _Value, tenan
     else:
         nobody = expression(_ANONYMOUS_KEY, f"{{false: 'true'}}[{consumer.present}]")
         anonymous = generic(_ANONYMOUS_KEY, "true") if consumer.present == _NEVER else nobody
-        yield anonymous, RateLimit.Action(remote_address=RateLimit.Action.RemoteAddress())
+        masked = RateLimit.Action.MaskedRemoteAddress(v6_prefix_mask_len={"value": _NETWORK_BITS})
+        yield anonymous, RateLimit.Action(masked_remote_address=masked)
 
 
 def _value(who: ir.PlanIdentity, name: str, tokens: Mapping[str, str]) -> _Value:
