@@ -62,7 +62,7 @@ class Limit:
         """What decides while the store cannot; None where nothing does."""
         self.parts = RuleParts(rule)
         self.numbers = headers.numbers_of(rule)
-        self.seconds = rule.unit.seconds
+        self.seconds = rule.seconds
         self.per_unit = rule.requests_per_unit
         self.tick_us, self.cost, self.capacity, self.size = counting.scale(rule)
         self.drain = self.per_unit

@@ -82,7 +82,8 @@ _ROOT: Final = frozenset({"domain", "descriptors", "on_store_error"})
 _FLAGS: Final = ("shadow_mode", "quota_mode", "detailed_metric", "value_to_metric", "share_threshold")
 _DESCRIPTOR: Final = frozenset({"key", "value", "rate_limit", "descriptors", *_FLAGS})
 _THEIRS: Final = frozenset({"unit", "requests_per_unit", "unlimited", "name", "replaces"})
-_OURS: Final = frozenset({"algorithm", "burst", "delay", "lease_time", "precision", "mode", "on_store_error", "hidden"})
+_COUNTED: Final = frozenset({"unit_multiplier", "algorithm", "burst", "delay", "lease_time", "precision"})
+_OURS: Final = _COUNTED | {"mode", "on_store_error", "hidden"}
 _RATE_LIMIT: Final = _THEIRS | _OURS
 # envoyproxy/ratelimit passes over a field that it knows from elsewhere; here it is told where it belongs.
 _NOT_IN_LIMIT: Final = dict.fromkeys(_DESCRIPTOR, "beside rate_limit, not in it")
@@ -160,6 +161,7 @@ class _Reader:
 def _own(limit: YamlMap) -> dict[str, Any]:
     """Returns what envoyproxy/ratelimit has no word for."""
     return {
+        "unit_multiplier": limit.number("unit_multiplier", least=1) or 1,
         "algorithm": limit.choice("algorithm", _ALGORITHMS, Algorithm.FIXED_WINDOW),
         "burst": limit.number("burst", least=1),
         "delay_s": limit.seconds("delay"),

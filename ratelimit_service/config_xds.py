@@ -147,6 +147,7 @@ class _Reader:
             path="",
             unit=self._unit(given, path),
             requests_per_unit=given.requests_per_unit,
+            unit_multiplier=own.unit_multiplier or 1,
             unlimited=given.unlimited,
             name=given.name,
             replaces=self._replaces(given, path),

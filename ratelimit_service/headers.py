@@ -148,7 +148,7 @@ def _name_of(rule: Rule) -> str:
     # What descriptors are called inside is nobody's business outside.
     if rule.algorithm is Algorithm.CONCURRENCY:
         return f"{rule.requests_per_unit}-concurrent"
-    return f"{rule.requests_per_unit}-per-{rule.unit.name.lower()}"
+    return f"{rule.requests_per_unit}-per-{rule.per.replace(' ', '-')}"
 
 
 def _policy(rule: Rule) -> bytes:
@@ -156,13 +156,13 @@ def _policy(rule: Rule) -> bytes:
         return b';q=%d;qu="concurrent-requests"' % rule.requests_per_unit
     if rule.algorithm is Algorithm.TOKEN_BUCKET and rule.burst and rule.requests_per_unit:
         # The quota is what may be used at once, its window the time in which that comes back.
-        window_s = -(-rule.burst * rule.unit.seconds // rule.requests_per_unit)
+        window_s = -(-rule.burst * rule.seconds // rule.requests_per_unit)
         return b";q=%d;w=%d" % (rule.burst, min(window_s, _MAX_INTEGER))
-    return b";q=%d;w=%d" % (rule.requests_per_unit, rule.unit.seconds)
+    return b";q=%d;w=%d" % (rule.requests_per_unit, rule.seconds)
 
 
 def _legacy_policy(rule: Rule) -> bytes:
-    policy = b", %d;w=%d" % (rule.requests_per_unit, rule.unit.seconds)
+    policy = b", %d;w=%d" % (rule.requests_per_unit, rule.seconds)
     if rule.algorithm is Algorithm.TOKEN_BUCKET and rule.burst:
         policy += b";burst=%d" % rule.burst
     return policy + b";name=" + quoted(rule.name) if _can_be_quoted(rule.name) else policy

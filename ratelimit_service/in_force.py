@@ -64,6 +64,8 @@ def _fields(rule: Rule) -> dict[str, object]:
 def _own(rule: Rule) -> dict[str, object]:
     """What only we have, where it is not as they do it."""
     shown: dict[str, object] = {}
+    if rule.unit_multiplier > 1:
+        shown["unit_multiplier"] = rule.unit_multiplier
     if rule.algorithm is not Algorithm.FIXED_WINDOW:
         shown["algorithm"] = str(rule.algorithm)
     for name, value in (("burst", rule.burst), ("delay_s", rule.delay_s), ("lease_time_s", rule.lease_time_s)):

@@ -9,6 +9,8 @@ from enum import Enum, StrEnum
 MAX_LIMIT = 2**32 - 1
 MAX_DELAY_S = 60.0
 MAX_IN_FLIGHT = 100_000
+MAX_WINDOW_S = 10 * 365 * 86400
+"""The longest window, of however many units: ten years."""
 
 
 class Unit(Enum):
@@ -68,6 +70,8 @@ class Rule:
     path: str
     unit: Unit
     requests_per_unit: int
+    unit_multiplier: int = 1
+    """How many units a window is long."""
     unlimited: bool = False
     name: str = ""
     replaces: tuple[str, ...] = ()
@@ -95,6 +99,17 @@ class Rule:
     """Whether clients are told nothing of it by headers, but for Retry-After."""
 
     @property
+    def seconds(self) -> int:
+        """How long a window is."""
+        return self.unit.seconds * self.unit_multiplier
+
+    @property
+    def per(self) -> str:
+        """What `requests_per_unit` are per, in words."""
+        unit = self.unit.name.lower()
+        return unit if self.unit_multiplier == 1 else f"{self.unit_multiplier} {unit}s"
+
+    @property
     def bucket_size(self) -> int:
         """How many tokens a token bucket holds."""
         return self.burst or self.requests_per_unit
@@ -110,6 +125,11 @@ class Rule:
                 return name, f"applies to algorithm {algorithm} alone"
         if self.lease > 1 and self.algorithm in (Algorithm.LEAKY_BUCKET, Algorithm.CONCURRENCY):
             return "precision", f"{self.algorithm} has no leases: each request is counted by itself"
+        if self.unit_multiplier < 1 or self.seconds > MAX_WINDOW_S:
+            most = MAX_WINDOW_S // self.unit.seconds
+            return "unit_multiplier", f"is from 1 to {most}, as many {self.unit.name.lower()}s as ten years have"
+        if self.unlimited and self.unit_multiplier > 1:
+            return "unit_multiplier", "makes no sense with unlimited"
         if self.unlimited and self.algorithm is not Algorithm.FIXED_WINDOW:
             return "algorithm", "an unlimited descriptor has no algorithm"
         if self.burst and not self.requests_per_unit:

@@ -19,7 +19,7 @@ from ratelimit_service.checks import Check, Counter, Limit, Plan, Shape
 from ratelimit_service.memo import Memo
 from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
-from ratelimit_service.newer import has_multiplier, has_negative_hits
+from ratelimit_service.newer import gives_back, multiplier_of
 from ratelimit_service.reading import read
 from ratelimit_service.stats import MAX_PATH, StatsRegistry
 from ratelimit_service.stores.local import Local
@@ -76,7 +76,7 @@ class Planner:
         self._unknown_domain = unknown_domain
         self._counters: Memo[bytes, Counter] = before._counters if before else Memo(memo_size)
         same = before.unchanged(config) if before else frozenset[str]()
-        self._brought: Memo[tuple[str, str, int, int, OnStoreError], Limit] = (
+        self._brought: Memo[tuple[str, str, int, int, int, OnStoreError], Limit] = (
             before._brought.kept(lambda key, _: key[0] in same) if before else Memo(1024)
         )
         self._detailed: Memo[tuple[Limit, str], Limit] = before._detailed if before else Memo(4096)
@@ -187,7 +187,7 @@ class Planner:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit descriptor list must not be empty")
         if descriptors > MAX_DESCRIPTORS:
             raise Refusal(StatusCode.INVALID_ARGUMENT, f"more than {MAX_DESCRIPTORS} descriptors")
-        if has_negative_hits(request, body):
+        if gives_back(request, body):
             # Counted, they would take what they are meant to give back.
             raise Refusal(StatusCode.INVALID_ARGUMENT, "is_negative_hits is not supported")
         return request
@@ -224,13 +224,15 @@ class Planner:
         unit = _UNITS.get(given.unit)
         if unit is None:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "the limit of a descriptor has no known unit")
-        if has_multiplier(given):
-            raise Refusal(StatusCode.INVALID_ARGUMENT, "unit_multiplier is not supported")
+        times = _multiplier_of(given)
         path = configured.path if configured is not None else _path_of(descriptor.entries)[:MAX_PATH]
-        key = domain.name, path, given.requests_per_unit, given.unit, domain.on_store_error
+        key = domain.name, path, given.requests_per_unit, given.unit, times, domain.on_store_error
         limit = self._brought.get(key)
         if limit is None:
-            plain = Rule(domain.name, path, unit, given.requests_per_unit, on_store_error=domain.on_store_error)
+            plain = Rule(domain.name, path, unit, given.requests_per_unit, times, on_store_error=domain.on_store_error)
+            fault = plain.fault()
+            if fault is not None:
+                raise Refusal(StatusCode.INVALID_ARGUMENT, f"the limit of a descriptor: {': '.join(fault)}")
             limit = self._limit(_refined(configured, plain) if configured is not None else plain, path)
             self._brought.put(key, limit)
         return limit
@@ -299,10 +301,24 @@ def _path_of(entries: Entries) -> str:
 
 
 def _refined(configured: Rule, brought: Rule) -> Rule:
-    """Returns what is configured with the number and unit that a request brought; without a burst, a number too."""
-    made = replace(configured, unit=brought.unit, requests_per_unit=brought.requests_per_unit, unlimited=False, burst=0)
+    """Returns what is configured with the number and units that a request brought; without a burst, a number too."""
+    made = replace(
+        configured,
+        unit=brought.unit,
+        requests_per_unit=brought.requests_per_unit,
+        unit_multiplier=brought.unit_multiplier,
+        unlimited=False,
+        burst=0,
+    )
     # More than a bucket can hold: nobody else finds out that early.
     return made if made.fault() is None else replace(brought, shadow_mode=configured.shadow_mode)
+
+
+def _multiplier_of(limit: ratelimit_pb2.RateLimitDescriptor.RateLimitOverride) -> int:
+    try:
+        return multiplier_of(limit)
+    except DecodeError:
+        raise Refusal(StatusCode.INVALID_ARGUMENT, "not a RateLimitRequest") from None
 
 
 def _hits_of(request: rls_pb2.RateLimitRequest, descriptor: ratelimit_pb2.RateLimitDescriptor) -> int:

@@ -110,9 +110,13 @@ class RuleParts:
     __slots__ = ("_body", "_ok", "_ok_size", "_over", "known_refusal", "known_verdict")
 
     def __init__(self, rule: Rule) -> None:
-        per = "at a time" if rule.algorithm is Algorithm.CONCURRENCY else f"per {rule.unit.name.lower()}"
+        per = "at a time" if rule.algorithm is Algorithm.CONCURRENCY else f"per {rule.per}"
         limit = b"\x08" + varint(rule.requests_per_unit) + b"\x10" + varint(rule.unit.wire)
-        current_limit = field(2, limit + (field(3, rule.name.encode()) if rule.name else b""))
+        if rule.name:
+            limit += field(3, rule.name.encode())
+        if rule.unit_multiplier > 1:
+            limit += field(4, b"\x08" + varint(rule.unit_multiplier))
+        current_limit = field(2, limit)
         self._ok = _CODE_OK + current_limit
         self._ok_size = len(self._ok) + 1
         self._over = _CODE_OVER + current_limit

@@ -126,7 +126,7 @@ class Concurrency:
 
     def scale(self, rule: Rule) -> Scale:
         """A tick is a microsecond; the cost is the length of the lease."""
-        lease_us = round((rule.lease_time_s or rule.unit.seconds) * 1_000_000)
+        lease_us = round((rule.lease_time_s or rule.seconds) * 1_000_000)
         return Scale(1, lease_us, rule.requests_per_unit, rule.requests_per_unit)
 
     def key_part(self, limit: Limit) -> bytes:

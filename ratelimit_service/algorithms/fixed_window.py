@@ -42,8 +42,8 @@ class FixedWindow:
         return Scale(size=rule.requests_per_unit)
 
     def key_part(self, limit: Limit) -> bytes:
-        """Nothing: the keys are named as envoyproxy/ratelimit names them."""
-        return b""
+        """Nothing: keys are named as envoyproxy/ratelimit names them; windows that it has not got have their own."""
+        return b"" if limit.rule.unit_multiplier == 1 else b"%ds_" % limit.seconds
 
     def arguments(self, check: Check) -> Sequence[bytes | int]:
         """Hits, limit, seconds."""

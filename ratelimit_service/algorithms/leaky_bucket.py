@@ -30,8 +30,8 @@ class LeakyBucket:
     def scale(self, rule: Rule) -> Scale:
         """The capacity is what drains in the longest wait."""
         delay_us, rate = round(rule.delay_s * 1_000_000), rule.requests_per_unit
-        whole_us = rule.unit.seconds * 1_000_000
-        fitting = tick_us(rule.unit, lambda ticks: max(delay_us * ticks // whole_us, ticks) * rate <= MAX_EXACT // 2)
+        whole_us = rule.seconds * 1_000_000
+        fitting = tick_us(rule, lambda ticks: max(delay_us * ticks // whole_us, ticks) * rate <= MAX_EXACT // 2)
         # Turns are told apart however large the limit is; one request may take fewer of them then.
         tick = min(fitting, _LONGEST_TICK_US)
         cost, capacity = whole_us // tick, delay_us // tick * rate

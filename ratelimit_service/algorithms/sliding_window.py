@@ -66,8 +66,8 @@ class SlidingWindow:
     def scale(self, rule: Rule) -> Scale:
         """The capacity is the limit, in parts."""
         limit = rule.requests_per_unit
-        tick = tick_us(rule.unit, lambda ticks: 2 * limit * ticks <= MAX_EXACT)
-        cost = rule.unit.seconds * 1_000_000 // tick
+        tick = tick_us(rule, lambda ticks: 2 * limit * ticks <= MAX_EXACT)
+        cost = rule.seconds * 1_000_000 // tick
         return Scale(tick, cost, limit * cost, limit)
 
     def key_part(self, limit: Limit) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ratelimit_service.model import Unit
+from ratelimit_service.model import Rule
 
 MAX_EXACT = 2**52
 """Lua's numbers are doubles: sums of two such numbers are still exact."""
@@ -18,7 +18,7 @@ class Scale(NamedTuple):
 
     tick_us: int = 1
     cost: int = 0
-    """The ticks in the unit: in so many parts is a hit counted, of which `requests_per_unit` go in a tick."""
+    """The ticks in the window: in so many parts is a hit counted, of which `requests_per_unit` go in a tick."""
     capacity: int = 0
     """How many parts there is room for; what that means is a matter of the algorithm."""
     size: int = 0
@@ -30,14 +30,16 @@ def micros(now: float) -> int:
     return int(now * 1_000_000)
 
 
-def tick_us(unit: Unit, fits: Callable[[int], bool]) -> int:
-    """Returns the length of a tick in microseconds: the shortest that `fits`, which is told the ticks in the unit.
+def tick_us(rule: Rule, fits: Callable[[int], bool]) -> int:
+    """Returns the length of a tick in microseconds: the shortest that `fits`, which is told the ticks in the window.
 
     From a day on it is a millisecond at least. For the largest limits it is longer, which these do not feel: what goes
-    in a tick is a small part of what they count.
+    in a tick is a small part of what they count. A window of many units has as many ticks as one unit at the least.
     """
-    whole = unit.seconds * 1_000_000
-    choices = [tick for tick in _TICKS_US if tick >= _usual_us(unit.seconds) and whole % tick == 0]
+    whole, usual = rule.seconds * 1_000_000, _usual_us(rule.seconds)
+    single = [tick for tick in _TICKS_US if rule.unit.seconds * 1_000_000 % tick == 0]
+    multiple = {tick * times for tick in single for times in (1, rule.unit_multiplier)}
+    choices = sorted(tick for tick in multiple if tick >= usual)
     return next((tick for tick in choices if fits(whole // tick)), choices[-1])
 
 

@@ -59,8 +59,8 @@ class TokenBucket:
     def scale(self, rule: Rule) -> Scale:
         """The capacity is the whole bucket."""
         size = rule.bucket_size
-        tick = tick_us(rule.unit, lambda ticks: size * ticks <= MAX_EXACT)
-        cost = rule.unit.seconds * 1_000_000 // tick
+        tick = tick_us(rule, lambda ticks: size * ticks <= MAX_EXACT)
+        cost = rule.seconds * 1_000_000 // tick
         return Scale(tick, cost, size * cost, size)
 
     def key_part(self, limit: Limit) -> bytes:

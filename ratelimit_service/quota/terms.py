@@ -45,7 +45,7 @@ class Terms:
     @classmethod
     def of(cls, rule: Rule) -> Terms:
         """Returns the terms of a rule."""
-        limit = rule.requests_per_unit / rule.unit.seconds
+        limit = rule.requests_per_unit / rule.seconds
         if rule.algorithm is Algorithm.TOKEN_BUCKET and rule.burst:
             burst = float(rule.burst)
         else:

@@ -22,6 +22,8 @@ _SHARDS = 256
 
 _NEVER = -(2**62)
 """The start of a window that is long over."""
+_MAX_LENGTHS = 512
+"""How many lengths of windows there are counters for: a request can bring any number of units."""
 
 _Counts = list[dict[bytes, int]]
 _Held = bytes | tuple[Any, float]
@@ -86,7 +88,9 @@ class MemoryStore:
         second = int(now)
         window = self._windows.get(seconds)
         if window is None:
-            window = self._windows[seconds] = _Window()
+            window = self._begun(seconds, second)
+            if window is None:
+                return None
         if not 0 <= second - window.start < seconds:
             self._turn(window, window_start(second, seconds, window.start))
         counts = window.shards[hash(key) % _SHARDS]
@@ -98,6 +102,18 @@ class MemoryStore:
             count = 0
         counts[key] = count = count + check.hits
         return count
+
+    def _begun(self, seconds: int, second: int) -> _Window | None:
+        """Returns windows of another length; None where there is no room for them."""
+        if len(self._windows) >= _MAX_LENGTHS:
+            ended = [length for length, window in self._windows.items() if window.start + length <= second]
+            for length in ended:
+                self._retire(self._windows.pop(length))
+        if len(self._windows) >= _MAX_LENGTHS:
+            self.refused += 1
+            return None
+        window = self._windows[seconds] = _Window()
+        return window
 
     def _scripted(self, check: Check, key: bytes, now: float) -> int | None:
         states = self._held[hash(key) % _SHARDS]

@@ -13,7 +13,7 @@ from ratelimit_service.headers import HeaderWriter, ResponseHeaders
 from ratelimit_service.model import Algorithm, Rule, Unit
 from ratelimit_service.stats import RuleStats
 
-FIELDS = ("unit", "requests_per_unit", "algorithm", "burst", "delay_s", "lease_time_s")
+FIELDS = ("unit", "unit_multiplier", "requests_per_unit", "algorithm", "burst", "delay_s", "lease_time_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ def read(body: bytes) -> Limit:
             path="",
             unit=Unit[told["unit"]],
             requests_per_unit=int(told["requests_per_unit"]),
+            unit_multiplier=int(told["unit_multiplier"]),
             algorithm=Algorithm(told["algorithm"]),
             burst=int(told["burst"]),
             delay_s=float(told["delay_s"]),

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from envoy.service.ratelimit.v3 import rls_pb2
+from google.protobuf.wrappers_pb2 import UInt32Value
 
 from dragoman.grpc_worker import StatusCode
 from ratelimit_service.answers import AnswerOptions, Answers
 from ratelimit_service.config_file import parse
 from ratelimit_service.handler import RateLimiter
-from ratelimit_service.model import Config, OnStoreError
+from ratelimit_service.model import Config, OnStoreError, Unit
 from ratelimit_service.planner import Planner
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Store
@@ -33,6 +35,20 @@ def request(domain: str, *descriptors: Entries, hits: int | None = None, own_hit
         own = own_hits[index] if index < len(own_hits) else None
         if own is not None:
             descriptor.hits_addend.value = own
+    return message.SerializeToString()
+
+
+def request_that_brings(
+    domain: str, entries: Entries, *, per_unit: int, unit: Unit, times: int | None = None, added: bytes = b""
+) -> bytes:
+    """Encodes a request with a limit of its own, of so many units; `added` are further fields of that limit."""
+    made = ratelimit_pb2.RateLimitDescriptor.RateLimitOverride(requests_per_unit=per_unit, unit=unit.wire)
+    if times is not None:
+        # Newer than our types.
+        wrapped = UInt32Value(value=times).SerializeToString()
+        added += b"\x1a" + bytes([len(wrapped)]) + wrapped
+    message = rls_pb2.RateLimitRequest.FromString(request(domain, entries))
+    message.descriptors[0].limit.MergeFromString(made.SerializeToString() + added)
     return message.SerializeToString()
 
 

@@ -25,7 +25,7 @@ FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 KNOWN = (
     *("domain", "descriptors", "key", "value", "rate_limit", "shadow_mode", "quota_mode", "detailed_metric"),
     *("value_to_metric", "share_threshold", "unit", "requests_per_unit", "unlimited", "name", "replaces"),
-    *("algorithm", "burst", "delay", "lease_time", "precision", "mode", "on_store_error", "<<"),
+    *("unit_multiplier", "algorithm", "burst", "delay", "lease_time", "precision", "mode", "on_store_error", "<<"),
 )
 WORDS = (
     *("a", "b*", "*", "", "day", "SECOND", "true", "off", "7", "-1", "0x10", "1e3", "null", "~", "token_bucket"),
@@ -167,6 +167,7 @@ policies = st.builds(
         burst=st.integers(0, 2**32 - 1),
         on_store_error=st.integers(-1, 9),
         delay_ms=st.integers(0, 2**32 - 1),
+        unit_multiplier=st.integers(0, 2**32 - 1),
         lease_time_ms=st.integers(0, 2**32 - 1),
         lease=st.integers(0, 2**32 - 1),
         mode=st.integers(-1, 9),

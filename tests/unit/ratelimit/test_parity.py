@@ -50,8 +50,16 @@ descriptors:
   - {key: watched, rate_limit: {unit: minute, requests_per_unit: 3, algorithm: sliding_window}, shadow_mode: true}
   - {key: shut, rate_limit: {unit: minute, requests_per_unit: 0, algorithm: sliding_window}}
   - {key: closed, rate_limit: {unit: minute, requests_per_unit: 0, algorithm: leaky_bucket, delay: 1s}}
+  - {key: seven, rate_limit: {unit: second, unit_multiplier: 7, requests_per_unit: 9}}
+  - {key: slides, rate_limit: {unit: second, unit_multiplier: 7, requests_per_unit: 9, algorithm: sliding_window}}
+  - {key: drops, rate_limit: {unit: minute, unit_multiplier: 3, requests_per_unit: 9, algorithm: token_bucket}}
 """
-KEYS = ("second", "fixed", "sliding", "slide", "bucket", "odd", "queue", "meter", "flight", "watched", "shut", "closed")
+FIXED = ("second", "fixed", "seven")
+KEYS = (
+    *FIXED,
+    *("sliding", "slide", "slides", "bucket", "odd", "drops"),
+    *("queue", "meter", "flight", "watched", "shut", "closed"),
+)
 CALLERS = "xyz"
 
 
@@ -69,6 +77,9 @@ def model_of(key: str) -> Model:
         "watched": SlidingWindow(3, 60),
         "shut": SlidingWindow(0, 60),
         "closed": LeakyBucket(0, 60, Fraction(1)),
+        "seven": FixedWindow(9, 7),
+        "slides": SlidingWindow(9, 7),
+        "drops": TokenBucket(9, 180, 9),
     }
     return models[key]
 
@@ -154,7 +165,7 @@ def test_memory_decides_as_the_models_do(stream: list[Asked]) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(streams(KEYS[2:], FORWARD + BACK))
+@given(streams(KEYS[len(FIXED) :], FORWARD + BACK))
 def test_memory_decides_as_the_models_do_when_the_clock_goes_back(stream: list[Asked]) -> None:
     # Fixed windows stay in the latest window there, those of all counters: that has a test of its own.
     asyncio.run(replay(MemoryStore(), stream))

@@ -297,7 +297,6 @@ def newer(descriptor: bytes) -> bytes:
     ("descriptor", "field"),
     [
         (ENTRY + b"\x20\x01", "is_negative_hits"),
-        (ENTRY + b"\x12\x08\x08\x05\x10\x02\x1a\x02\x08\x1e", "unit_multiplier"),
     ],
 )
 def test_what_newer_fields_ask_for_is_refused_by_name(descriptor: bytes, field: str) -> None:

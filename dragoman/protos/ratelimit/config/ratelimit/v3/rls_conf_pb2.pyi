@@ -134,7 +134,7 @@ class DescriptorExtension(_message.Message):
     def __init__(self, value_to_metric: _Optional[bool] = ..., share_threshold: _Optional[bool] = ...) -> None: ...
 
 class PolicyExtension(_message.Message):
-    __slots__ = ("algorithm", "burst", "on_store_error", "delay_ms", "lease_time_ms", "lease", "mode", "hidden")
+    __slots__ = ("algorithm", "burst", "on_store_error", "delay_ms", "lease_time_ms", "lease", "mode", "hidden", "unit_multiplier")
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     BURST_FIELD_NUMBER: _ClassVar[int]
     ON_STORE_ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +143,7 @@ class PolicyExtension(_message.Message):
     LEASE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_FIELD_NUMBER: _ClassVar[int]
+    UNIT_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
     algorithm: Algorithm
     burst: int
     on_store_error: OnStoreError
@@ -151,4 +152,5 @@ class PolicyExtension(_message.Message):
     lease: int
     mode: Mode
     hidden: bool
-    def __init__(self, algorithm: _Optional[_Union[Algorithm, str]] = ..., burst: _Optional[int] = ..., on_store_error: _Optional[_Union[OnStoreError, str]] = ..., delay_ms: _Optional[int] = ..., lease_time_ms: _Optional[int] = ..., lease: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., hidden: _Optional[bool] = ...) -> None: ...
+    unit_multiplier: int
+    def __init__(self, algorithm: _Optional[_Union[Algorithm, str]] = ..., burst: _Optional[int] = ..., on_store_error: _Optional[_Union[OnStoreError, str]] = ..., delay_ms: _Optional[int] = ..., lease_time_ms: _Optional[int] = ..., lease: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., hidden: _Optional[bool] = ..., unit_multiplier: _Optional[int] = ...) -> None: ...
