@@ -37,20 +37,13 @@ class FileSource:
         self._files = Files(merge_domains=merge_domains)
         self._seen: State = frozenset()
 
-    def load(self) -> bool:
-        """Loads the files, else the last good copy; returns whether a configuration is in force."""
-        self._seen = state_of(self._path)
+    async def load(self) -> None:
+        """Loads the files, else the last good copy."""
+        self._seen = await asyncio.to_thread(state_of, self._path)
         with contextlib.suppress(OSError):
-            for file in passed_over(self._path):
+            for file in await asyncio.to_thread(passed_over, self._path):
                 _log.warning("%s is not read: it is neither .yaml, .yml nor .json", file)
-        files, config, faults = self._read()
-        if faults:
-            self._service.reject(faults)
-            return self._service.ready or self._load_last_good()
-        self._service.use(config)
-        self._tell()
-        self._keep(files)
-        return True
+        await self._take(*await asyncio.to_thread(self._read))
 
     async def run(self) -> None:
         """Follows the files until cancelled."""
@@ -93,7 +86,7 @@ class FileSource:
             await self._service.take(config, faults)
         except ConfigRejectedError:
             if not self._service.ready:
-                self._load_last_good()
+                await self._restore()
             return
         self._tell()
         await asyncio.to_thread(self._keep, files)
@@ -114,26 +107,33 @@ class FileSource:
         except (OSError, UnicodeDecodeError) as error:
             _log.warning("the last good configuration cannot be kept in %s: %s", self._last_good, error)
 
-    def _load_last_good(self) -> bool:
-        if self._last_good is None or not self._last_good.exists():
-            return False
-        try:
-            files = _kept(self._last_good.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            _log.warning("the last good configuration in %s cannot be read: %s", self._last_good, error)
-            return False
-        config, faults = self._files.read(files)
-        if faults:
-            _log.warning("the last good configuration in %s is no good any more", self._last_good)
-            return False
+    async def _restore(self) -> None:
+        """Puts the last good copy in force, where there is one."""
+        config = await asyncio.to_thread(self._kept)
+        if config is None:
+            return
         rejected = self._service.rejected
-        self._service.use(config)
+        await self._service.take(config, ())
         self._service.rejected = rejected
         _log.warning("the last good configuration is in force, from %s", self._last_good)
-        return True
+
+    def _kept(self) -> Config | None:
+        if self._last_good is None or not self._last_good.exists():
+            return None
+        try:
+            files = _files_of(self._last_good.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            _log.warning("the last good configuration in %s cannot be read: %s", self._last_good, error)
+            return None
+        with collector_paused():
+            config, faults = self._files.read(files)
+        if faults:
+            _log.warning("the last good configuration in %s is no good any more", self._last_good)
+            return None
+        return config
 
 
-def _kept(content: bytes) -> dict[str, bytes]:
+def _files_of(content: bytes) -> dict[str, bytes]:
     kept = json.loads(content)
     if not isinstance(kept, dict):
         raise ValueError("it holds no files")

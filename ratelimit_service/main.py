@@ -188,7 +188,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
 async def _source(settings: RateLimitSettings, service: Service) -> Source:
     state = settings.state
     if settings.config is not None:
-        return file_source(
+        return await file_source(
             settings.config,
             service,
             last_good=state / "ratelimit-files.json" if state else None,

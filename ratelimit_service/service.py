@@ -84,14 +84,10 @@ class Service:
         """How many answers are held back until it is their request's turn."""
         return len(self._limiter.waiting)
 
-    def use(self, config: Config) -> None:
-        """Puts a configuration in force at once, for a start: a large one would keep requests waiting."""
-        self._put_in_force(self._prepared(config))
-
     def begin_empty(self) -> None:
         """Puts a configuration without limits in force where there is none yet."""
         if not self.ready:
-            self.use(Config())
+            self._put_in_force(self._prepared(Config()))
 
     async def take(self, config: Config, faults: Sequence[Fault]) -> None:
         """Puts what was read in force; raises ConfigRejectedError for faults, and what was in force stays."""

@@ -25,10 +25,10 @@ class Source:
     without: Callable[[], str | None]
 
 
-def file_source(path: Path, service: Service, *, last_good: Path | None, merge_domains: bool = False) -> Source:
+async def file_source(path: Path, service: Service, *, last_good: Path | None, merge_domains: bool = False) -> Source:
     """Loads the files (or the last good copy of them) now, and again whenever they change."""
     source = FileSource(path, service, last_good=last_good, merge_domains=merge_domains)
-    source.load()
+    await source.load()
 
     def without() -> str | None:
         return None if service.rejected is None else f"the last change was rejected: {service.rejected}"

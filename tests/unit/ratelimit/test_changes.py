@@ -145,7 +145,7 @@ async def test_requests_are_answered_while_thousands_of_limits_change_in_a_file(
     file.write_text(written(5))
     source = FileSource(file, limiter.service, last_good=tmp_path / "kept")
     begun = time.perf_counter()
-    source.load()
+    await source.load()
     load_s = time.perf_counter() - begun
     with steady_loop(), full_collections() as collections:
         following = asyncio.create_task(source.run())

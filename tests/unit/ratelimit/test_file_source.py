@@ -48,9 +48,9 @@ async def test_a_folder_that_has_become_empty_is_told_louder_than_any_other(
     file.write_text("domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]\n")
     source = FileSource(tmp_path, new_service())
     with caplog.at_level(logging.INFO):
-        source.load()
+        await source.load()
         file.unlink()
-        source.load()
+        await source.load()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("INFO", f"configuration in force: 1 domain from {tmp_path}"),
         ("WARNING", f"no limits are in force: there is no file of limits in {tmp_path}"),
@@ -60,13 +60,13 @@ async def test_a_folder_that_has_become_empty_is_told_louder_than_any_other(
 @pytest.mark.parametrize(
     "kept", [b"", b"[]", b'{"a": 5}', b'{"a": "domain"}', b'{"a": "\\ud800"}', b"\xff", b"[" * 100_000]
 )
-def test_a_damaged_last_good_copy_is_told_and_not_used(
+async def test_a_damaged_last_good_copy_is_told_and_not_used(
     tmp_path: Path, kept: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     file, last_good = tmp_path / "limits.yaml", tmp_path / "kept.json"
     file.write_text("nonsense")
     last_good.write_bytes(kept)
     service = new_service()
-    assert not FileSource(file, service, last_good=last_good).load()
+    await FileSource(file, service, last_good=last_good).load()
     assert not service.ready
     assert any(str(last_good) in message for message in caplog.messages)

@@ -1,17 +1,28 @@
 # pyright: standard, reportAttributeAccessIssue=false
-"""What the settings say reaches the parts that they are about."""
+"""A worker begins, follows its configuration and ends: what the settings say reaches the parts that they are about."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2
-from ratelimit_service.config_xds import TYPE_URL
+from ratelimit_service import main
+from ratelimit_service.config_xds import TYPE_URL, Resources
 from ratelimit_service.main import worker
 from ratelimit_service.settings import RateLimitSettings
+from ratelimit_service.sources import Source
 from tests.support.ports import free_port
+from tests.support.sotw import SotwServer
+from tests.support.waiting import until
 
 
 def kept(folder: Path, *keys: str) -> None:
@@ -34,3 +45,115 @@ async def test_resources_may_give_parts_of_one_domain_where_domains_are_merged(t
     )
     async with worker(settings) as running:
         assert {rule.path for rule in running.service.config.rules()} == {"a", "b"}
+
+
+def resource(limits: int) -> bytes:
+    config = rls_conf_pb2.RateLimitConfig(name="d", domain="d")
+    for index in range(limits):
+        limit = config.descriptors.add(key=str(index)).rate_limit
+        limit.unit, limit.requests_per_unit = rls_conf_pb2.MINUTE, 5
+    return config.SerializeToString()
+
+
+class Turnstile:
+    """Lets what is sent over xDS be read only when it is open; `reading` is set when something waits there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = threading.Event()
+        self.reading = threading.Event()
+        updated = Resources.updated
+
+        def wait(resources: Resources, changed: Mapping[str, bytes], removed: set[str]) -> Any:
+            self.reading.set()
+            assert self.open.wait(10)
+            return updated(resources, changed, removed)
+
+        monkeypatch.setattr(Resources, "updated", wait)
+
+
+def over_xds(folder: Path, server: SotwServer) -> RateLimitSettings:
+    return RateLimitSettings(
+        listen=f"unix:{folder}/grpc", xds=server.address, xds_protocol="sotw", node_id="limiter", state=folder
+    )
+
+
+async def test_a_worker_is_ready_once_its_control_plane_says_that_there_are_no_limits(tmp_path: Path) -> None:
+    async with SotwServer(TYPE_URL, node_id="limiter") as server, worker(over_xds(tmp_path, server)) as running:
+        await until(lambda: server.requests, what="the worker to ask")
+        assert not running.service.ready
+        await server.publish()
+        await until(lambda: running.service.ready, what="the empty configuration")
+        await server.publish(resource(1))
+        await until(lambda: running.service.config.domains, what="the first limit")
+        assert running.service.loads == 2
+
+
+async def test_a_worker_is_not_ready_while_its_first_limits_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turnstile = Turnstile(monkeypatch)
+    async with SotwServer(TYPE_URL, node_id="limiter") as server, worker(over_xds(tmp_path, server)) as running:
+        await server.publish(resource(1))
+        await until(turnstile.reading.is_set, what="the limits to be read")
+        assert not running.service.ready
+        turnstile.open.set()
+        await until(lambda: running.service.ready, what="the first limits")
+        # Not that of an empty configuration, for lack of limits so far, before it.
+        assert running.service.loads == 1
+
+
+async def test_an_update_that_is_read_when_the_worker_ends_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SotwServer(TYPE_URL, node_id="limiter") as server:
+        async with worker(over_xds(tmp_path, server)) as running:
+            await server.publish(resource(1))
+            await until((tmp_path / "ratelimit-xds.pb").exists, what="the first limits to be kept")
+            turnstile = Turnstile(monkeypatch)
+            await server.publish(resource(2))
+            await until(turnstile.reading.is_set, what="the second to be read")
+        turnstile.open.set()
+        async with worker(over_xds(tmp_path, server)) as again:
+            assert len([*running.service.config.rules()]) == 1
+            assert len([*again.service.config.rules()]) == 1
+            await until(lambda: len([*again.service.config.rules()]) == 2, what="the second limits, after all")
+
+
+async def test_others_have_their_turn_while_a_worker_reads_a_large_file_at_its_start(tmp_path: Path) -> None:
+    lines = (f"- {{key: k{n}, rate_limit: {{unit: hour, requests_per_unit: 5}}}}" for n in range(3_000))
+    (tmp_path / "limits.yaml").write_text("\n".join(["domain: d", "descriptors:", *lines]))
+    settings = RateLimitSettings(listen=f"unix:{tmp_path}/grpc", config=tmp_path / "limits.yaml")
+    loaded = asyncio.Event()
+
+    async def run() -> None:
+        async with worker(settings) as running:
+            assert len([*running.service.config.rules()]) == 3_000
+            loaded.set()
+
+    running = asyncio.create_task(run())
+    turns = 0
+    while not loaded.is_set() and not running.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    await running
+    assert turns >= 10
+
+
+async def test_what_follows_a_configuration_goes_on_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(main, "_FOLLOW_AGAIN_S", 0.001)
+    begun: list[float] = []
+
+    async def run() -> None:
+        begun.append(time.monotonic())
+        if len(begun) == 1:
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    with caplog.at_level(logging.ERROR):
+        following = asyncio.create_task(main._follow(Source(run, lambda: None)))
+        await until(lambda: len(begun) == 2, what="the source to be followed anew")
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert [record.exc_info is not None for record in caplog.records] == [True]
