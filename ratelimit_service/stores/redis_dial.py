@@ -69,6 +69,15 @@ def accepted(replies: Sequence[Any]) -> None:
             raise RefusedError(str(reply))
 
 
+def must_be_primary(target: RedisTarget, role: Any) -> None:
+    """Raises RefusedError if a reply to ROLE is that of a replica."""
+    if isinstance(role, hiredis.ReplyError):
+        # We may not ask. A replica will say READONLY then.
+        return
+    if not isinstance(role, list) or not role or role[0] != b"master":
+        raise RefusedError(f"{target} is not the primary")
+
+
 def _login(target: RedisTarget) -> list[bytes]:
     steps: list[bytes] = []
     password = target.secret()

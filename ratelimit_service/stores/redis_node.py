@@ -14,7 +14,6 @@ from collections import Counter as Tally
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import hiredis
 
@@ -24,7 +23,7 @@ from ratelimit_service.algorithms.ticks import micros
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.redis_commands import command, eval_whole, evalsha, expire, incrby
 from ratelimit_service.stores.redis_connection import Question, RedisConnection, Resent
-from ratelimit_service.stores.redis_dial import FAULTS, RefusedError, accepted, dial
+from ratelimit_service.stores.redis_dial import FAULTS, RefusedError, accepted, dial, must_be_primary
 from ratelimit_service.stores.redis_url import RedisTarget
 
 _log = logging.getLogger(__name__)
@@ -92,6 +91,7 @@ class RedisNode:
         self._needed = 1
         self._recovered_at = 0.0
         self._connecting = False
+        self._loads_scripts = True
         self._outage: float | None = None
         self._outage_told = False
         self._told_reasons: deque[str] = deque(maxlen=8)
@@ -261,15 +261,23 @@ class RedisNode:
         )
         connection.observe = self.latency.observe
         role = (_ROLE,) if self._primary_only else ()
-        loads = [command("SCRIPT", "LOAD", script.body) for script in scripts()]
-        replies = await dial(target, connection, *role, *loads, _PING)
+        loads = [command("SCRIPT", "LOAD", script.body) for script in scripts()] if self._loads_scripts else ()
         try:
+            ping, *replies = await dial(target, connection, _PING, *role, *loads)
+        except RefusedError:
+            # Some proxies hang up on commands that they do not know.
+            self._loads_scripts = not self._loads_scripts
+            raise
+        try:
+            accepted((ping,))
             if role:
-                _must_be_primary(target, replies.pop(0))
-            accepted(replies)
+                must_be_primary(target, replies.pop(0))
         except RefusedError as error:
             connection.abort(str(error))
             raise
+        # Fixed windows have no use for scripts; what else is asked meets the same error.
+        for error in [reply for reply in replies if isinstance(reply, hiredis.ReplyError)][:1]:
+            self._tell("scripts", logging.WARNING, f"{self.title} takes no scripts: {error}")
         return connection
 
     async def _watch(self, connection: RedisConnection) -> str:
@@ -376,14 +384,6 @@ class RedisNode:
         self._told[kind] = now
         _log.log(level, "%s", message)
         return True
-
-
-def _must_be_primary(target: RedisTarget, role: Any) -> None:
-    if isinstance(role, hiredis.ReplyError):
-        # We may not ask. A replica will say READONLY then.
-        return
-    if not isinstance(role, list) or not role or role[0] != b"master":
-        raise RefusedError(f"{target} is not the primary")
 
 
 def error_kind(message: str) -> str:

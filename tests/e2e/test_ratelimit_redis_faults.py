@@ -119,6 +119,30 @@ async def test_under_load_a_redis_out_of_memory_answers_as_each_limit_says_and_i
     assert store.nodes[0].errors["OOM"] > 500
 
 
+async def test_a_user_who_may_do_no_more_than_fixed_windows_need_has_them(caplog: pytest.LogCaptureFixture) -> None:
+    async with RedisServer() as server, redis_client.from_url(server.url) as client:
+        allowed = ("on", ">pw", "~*", "-@all", "+incrby", "+expire", "+ping", "+select")
+        await client.execute_command("ACL", "SETUSER", "counts", *allowed)
+        async with opened(server.url.replace("redis://", "redis://counts:pw@")) as store:
+            given = limiter(store)
+            assert [await code(given, "few") for _ in range(101)] == [1] * 100 + [2]
+            # What needs a script follows its on_store_error.
+            assert await code(given, "shut-bucket") == 2
+            assert lacking(store) == "has refused checks of late: NOPERM"
+    assert len(told(caplog, "takes no scripts: NOPERM")) == 1
+
+
+async def test_a_proxy_that_hangs_up_on_scripts_is_asked_without(caplog: pytest.LogCaptureFixture) -> None:
+    def proxy(name: bytes) -> bytes:
+        if name == b"SCRIPT LOAD":
+            raise ValueError("not known")
+        return polite(name)
+
+    async with Impostor(proxy) as server, opened(server.url) as store, Load(limiter(store)) as load:
+        await load.until_allowed()
+        assert (server.connections, store.available) == (2, True)
+
+
 async def test_a_server_that_becomes_a_replica_and_primary_again_loses_no_count(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
