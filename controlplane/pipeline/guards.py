@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -20,6 +21,8 @@ from controlplane.xds.resources import Resource, Snapshot
 
 SERVICES: Final = {services.AUTHZ_CLUSTER: AUTHZ_OWNER, services.RATE_LIMIT_CLUSTER: RATE_LIMIT_OWNER}
 ServicePolicy = ir.KeyPolicy | ir.GlobalLimit
+# Requests of that length make room when they end, also where the limit that they began under has been edited since.
+_MAX_LINGER_S: Final = 3600.0
 Used = ir.Jwt | ServicePolicy | str
 """A requirement, a policy of a service, or the name of a header that tells an identity."""
 Required = ir.Jwt | ir.GlobalLimit
@@ -163,7 +166,8 @@ def _service_policy(source: ServicePolicy) -> Resource:
         return Resource.of(xds.AUTHZ_POLICY, source.id, services.key_policy(source), (origin,))
     plans = source.plans.plans if source.plans is not None else ()
     origins = (*map(_policy_at, source.homes), *(f"Plan {each.origin}" for each in plans))
-    return Resource.of(xds.RATE_LIMIT_CONFIG, source.domain, services.rate_limit_config(source), origins)
+    made = Resource.of(xds.RATE_LIMIT_CONFIG, source.domain, services.rate_limit_config(source), origins)
+    return replace(made, linger_s=min(services.longest_lease_s(source), _MAX_LINGER_S))
 
 
 def _policy_at(home: str) -> str:

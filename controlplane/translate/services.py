@@ -24,7 +24,7 @@ from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpPro
 
 from controlplane import ir
 from controlplane.translate.clusters import ads
-from controlplane.translate.counting import UNITS, counting_of
+from controlplane.translate.counting import SECONDS, UNITS, counting_of
 from controlplane.translate.descriptors import ROUTE_KEY, entry, levels
 from controlplane.translate.plans import descriptors
 from controlplane.translate.wire import duration, encode, packed
@@ -129,6 +129,13 @@ def rate_limit_config(source: ir.GlobalLimit) -> bytes:
             ),
         )
     )
+
+
+def longest_lease_s(source: ir.GlobalLimit) -> float:
+    """Returns for how long a request may count towards limits of what is in flight; 0 without any."""
+    limits = (*source.rules, *(source.plans.everything() if source.plans is not None else ()))
+    leases = (each.counting.lease_time_ms / 1000 or SECONDS[each.unit] for each in limits if each.counting.until_done)
+    return max(leases, default=0.0)
 
 
 def rule_descriptor(index: int, rule: ir.LimitRule, on_error: rls.OnStoreError) -> rls.RateLimitDescriptor:

@@ -275,7 +275,7 @@ class SnapshotCache:
     def _serve(self, owner: Owner, snapshot: Snapshot) -> None:
         now = self._clock()
         previous = owner.served or Snapshot()
-        served = owner.lingering.extend(snapshot, owner.published, now + self._timing.linger_s, now)
+        served = owner.lingering.extend(snapshot, owner.published, linger_s=self._timing.linger_s, now=now)
         first = owner.served is None
         changes = diff(previous, served)
         owner.published, owner.served = snapshot, served

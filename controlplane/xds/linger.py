@@ -16,13 +16,13 @@ class Lingering:
         default_factory=dict[tuple[str, str], tuple[Resource, float]]
     )
 
-    def extend(self, snapshot: Snapshot, previous: Snapshot, until: float, now: float) -> Snapshot:
+    def extend(self, snapshot: Snapshot, previous: Snapshot, *, linger_s: float, now: float) -> Snapshot:
         """Returns the snapshot with what lingers; what `previous` had and it lacks lingers from now on."""
         for type_url in SERVICE_POLICIES:
             after = snapshot.of_type(type_url)
             for name, resource in previous.of_type(type_url).items():
                 if name not in after:
-                    self._resources[type_url, name] = (resource, until)
+                    self._resources[type_url, name] = (resource, now + max(linger_s, resource.linger_s))
         self._resources = {
             key: (resource, end)
             for key, (resource, end) in self._resources.items()

@@ -65,7 +65,8 @@ class Resource:
     """One xDS resource, serialised once; the same bytes go to every client.
 
     `origins` names the objects that it was made from ("HTTPRoute demo/open"), so that a NACK can be traced to them.
-    `warm_s`, of a cluster, is how long it may still be warming after its endpoints are acknowledged (health checks).
+    `warm_s`, of a cluster, is how long it may still be warming after its endpoints are acknowledged (health checks);
+    `linger_s`, of a policy of a service, how long requests may need it after it left the snapshot.
     """
 
     type_url: str
@@ -74,6 +75,7 @@ class Resource:
     version: str
     origins: Sequence[str] = ()
     warm_s: float = 0.0
+    linger_s: float = 0.0
     _delta_head: bytes = field(default=b"", init=False, repr=False, compare=False)
     _sotw_head: bytes = field(default=b"", init=False, repr=False, compare=False)
 

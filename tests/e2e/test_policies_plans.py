@@ -310,6 +310,31 @@ async def test_requests_that_run_at_a_time_are_limited_and_make_room_when_they_e
         await store.close()
 
 
+async def test_what_runs_while_a_limit_is_edited_counts_and_makes_room_when_it_ends(upstream: Upstream) -> None:
+    rule = {"limit": {"requests": 1, "unit": "Hour"}, "algorithm": "Concurrency"}
+    files = {"a.yaml": routes(upstream, "rule"), "b.yaml": [limits("rule", {"global": {"rules": [rule]}})]}
+    async with Gateway(files) as gateway, ratelimit(gateway):
+        await gateway.answers("/rule")
+        upstream.be_slow(3.0)
+        begun = len(upstream.requests)
+        running = asyncio.create_task(gateway.get("/rule"))
+        await until(lambda: len(upstream.requests) == begun + 1, what="a request that runs")
+        # The header tells that the edit is in force.
+        rules = [{"limit": {"requests": 500, "unit": "Day"}}, rule]
+        gateway.write("b.yaml", [limits("rule", {"global": {"rules": rules}})])
+        await until(lambda: edited(gateway), what="the edit")
+        assert not running.done()
+        assert (await running).status == 200
+        upstream.be_slow(0.0)
+        await gateway.answers("/rule", within_s=2.0)
+
+
+async def edited(gateway: Gateway) -> bool:
+    """Says whether a request is refused by limits of which one is per day."""
+    refused = await gateway.get("/rule")
+    return refused.status == 429 and "w=86400" in (refused.header("x-ratelimit-limit") or "")
+
+
 async def test_the_example_does_what_its_lines_say(tmp_path: Path) -> None:
     documents = moved(list(yaml.safe_load_all((EXAMPLES / "plans" / "plans.yaml").read_text("utf-8"))), tmp_path)
     objects = [loaded.object for loaded in map(load, documents)]

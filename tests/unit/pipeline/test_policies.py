@@ -206,3 +206,13 @@ def test_a_gateway_with_which_a_route_merges_nothing_is_not_told_so() -> None:
     assert key is not None
     told = {each.ref.name: [c.type for c in each.conditions] for each in pipeline.statuses.current()[key].parents}
     assert told == {"edge": ["Accepted", "Merged"], "other": ["Accepted"]}
+
+
+def test_limits_of_what_is_in_flight_stay_until_it_has_ended() -> None:
+    pipeline = routed(1)
+    rule = {"limit": {"requests": 5, "unit": "Second"}, "algorithm": "Concurrency"}
+    for lease, expected in (("10m", 600.0), ("24h", 3600.0)):
+        put(pipeline, limits("r0", {"global": {"rules": [{**rule, "leaseTime": lease}]}}))
+        stabilise(pipeline)
+        served = pipeline.guards.snapshots.current()["dragoman.services/ratelimit"].of_type(xds.RATE_LIMIT_CONFIG)
+        assert [each.linger_s for each in served.values()] == [expected]

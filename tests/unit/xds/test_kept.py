@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -162,6 +163,20 @@ def test_policies_that_were_kept_linger_when_the_source_has_them_no_more() -> No
     served = cache.snapshot(OWNER)
     assert served is not None
     assert served.of_type(AUTHZ_POLICY).keys() == {"old", "new"}
+
+
+def test_a_policy_stays_as_long_as_requests_may_need_it() -> None:
+    now = [0.0]
+    cache = SnapshotCache(clock=lambda: now[0])
+    long, short = replace(plain(AUTHZ_POLICY, "long"), linger_s=600.0), plain(AUTHZ_POLICY, "short")
+    cache.publish({OWNER: snapshot(long, short)})
+    held: list[set[str]] = []
+    for name, now[0] in (("a", 0.0), ("b", 61.0), ("c", 599.0), ("d", 601.0)):
+        cache.publish({OWNER: snapshot(plain(AUTHZ_POLICY, name))})
+        served = cache.snapshot(OWNER)
+        assert served is not None
+        held.append({"long", "short"} & served.of_type(AUTHZ_POLICY).keys())
+    assert held == [{"long", "short"}, {"long"}, {"long"}, set()]
 
 
 def test_a_new_client_of_the_state_of_the_world_is_sent_what_was_kept(cache: SnapshotCache) -> None:
