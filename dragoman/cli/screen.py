@@ -74,6 +74,11 @@ class Screen:
             self._console.print(f"[green]✓[/green] {escape(what)} is mended", soft_wrap=True, highlight=False)
         self._known = now
 
+    def ended(self, name: str, exit_code: int) -> None:
+        """Says that one of the processes has ended by itself."""
+        how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        self._console.print(f"[red]✗[/red] {escape(name)} {how}; it is started again", soft_wrap=True, highlight=False)
+
     def line(self, name: str, text: str) -> None:
         """Passes on a line of one of the processes."""
         self._console.print(f"[dim]{escape(name)}:[/dim] {escape(text)}", soft_wrap=True, highlight=False)

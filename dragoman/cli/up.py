@@ -46,7 +46,7 @@ from dragoman.cli.status import status_route
 from dragoman.grpc_worker import Address
 from dragoman.http_server import Health, serve_http
 from dragoman.metrics import new_registry
-from dragoman.processes import ChildError, ChildSpec, Supervisor
+from dragoman.processes import ChildError, ChildEvent, ChildSpec, Supervisor
 from dragoman.signals import stop_on_signals
 from dragoman.unix_http import get
 from ext_authz.settings import DEFAULT_KEYS_FILE
@@ -173,7 +173,7 @@ class Running:
         screen.step(f"control plane on {settings.config}")
         await stack.enter_async_context(self._plane)
         http = await self._serve_http(stack)
-        supervisor = await stack.enter_async_context(Supervisor(on_line=self._line))
+        supervisor = await stack.enter_async_context(Supervisor(on_line=self._line, on_event=self._event))
         quota = ("--quota-listen", f"unix:{self._home}/ratelimit-quota.sock") if settings.quota else ()
         services = [self._service("authz", "--keys", str(settings.keys)), self._service("ratelimit", *quota)]
         for each in backends:
@@ -209,6 +209,10 @@ class Running:
         """From now on what processes say about one another's end is not shown."""
         self._started, self._quiet = False, True
         self._screen.step("stopping ...")
+
+    def _event(self, event: ChildEvent) -> None:
+        if event.exit_code is not None and event.next_start_s is not None:
+            self._screen.ended(event.name, event.exit_code)
 
     def _line(self, name: str, text: str) -> None:
         if not self._quiet:

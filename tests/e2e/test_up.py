@@ -136,9 +136,14 @@ async def test_the_quickstart_does_what_its_lines_say_and_follows_edits(tmp_path
         assert said == ["HTTPRoute demo/open: not in force"], running.text
         assert (await fetch(port, "/opened")).status == 200
 
+        at = len(running.lines)
+        os.kill(children_of(running.process.pid)[0], signal.SIGKILL)
+        await running.says("was ended by signal 9; it is started again", after=at)
+        at = len(running.lines)
         children = children_of(running.process.pid)
         assert len(children) >= 4
     assert running.process.returncode == 0, running.text
+    assert not any("started again" in line for line in running.lines[at:])
     await until(lambda: not any(map(is_running, children)), what="every child to be gone")
     assert "Traceback" not in running.text
 
