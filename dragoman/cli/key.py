@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dragoman.cli.errors import CommandError
 from dragoman.cli.settings import SettingsFile, load
@@ -57,7 +57,9 @@ def list_(keys: Keys = None, redis: Redis = None, settings: SettingsFile = None)
         records = list_keys(_location(keys, redis, settings))
     except StoreUnavailableError as error:
         raise CommandError(str(error)) from None
-    table = Table("id", "consumer", "tenant", "plan", "scopes", "created", "expires", "state")
+    # Other commands take the id: it is whole, however narrow the terminal is.
+    whole = Column("id", no_wrap=True, min_width=max((len(record.id) for record in records), default=0))
+    table = Table(whole, "consumer", "tenant", "plan", "scopes", "created", "expires", "state")
     now = datetime.now(UTC).timestamp()
     for record in records:
         expired = record.expires_at is not None and record.expires_at <= now

@@ -84,6 +84,13 @@ def test_bootstrap_prints_what_envoy_takes() -> None:
     assert dragoman("bootstrap", "--gateway", "edge", "--xds", "127.0.0.1:18000").returncode == 1
 
 
+def test_the_id_of_a_key_is_whole_in_a_narrow_terminal(tmp_path: Path) -> None:
+    keys = ("--keys", str(tmp_path / "keys.db"))
+    made = CliRunner().invoke(app, ["key", "create", "alice", "--plan", "gold", *keys])
+    listed = CliRunner().invoke(app, ["key", "list", *keys], env={"COLUMNS": "60"})
+    assert made.stdout.split("_")[1] in listed.stdout
+
+
 def test_a_key_is_shown_once_listed_without_its_secret_and_revoked(tmp_path: Path) -> None:
     keys = ("--keys", str(tmp_path / "keys.db"))
     made = dragoman("key", "create", "alice", "--scope", "read", "--metadata", "plan=gold", "--expires-in", "1d", *keys)
