@@ -83,11 +83,7 @@ def _limits(plan: Plan) -> Iterator[tuple[str, CallerLimit]]:
 
 def _targets(view: View, policy: ObjectKey, wanted: RateLimitPlans) -> Iterator[tuple[ObjectKey, str]]:
     if not wanted.refs:
-        # Those first that the policy names.
-        named = (wanted.default, wanted.anonymous)
-        yield from (
-            (key, _FIELD) for key in sorted(view.plans(policy.namespace), key=lambda key: key.name not in named)
-        )
+        yield from ((key, _FIELD) for key in view.plans(policy.namespace))
     for index, ref in enumerate(wanted.refs):
         key = ObjectKey(POLICY_GROUP, "Plan", ref.namespace or policy.namespace, ref.name)
         yield key, f"{_FIELD}.refs[{index}]"
