@@ -50,7 +50,7 @@ class Counting(Protocol):
         ...
 
     def arguments(self, check: Check) -> Sequence[bytes | int]:
-        """What the script is told of a check."""
+        """What the script is told of a check. Last come, where it `needs_caller`, that and 1 if it has ended."""
         ...
 
     def judge(self, check: Check, reply: int, now: float) -> Verdict:

@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import hiredis
 
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
-from ratelimit_service.stores.redis_commands import expire
+from ratelimit_service.stores.redis_commands import expire, key_at
 
 Question = tuple[Flight, int, Check]
 """A flight, which of its replies, and the check that it is about."""
@@ -52,6 +52,21 @@ class Resent:
             lose(self.question[0])
 
 
+class _Late(NamedTuple):
+    """A question that was given up; its reply may still come, and tell that a counter has begun."""
+
+    check: Check
+    asked_at: float
+
+
+class _Expiry:
+    """Stands for the reply to the EXPIRE of the question before it."""
+
+    __slots__ = ()
+
+
+_EXPIRY = _Expiry()
+
 OnError = Callable[["Question | Resent", str], None]
 
 
@@ -75,14 +90,17 @@ class RedisConnection(asyncio.Protocol):
         timeout_s: float = 1.0,
         max_pending: int = 1024,
         on_error: OnError = lambda question, message: None,
+        expiring: bool = True,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
         self._max_pending = max_pending
         self._on_error = on_error
+        self._expiring = expiring
+        """Whether counters of windows have to be told when to go."""
         self._reader = hiredis.Reader()
-        # For each reply that is to come: a question, someone waiting for it whatever it is, or nobody (any more).
-        self._pending: deque[Question | Resent | asyncio.Future[Any] | None] = deque()
+        # For each reply that is to come: a question, someone waiting for it whatever it is, or nobody.
+        self._pending: deque[Question | Resent | asyncio.Future[Any] | _Late | _Expiry | None] = deque()
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -118,6 +136,11 @@ class RedisConnection(asyncio.Protocol):
         self._pending.append(question)
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._look)
+
+    def ask_first(self, data: bytes, question: Question) -> None:
+        """The same for a command that an EXPIRE follows."""
+        self.ask(data, question)
+        self._pending.append(_EXPIRY)
 
     def ask_again(self, data: bytes, resent: Resent) -> None:
         """The same for a question that has been asked before."""
@@ -186,8 +209,8 @@ class RedisConnection(asyncio.Protocol):
                         self._fill(last, index, check, reply)
                     else:
                         self._refused(cast("Question", entry), reply)
-                elif entry is not None:
-                    self._other(cast("Resent | asyncio.Future[Any]", entry), reply)
+                elif entry is not None and entry is not _EXPIRY:
+                    self._other(cast("Resent | asyncio.Future[Any] | _Late", entry), reply)
         except (hiredis.ProtocolError, IndexError) as error:
             self.abort(f"not Redis's protocol: {error}")
         if last is not None:
@@ -197,21 +220,32 @@ class RedisConnection(asyncio.Protocol):
 
     def _fill(self, flight: Flight, index: int, check: Check, reply: int) -> None:
         if reply == check.hits and check.limit.script is None:
-            self._ensure_expiry(check)
+            self._ensure_expiry(check, flight.asked_at)
         flight.replies[index] = reply
         flight.left -= 1
         if not flight.left:
             flight.settle()
 
-    def _other(self, entry: Resent | asyncio.Future[Any], reply: Any) -> None:
-        if isinstance(entry, asyncio.Future):
+    def _ensure_expiry(self, check: Check, asked_at: float) -> None:
+        # A counter that begins although its expiry was sent: the server has lost it since, so it needs another. By now
+        # the check may count in the window that follows.
+        if self._expiring and not (self._pending and self._pending[0] is _EXPIRY):
+            self.tell(expire(check, key_at(check, asked_at)))
+
+    def _other(self, entry: Resent | asyncio.Future[Any] | _Late, reply: Any) -> None:
+        if isinstance(entry, _Late):
+            if reply == entry.check.hits:
+                self._ensure_expiry(*entry)
+        elif isinstance(entry, asyncio.Future):
             if not entry.done():
                 entry.set_result(reply)
         elif entry.open:
             if reply.__class__ is int:
                 entry.close()
-                flight, index, check = entry.question
-                self._fill(flight, index, check, reply)
+                # Its expiry goes with it, always.
+                flight, index, _ = entry.question
+                flight.replies[index] = reply
+                lose(flight)
             else:
                 self._refused(entry, reply)
 
@@ -231,11 +265,6 @@ class RedisConnection(asyncio.Protocol):
         # Replies and questions are out of step: no count is to be believed from now on.
         self._pending.appendleft(question)
         self.abort(f"the answer to a count is a {reply.__class__.__name__}")
-
-    def _ensure_expiry(self, check: Check) -> None:
-        # A counter that begins although its expiry was sent: the server has lost it since, so it needs another.
-        if not (self._pending and self._pending[0] is None):
-            self.tell(expire(check.counter))
 
     def _bound(self, incomplete_bytes: int) -> None:
         self._incomplete_bytes = self._incomplete_bytes + incomplete_bytes if incomplete_bytes else 0
@@ -282,8 +311,9 @@ class RedisConnection(asyncio.Protocol):
         for _ in range(len(pending)):
             entry = pending.popleft()
             if entry.__class__ is tuple and cast("Question", entry)[0].sent_at <= older_than:
-                lost.append(cast("Question", entry)[0])
-                entry = None
+                flight, _, check = cast("Question", entry)
+                lost.append(flight)
+                entry = _Late(check, flight.asked_at) if check.limit.script is None else None
             pending.append(entry)
         self.given_up += len(lost)
         for flight in lost:

@@ -21,7 +21,7 @@ from dragoman.metrics import Distribution
 from ratelimit_service.algorithms.registry import scripts
 from ratelimit_service.algorithms.ticks import micros
 from ratelimit_service.checks import Check
-from ratelimit_service.stores.redis_commands import command, eval_whole, evalsha, expire, incrby
+from ratelimit_service.stores.redis_commands import command, eval_whole, evalsha, expire, first, incrby, key_at
 from ratelimit_service.stores.redis_connection import Question, RedisConnection, Resent
 from ratelimit_service.stores.redis_dial import FAULTS, RefusedError, accepted, dial, must_be_primary
 from ratelimit_service.stores.redis_url import RedisTarget
@@ -63,6 +63,9 @@ class RedisNode:
     `redirect` may take an error over, and the question with it: it is told the node, the question, and what was said.
     `went` is told when the server is out of reach.
     """
+
+    expiring = True
+    """Whether counters of windows have to be told when to go."""
 
     def __init__(
         self,
@@ -148,10 +151,12 @@ class RedisNode:
             connection.ask(evalsha(check, self._now_us(now)), question)
             return
         second = int(now)
-        connection.ask(incrby(check, second - second % limit.seconds), question)
-        if counter.sent_expiry != connection.generation:
+        start = second - second % limit.seconds
+        if counter.sent_expiry == connection.generation and counter.window == start:
+            connection.ask(incrby(check, start), question)
+        else:
+            connection.ask_first(first(check, start), question)
             counter.sent_expiry = connection.generation
-            connection.tell(expire(counter))
 
     def ask_again(self, resent: Resent) -> None:
         """Sends a question once more; it waits for a server that is being connected to for the first time."""
@@ -163,18 +168,18 @@ class RedisNode:
                 resent.lose()
             return
         flight, _, check = resent.question
-        second, seconds = int(flight.asked_at), check.limit.seconds
         if resent.asking:
             connection.tell(_ASKING)
         if check.limit.script is not None:
             encode = eval_whole if resent.whole else evalsha
             connection.ask_again(encode(check, self._now_us(flight.asked_at)), resent)
             return
-        connection.ask_again(incrby(check, second - second % seconds), resent)
+        key = key_at(check, flight.asked_at)
+        connection.ask_again(command("INCRBY", key, check.hits), resent)
         # Sent also where it was sent before: that may have been to a server that did not have the key.
         if resent.asking:
             connection.tell(_ASKING)
-        connection.tell(expire(check.counter))
+        connection.tell(expire(check, key))
 
     def resent(self, question: Question | Resent) -> Resent:
         """Returns the question as one that is asked once more."""
@@ -258,6 +263,7 @@ class RedisNode:
             timeout_s=options.timeout_s,
             max_pending=options.max_pending,
             on_error=self._on_error,
+            expiring=self.expiring,
         )
         connection.observe = self.latency.observe
         role = (_ROLE,) if self._primary_only else ()

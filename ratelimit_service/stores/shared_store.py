@@ -30,6 +30,8 @@ class SharedStore(RedisStore):
 class _SharedNode(RedisNode):
     """Asks for every check in the same form, whatever its algorithm is: the other side has it."""
 
+    expiring = False
+
     def ask(self, connection: RedisConnection, check: Check, now: float, question: Question) -> None:
         connection.ask(_take(check), question)
 
