@@ -13,6 +13,7 @@ from ratelimit_service.stats import RuleStats
 from ratelimit_service.wire import RuleParts
 
 if TYPE_CHECKING:
+    from ratelimit_service.memo import Memo
     from ratelimit_service.stores.local import Local
 
 
@@ -76,13 +77,27 @@ class Limit:
 class Counter:
     """One thing that is counted: a rule and the values that a request has for its descriptors."""
 
-    __slots__ = ("command", "key", "level", "limit", "over_until", "prefix", "sent_expiry", "since", "tick", "window")
+    __slots__ = (
+        "command",
+        "home",
+        "key",
+        "level",
+        "limit",
+        "over_until",
+        "prefix",
+        "sent_expiry",
+        "since",
+        "tick",
+        "window",
+    )
 
     def __init__(self, limit: Limit, prefix: bytes) -> None:
         self.limit = limit
         self.prefix = prefix
         self.over_until = 0.0
         """Until then (Unix time) a further hit is over the limit, so the store need not be asked."""
+        self.home: Memo[bytes, Counter] | None = None
+        """Where it is to be remembered once it has something to tell; None where it is, or nobody will look for it."""
         # The algorithm's notes: what it saw when it refused (of a bucket, how full it was and when).
         self.level = 0
         self.tick = 0
@@ -92,6 +107,13 @@ class Counter:
         self.key = b""
         self.command = b""
         self.sent_expiry = 0
+
+    def refuse_until(self, time: float) -> None:
+        """Notes until when (Unix time) a further hit is over the limit."""
+        self.over_until = time
+        if self.home is not None:
+            self.home.put(self.prefix, self)
+            self.home = None
 
 
 class Check(NamedTuple):

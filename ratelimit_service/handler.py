@@ -66,8 +66,15 @@ class RateLimiter:
         return self._plans.kept(lambda _, plan: bool(plan.checks) and plan.checks[0].limit.rule.domain in domains)
 
     def planned(self, body: bytes) -> Plan | None:
-        """Returns the plan of a request that was answered, while it is remembered."""
-        return self._plans.get(body)
+        """Returns the plan of a request that was answered; None for one that is never remembered."""
+        plan = self._plans.get(body)
+        if plan is None and self._planner is not None and len(body) <= MAX_PLANNED_BYTES:
+            try:
+                plan = self._planner.plan(body)
+            except Refusal:
+                # By a configuration that came since.
+                return None
+        return None if plan is None or plan.once else plan
 
     def __call__(self, body: bytes, call: Call) -> None:
         """Answers one request."""
@@ -102,6 +109,9 @@ class RateLimiter:
         shape = plan.shape
         store = self._leases if shape.leased else self._store
         if shape.conditional:
+            if len(shape.positions) == 1:
+                _Alone(plan, call, now, self._answers, self.waiting, self._callers).start(store)
+                return
             _Together(plan, call, now, self._answers, self.waiting, self._callers).start(store)
             return
         if len(shape.positions) > 1:
@@ -128,7 +138,7 @@ class RateLimiter:
             call.fail(refusal.code, refusal.message)
             return None
         if len(body) <= MAX_PLANNED_BYTES and not plan.once:
-            self._plans.put(body, plan)
+            self._plans.offer(body, plan)
         return plan
 
 
@@ -148,6 +158,61 @@ class _One(Flight):
         check = self._check
         verdict = _judged(check, self.replies[0], self._now)
         self._call.done(self._answers.one(self._plan, check, verdict))
+
+
+class _Alone(Flight):
+    """A request with one descriptor, whose limit counts the request itself or may have it wait."""
+
+    __slots__ = ("_answers", "_call", "_check", "_now", "_plan", "_store", "_waiting")
+
+    def __init__(
+        self, plan: Plan, call: Call, now: float, answers: Answers, waiting: WaitingRoom, callers: Callers
+    ) -> None:
+        self._plan = plan
+        self._call = call
+        self._now = now
+        self._answers = answers
+        self._waiting = waiting
+        patience_us = waiting.enter(call) if plan.shape.holds else -1
+        self._check = _with_caller(plan.checks[0], patience_us, callers)
+
+    def start(self, store: Store) -> None:
+        """Asks, unless the answer is known."""
+        self._store = store
+        check, now = self._check, self._now
+        verdict = check.limit.counting.known_over(check, now) if check.counter.over_until > now else None
+        if verdict is None:
+            store.take((check,), now, self)
+        else:
+            self._answer(check, verdict, 0.0)
+
+    def settle(self) -> None:
+        check, reply = self._check, self.replies[0]
+        if reply is None:
+            decided = _decided_here(check, self._now)
+            if decided is None:
+                self._answer(check, None, 0.0)
+                return
+            check, reply = decided
+        limit = check.limit
+        counting = limit.counting
+        verdict = counting.judge(check, reply, self._now)
+        held = counting.holds and reply >= 0 and limit.binding
+        self._answer(self._check, verdict, counting.hold_s(check, reply) if held else 0.0)
+
+    def _answer(self, check: Check, verdict: Verdict | None, wait_s: float) -> None:
+        body = self._answers.one(self._plan, check, verdict)
+        if wait_s > 0 and body.startswith(OVERALL_OK):
+            self._waiting.hold(self._call, wait_s, lambda: self._finish(body))
+            return
+        if self._plan.shape.holds:
+            self._waiting.leave()
+        self._finish(body)
+
+    def _finish(self, body: bytes) -> None:
+        if self._call.cancelled:
+            give_back((self._check,), self._now, self._store)
+        self._call.done(body)
 
 
 class _Several(Flight):
@@ -224,7 +289,6 @@ class _Together(Flight):
         self._now = now
         self._answers = answers
         self._waiting = waiting
-        self._store: Store | None = None
         patience_us = waiting.enter(call) if plan.shape.holds else -1
         checks = [_with_caller(check, patience_us, callers) for check in plan.checks]
         self._verdicts: list[Verdict | None] = [check.limit.counting.known_over(check, now) for check in checks]
@@ -268,16 +332,8 @@ class _Together(Flight):
 
     def _finish(self, body: bytes) -> None:
         if self._call.cancelled:
-            self._give_back()
+            give_back(self._checks, self._now, self._store)
         self._call.done(body)
-
-    def _give_back(self) -> None:
-        # Nobody will say that a request ended which nobody let through.
-        ended = [
-            check._replace(ends=True) for check in self._checks if check.limit.counting.needs_caller and check.take
-        ]
-        if ended and self._store is not None:
-            self._store.take(ended, self._now, Forgotten())
 
 
 class Forgotten(Flight):
@@ -287,6 +343,13 @@ class Forgotten(Flight):
 
     def settle(self) -> None:
         pass
+
+
+def give_back(checks: Sequence[Check], now: float, store: Store) -> None:
+    """Ends requests that nobody let through: nobody else will say that they ended."""
+    ended = [check._replace(ends=True) for check in checks if check.limit.counting.needs_caller and check.take]
+    if ended:
+        store.take(ended, now, Forgotten())
 
 
 def _with_caller(check: Check, patience_us: int, callers: Callers) -> Check:

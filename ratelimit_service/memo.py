@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
+_MARKS = 4
+"""Keys that were offered once are known by their hashes: so many for each value of a generation."""
+
 
 class Memo(Generic[K, V]):
     """Two generations of up to `size` entries each. The request path looks into `young` itself, then calls `get`."""
 
-    __slots__ = ("_dead", "_old", "_size", "young")
+    __slots__ = ("_dead", "_marks", "_old", "_size", "young")
 
     def __init__(self, size: int) -> None:
         self._size = size
         self.young: dict[K, V] = {}
         self._old: dict[K, V] = {}
         self._dead: dict[K, V] = {}
+        self._marks: array[int] | None = None
 
     def get(self, key: K) -> V | None:
         """Returns the value, which then counts as used; None for a key that is not there."""
@@ -40,6 +45,22 @@ class Memo(Generic[K, V]):
             self._old = self.young
             self.young = {}
         self.young[key] = value
+
+    def offer(self, key: K, value: V) -> bool:
+        """Adds a value if its key was offered before, and not long ago: what is asked for once need not be held.
+
+        Returns whether it was added.
+        """
+        marks = self._marks
+        if marks is None:
+            marks = self._marks = array("q", bytes(8 * _MARKS * self._size))
+        mark = hash(key)
+        at = mark % len(marks)
+        if marks[at] != mark:
+            marks[at] = mark
+            return False
+        self.put(key, value)
+        return True
 
     def kept(self, holds: Callable[[K, V], bool]) -> Memo[K, V]:
         """Returns another with those entries that hold; may run in a thread while entries are added here."""

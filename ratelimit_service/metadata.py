@@ -11,6 +11,8 @@ from envoy.service.ratelimit.v3 import rls_pb2
 from google.protobuf import struct_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
+from ratelimit_service.reading import DONE_KEY, REQUEST_KEY
+
 
 def metadata_of(request: rls_pb2.RateLimitRequest, *, quota_mode: bool) -> bytes:
     """Returns the encoded Struct of a request; `quota_mode` says whether a limit that applies has it."""
@@ -41,7 +43,8 @@ def _describe(descriptor: ratelimit_pb2.RateLimitDescriptor, struct: struct_pb2.
     entries = struct.fields["entries"].list_value
     entries.SetInParent()
     for entry in descriptor.entries:
-        entries.values.add().string_value = f"{entry.key}={entry.value}"
+        if entry.key not in (REQUEST_KEY, DONE_KEY):
+            entries.values.add().string_value = f"{entry.key}={entry.value}"
     if descriptor.HasField("limit"):
         # As Go's protobuf shows a message, but for its spaces, which it varies.
         shown = (f"{field.name}:{_shown(field, value)}" for field, value in descriptor.limit.ListFields())

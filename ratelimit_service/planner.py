@@ -16,28 +16,21 @@ from ratelimit_service import wire
 from ratelimit_service.algorithms.registry import counting
 from ratelimit_service.answers import NO_LIMIT, UNLIMITED, Answers
 from ratelimit_service.checks import Check, Counter, Limit, Plan, Shape
+from ratelimit_service.forms import Forms
 from ratelimit_service.memo import Memo
 from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
 from ratelimit_service.newer import gives_back, multiplier_of
-from ratelimit_service.reading import read
+from ratelimit_service.reading import MAX_HITS, Asked, Entries, asked, read
 from ratelimit_service.stats import MAX_PATH, StatsRegistry
 from ratelimit_service.stores.local import Local
 
 MAX_DESCRIPTORS = 1024
-MAX_HITS = 2**32
-"""More than any limit: what is above counts as this much, so that counters cannot overflow."""
 MAX_KEY_BYTES = 512
-REQUEST_KEY, DONE_KEY = "dragoman.request", "dragoman.done"
-"""Entries that are not matched. The first one's value tells the request from others; the second says that it ended."""
-_RESERVED = b"dragoman."
-_MAX_CALLER_BYTES = 64
 _MAX_SHAPED = 16
 """Descriptors of a request whose shape is remembered."""
 
 _UNITS = {unit.wire: unit for unit in Unit}
-
-Entries = Sequence[ratelimit_pb2.RateLimitDescriptor.Entry]
 
 
 class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
@@ -75,8 +68,9 @@ class Planner:
         self._near_ratio = near_ratio
         self._unknown_domain = unknown_domain
         self._counters: Memo[bytes, Counter] = before._counters if before else Memo(memo_size)
+        self._forms = before._forms if before else Forms()
         same = before.unchanged(config) if before else frozenset[str]()
-        self._brought: Memo[tuple[str, str, int, int, int, OnStoreError], Limit] = (
+        self._brought: Memo[tuple[str, str, int, int, int, int], Limit] = (
             before._brought.kept(lambda key, _: key[0] in same) if before else Memo(1024)
         )
         self._detailed: Memo[tuple[Limit, str], Limit] = before._detailed if before else Memo(4096)
@@ -107,57 +101,57 @@ class Planner:
 
     def plan(self, body: bytes) -> Plan:
         """Returns what to do for a request; raises Refusal for one that makes no sense."""
-        request = self._parsed(body)
-        domain = self._config.domains.get(request.domain)
-        descriptors = request.descriptors
+        name, descriptors, request = self._read(body)
+        domain = self._config.domains.get(name)
         if domain is None:
             denied = self._unknown_domain is OnStoreError.DENY
             statuses = (wire.STATUS_OVER if denied else wire.STATUS_OK) * len(descriptors)
             return Plan(reply=self._answers.plain(statuses, self._metadata(request, ()), over=denied), is_known=False)
-        # Cheap to rule out: where a reserved entry is, so is what both begin with.
-        if len(descriptors) == 1 and _RESERVED not in body:
+        if len(descriptors) == 1:
             return self._plan_of_one(request, domain, descriptors[0])
-        callers = [_taken_out(descriptor) for descriptor in descriptors]
         found = [self._find(domain, descriptor) for descriptor in descriptors]
         replaced = {name for limit in found if limit is not None for name in limit.rule.replaces}
         checks: list[Check] = []
-        places: dict[tuple[Counter, bytes], int] = {}
+        places: dict[tuple[Limit, bytes, bytes], int] = {}
         positions: list[int] = []
-        for descriptor, limit, (caller, ends) in zip(descriptors, found, callers, strict=True):
-            if limit is None or limit.rule.unlimited or limit.rule.name in replaced:
-                positions.append(UNLIMITED if limit is not None and limit.rule.unlimited else NO_LIMIT)
-                continue
-            if ends and not (caller and limit.counting.needs_caller):
-                positions.append(NO_LIMIT)
-                continue
-            check = Check(self._counter(limit, domain, descriptor), limit, _hits_of(request, descriptor), caller, ends)
-            positions.append(_add(checks, places, check))
-        return self._planned(request, checks, positions, once=any(caller for caller, _ in callers))
+        for descriptor, limit in zip(descriptors, found, strict=True):
+            position = _position(descriptor, limit)
+            if limit is not None and position >= 0:
+                counted = limit.rule.name not in replaced
+                position = _add(checks, places, self._check(domain, descriptor, limit)) if counted else NO_LIMIT
+            positions.append(position)
+        return self._planned(request, checks, positions, once=any(descriptor.caller for descriptor in descriptors))
 
-    def _plan_of_one(
-        self, request: rls_pb2.RateLimitRequest, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor
-    ) -> Plan:
-        """The same for one descriptor without reserved entries: nothing replaces its limit or adds to its hits."""
+    def _read(self, body: bytes) -> tuple[str, list[Asked], rls_pb2.RateLimitRequest | None]:
+        """Returns the domain and the descriptors; and the message, if the answer is to tell of it."""
+        known = None if self._answers.metadata else self._forms.read(body)
+        if known is not None:
+            return *known, None
+        request, name, descriptors = _parsed(body)
+        self._forms.learn(request, body)
+        return name, descriptors, request
+
+    def _plan_of_one(self, request: rls_pb2.RateLimitRequest | None, domain: Domain, descriptor: Asked) -> Plan:
+        """The same for one descriptor: nothing replaces its limit or adds to its hits."""
         limit = self._find(domain, descriptor)
-        if limit is None or limit.rule.unlimited:
-            return self._planned(request, (), (NO_LIMIT if limit is None else UNLIMITED,))
-        counter = self._counter(limit, domain, descriptor)
-        return self._planned(request, (Check(counter, limit, _hits_of(request, descriptor)),), (0,))
+        position = _position(descriptor, limit)
+        checks = (self._check(domain, descriptor, limit),) if limit is not None and position >= 0 else ()
+        return self._planned(request, checks, (position,), once=bool(descriptor.caller))
 
     def _planned(
         self,
-        request: rls_pb2.RateLimitRequest,
+        request: rls_pb2.RateLimitRequest | None,
         checks: Sequence[Check],
         positions: Sequence[int],
         *,
-        once: bool = False,
+        once: bool,
     ) -> Plan:
         metadata = self._metadata(request, checks)
         if not checks:
             statuses = b"".join(wire.STATUS_UNLIMITED if at == UNLIMITED else wire.STATUS_OK for at in positions)
-            return Plan(reply=self._answers.plain(statuses, metadata))
+            return Plan(reply=self._answers.plain(statuses, metadata), once=once)
         shape = self._shape(checks, positions)
-        return Plan(tuple(checks), shape, checks[0] if shape.is_plain else None, metadata=metadata, once=once)
+        return Plan(tuple(checks), shape, checks[0] if shape.is_plain else None, b"", metadata, True, once)
 
     def _shape(self, checks: Sequence[Check], positions: Sequence[int]) -> Shape:
         if len(positions) == 1:
@@ -170,43 +164,39 @@ class Planner:
                 self._shapes.put(key, shape)
         return shape
 
-    def _metadata(self, request: rls_pb2.RateLimitRequest, checks: Sequence[Check]) -> bytes:
-        if not self._answers.metadata:
+    def _metadata(self, request: rls_pb2.RateLimitRequest | None, checks: Sequence[Check]) -> bytes:
+        if request is None or not self._answers.metadata:
             return b""
         return metadata_of(request, quota_mode=any(check.limit.rule.quota_mode for check in checks))
 
-    def _parsed(self, body: bytes) -> rls_pb2.RateLimitRequest:
-        try:
-            request = read(body)
-        except DecodeError:
-            raise Refusal(StatusCode.INVALID_ARGUMENT, "not a RateLimitRequest") from None
-        if not request.domain:
-            raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit domain must not be empty")
-        descriptors = len(request.descriptors)
-        if not descriptors:
-            raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit descriptor list must not be empty")
-        if descriptors > MAX_DESCRIPTORS:
-            raise Refusal(StatusCode.INVALID_ARGUMENT, f"more than {MAX_DESCRIPTORS} descriptors")
-        if gives_back(request, body):
-            # Counted, they would take what they are meant to give back.
-            raise Refusal(StatusCode.INVALID_ARGUMENT, "is_negative_hits is not supported")
-        return request
+    def _check(self, domain: Domain, descriptor: Asked, limit: Limit) -> Check:
+        entries, hits, _, caller, ends = descriptor
+        prefix = self._prefix(limit.rule, domain, entries) + limit.key_part
+        counter = self._counters.get(prefix)
+        if counter is None or counter.limit is not limit:
+            counter = Counter(limit, prefix)
+            # What is leased for a counter would be lost with it.
+            if limit.alone.leased:
+                self._counters.put(prefix, counter)
+            elif not self._counters.offer(prefix, counter):
+                counter.home = self._counters
+        return Check(counter, limit, hits, caller, ends)
 
-    def _find(self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Limit | None:
-        brought = descriptor.HasField("limit")
-        if brought and not domain.refines:
-            return self._brought_limit(domain, descriptor, None)
+    def _find(self, domain: Domain, descriptor: Asked) -> Limit | None:
+        brought = descriptor.limit
+        if brought is not None and not domain.refines:
+            return self._brought_limit(domain, descriptor.entries, brought, None)
         node = domain.root
-        for entry in descriptor.entries:
-            child = node.find(entry.key, entry.value)
+        for key, value in descriptor.entries:
+            child = node.find(key, value)
             if child is None:
                 return None
             node = child
         rule = node.rule
         if rule is None:
             return None
-        if brought:
-            return self._brought_limit(domain, descriptor, rule)
+        if brought is not None:
+            return self._brought_limit(domain, descriptor.entries, brought, rule)
         limits = self._limits[domain.name]
         limit = limits.get(id(rule))
         if limit is None:
@@ -216,17 +206,21 @@ class Planner:
         return limit
 
     def _brought_limit(
-        self, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor, configured: Rule | None
+        self,
+        domain: Domain,
+        entries: Entries,
+        given: ratelimit_pb2.RateLimitDescriptor.RateLimitOverride,
+        configured: Rule | None,
     ) -> Limit:
         # As in envoyproxy/ratelimit, a limit that the request brings stands for whatever is configured, unless the
         # domain says otherwise.
-        given = descriptor.limit
         unit = _UNITS.get(given.unit)
         if unit is None:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "the limit of a descriptor has no known unit")
         times = _multiplier_of(given)
-        path = configured.path if configured is not None else _path_of(descriptor.entries)[:MAX_PATH]
-        key = domain.name, path, given.requests_per_unit, given.unit, times, domain.on_store_error
+        path = configured.path if configured is not None else _path_of(entries)[:MAX_PATH]
+        # Two rules may have the same path: `a.b`, and `b` below `a`.
+        key = domain.name, path, given.requests_per_unit, given.unit, times, id(configured)
         limit = self._brought.get(key)
         if limit is None:
             plain = Rule(domain.name, path, unit, given.requests_per_unit, times, on_store_error=domain.on_store_error)
@@ -255,21 +249,12 @@ class Planner:
         limit.local = self._local if rule.on_store_error is OnStoreError.LOCAL else None
         return limit
 
-    def _counter(self, limit: Limit, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> Counter:
-        prefix = self._prefix(limit.rule, domain, descriptor) + limit.key_part
-        counter = self._counters.get(prefix)
-        if counter is None or counter.limit is not limit:
-            counter = Counter(limit, prefix)
-            self._counters.put(prefix, counter)
-        return counter
-
-    def _prefix(self, rule: Rule, domain: Domain, descriptor: ratelimit_pb2.RateLimitDescriptor) -> bytes:
-        entries = descriptor.entries
+    def _prefix(self, rule: Rule, domain: Domain, entries: Entries) -> bytes:
         if rule.shared:
             values = _counted_values(rule, entries)
-            named = "".join(f"{entry.key}_{value}_" for entry, value in zip(entries, values, strict=True))
+            named = "".join(f"{key}_{value}_" for (key, _), value in zip(entries, values, strict=True))
         else:
-            named = "".join([f"{entry.key}_{entry.value}_" for entry in entries])
+            named = "".join([f"{key}_{value}_" for key, value in entries])
         name = named if domain.counters_without_domain else f"{domain.name}_{named}"
         encoded = f"{self._key_prefix}{name}".encode()
         if len(encoded) <= MAX_KEY_BYTES:
@@ -278,26 +263,45 @@ class Planner:
         return f"{self._key_prefix}{name[:64]}_sha256:{digest}_".encode()
 
 
+def _parsed(body: bytes) -> tuple[rls_pb2.RateLimitRequest, str, list[Asked]]:
+    """Returns the request, its domain and its descriptors."""
+    try:
+        request = read(body)
+    except DecodeError:
+        raise Refusal(StatusCode.INVALID_ARGUMENT, "not a RateLimitRequest") from None
+    domain, descriptors = request.domain, request.descriptors
+    if not domain:
+        raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit domain must not be empty")
+    if not descriptors:
+        raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit descriptor list must not be empty")
+    if len(descriptors) > MAX_DESCRIPTORS:
+        raise Refusal(StatusCode.INVALID_ARGUMENT, f"more than {MAX_DESCRIPTORS} descriptors")
+    if gives_back(request, body):
+        # Counted, they would take what they are meant to give back.
+        raise Refusal(StatusCode.INVALID_ARGUMENT, "is_negative_hits is not supported")
+    return request, domain, asked(descriptors, request.hits_addend or 1, body)
+
+
 def metric_path(domain: Domain, rule: Rule, entries: Entries) -> str:
     """Returns what envoyproxy/ratelimit calls a limit in its statistics when values are told apart."""
     if rule.detailed_metric:
         if rule.shared:
             counted = zip(entries, _counted_values(rule, entries), strict=True)
-            return ".".join(_named(entry.key, value) for entry, value in counted)
-        return ".".join(f"{entry.key}_{entry.value}" for entry in entries)
+            return ".".join(_named(key, value) for (key, _), value in counted)
+        return ".".join(f"{key}_{value}" for key, value in entries)
     parts: list[str] = []
     node = domain.root
-    for entry in entries:
-        node = node.find(entry.key, entry.value) or node
+    for key, value in entries:
+        node = node.find(key, value) or node
         told = node.value_to_metric and not node.share_threshold
         # A wildcard without a value stands for any key that begins so: the key is told, and the wildcard as its value.
-        name = _named(entry.key, node.name.removeprefix(f"{entry.key}_")) if node.name.endswith("*") else node.name
-        parts.append(_named(entry.key, entry.value) if told else name)
+        name = _named(key, node.name.removeprefix(f"{key}_")) if node.name.endswith("*") else node.name
+        parts.append(_named(key, value) if told else name)
     return ".".join(parts)
 
 
 def _path_of(entries: Entries) -> str:
-    return ".".join(_named(entry.key, entry.value) for entry in entries)
+    return ".".join(_named(key, value) for key, value in entries)
 
 
 def _refined(configured: Rule, brought: Rule) -> Rule:
@@ -314,6 +318,15 @@ def _refined(configured: Rule, brought: Rule) -> Rule:
     return made if made.fault() is None else replace(brought, shadow_mode=configured.shadow_mode)
 
 
+def _position(descriptor: Asked, limit: Limit | None) -> int:
+    """Returns what stands for a descriptor that nothing is counted for; 0 where there is something to count."""
+    if limit is None:
+        return NO_LIMIT
+    if limit.rule.unlimited:
+        return UNLIMITED
+    return NO_LIMIT if descriptor.ends and not (descriptor.caller and limit.counting.needs_caller) else 0
+
+
 def _multiplier_of(limit: ratelimit_pb2.RateLimitDescriptor.RateLimitOverride) -> int:
     try:
         return multiplier_of(limit)
@@ -321,30 +334,10 @@ def _multiplier_of(limit: ratelimit_pb2.RateLimitDescriptor.RateLimitOverride) -
         raise Refusal(StatusCode.INVALID_ARGUMENT, "not a RateLimitRequest") from None
 
 
-def _hits_of(request: rls_pb2.RateLimitRequest, descriptor: ratelimit_pb2.RateLimitDescriptor) -> int:
-    own = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else request.hits_addend or 1
-    return min(own, MAX_HITS)
-
-
-def _taken_out(descriptor: ratelimit_pb2.RateLimitDescriptor) -> tuple[bytes, bool]:
-    """Takes the reserved entries out; returns what tells the request from others, and whether it has ended."""
-    caller, ends = b"", False
-    for index in range(len(descriptor.entries) - 1, -1, -1):
-        entry = descriptor.entries[index]
-        if entry.key == REQUEST_KEY:
-            caller = entry.value.encode()
-        elif entry.key == DONE_KEY:
-            ends = True
-        else:
-            continue
-        del descriptor.entries[index]
-    return (caller if len(caller) <= _MAX_CALLER_BYTES else hashlib.sha256(caller).digest()), ends
-
-
-def _add(checks: list[Check], places: dict[tuple[Counter, bytes], int], check: Check) -> int:
+def _add(checks: list[Check], places: dict[tuple[Limit, bytes, bytes], int], check: Check) -> int:
     """Adds a check; returns its index. What counts hits only if it admits them gets all hits on a counter at once."""
     if check.limit.script is not None:
-        at = places.setdefault((check.counter, check.caller), len(checks))
+        at = places.setdefault((check.limit, check.counter.prefix, check.caller), len(checks))
         if at < len(checks):
             before = checks[at]
             hits = min(check.hits + before.hits, MAX_HITS)
@@ -355,9 +348,9 @@ def _add(checks: list[Check], places: dict[tuple[Counter, bytes], int], check: C
 
 
 def _counted_values(rule: Rule, entries: Entries) -> list[str]:
-    values = [entry.value for entry in entries]
+    values = [value for _, value in entries]
     for position, name in rule.shared:
-        values[position] = name.removeprefix(f"{entries[position].key}_")
+        values[position] = name.removeprefix(f"{entries[position][0]}_")
     return values
 
 

@@ -71,7 +71,7 @@ class FixedWindow:
             if limit.rule.shadow_mode:
                 # All of them will count as let through in shadow mode, but these were within the limit.
                 stats.shadow -= limit.per_unit - before
-        check.counter.over_until = second + reset_s
+        check.counter.refuse_until(second + reset_s)
         return True, 0, reset_s
 
     def known_over(self, check: Check, now: float) -> Verdict | None:

@@ -72,7 +72,7 @@ class LeakyBucket:
         if missing > 0:
             counter.level = level
             counter.tick = micros(now) // limit.tick_us
-            counter.over_until = now + missing * limit.seconds / (limit.drain * limit.cost) + 0.001
+            counter.refuse_until(now + missing * limit.seconds / (limit.drain * limit.cost) + 0.001)
         return True, 0, _wait_s(check, level)
 
     def known_over(self, check: Check, now: float) -> Verdict | None:

@@ -125,7 +125,7 @@ class SlidingWindow:
             counter.level = hits
             counter.since = micros(now) // limit.tick_us
             counter.tick = counter.since + wait
-            counter.over_until = now + wait * limit.tick_us / 1_000_000
+            counter.refuse_until(now + wait * limit.tick_us / 1_000_000)
         return True, 0, _seconds(limit, wait)
 
     def known_over(self, check: Check, now: float) -> Verdict | None:

@@ -96,7 +96,7 @@ class TokenBucket:
         counter.tick = micros(now) // limit.tick_us
         # A little late rather than early: `known_over` looks closer.
         missing = level + limit.cost - limit.capacity
-        counter.over_until = now + missing * limit.seconds / (limit.drain * limit.cost) + 0.001
+        counter.refuse_until(now + missing * limit.seconds / (limit.drain * limit.cost) + 0.001)
         return True, max(0, limit.capacity - level) // limit.cost, _wait_s(limit, level, hits)
 
     def known_over(self, check: Check, now: float) -> Verdict | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ratelimit_service.checks import Check, Counter, all_fixed
 from ratelimit_service.memo import Memo
-from ratelimit_service.planner import MAX_HITS
+from ratelimit_service.reading import MAX_HITS
 from ratelimit_service.stores.base import Flight, Store
 from ratelimit_service.stores.leases_terms import Grant, Terms, all_terms
 

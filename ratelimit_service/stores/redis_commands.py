@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from ratelimit_service.algorithms.registry import TOGETHER
 from ratelimit_service.checks import Check, Counter
-from ratelimit_service.model import Unit
 
 # What every new counter sends, encoded but for the key.
 _INCRBY_ONE = b"*3\r\n$6\r\nINCRBY\r\n$%d\r\n%b\r\n$1\r\n1\r\n"
 _EXPIRE = b"*3\r\n$6\r\nEXPIRE\r\n$%d\r\n%b\r\n%b"
 _FIRST_ONE = _INCRBY_ONE + _EXPIRE
-_SECONDS = {unit.seconds: b"$%d\r\n%d\r\n" % (len(str(unit.seconds)), unit.seconds) for unit in Unit}
 
 
 def command(*arguments: bytes | str | int) -> bytes:
@@ -52,12 +51,17 @@ def first(check: Check, start: int) -> bytes:
     if check.hits != 1:
         return command("INCRBY", key, check.hits) + expire(check, key)
     size = len(key)
-    return _FIRST_ONE % (size, key, size, key, _SECONDS[check.limit.seconds])
+    return _FIRST_ONE % (size, key, size, key, _seconds(check.limit.seconds))
 
 
 def expire(check: Check, key: bytes) -> bytes:
     """Has a counter of the check go when the window's length has passed."""
-    return _EXPIRE % (len(key), key, _SECONDS[check.limit.seconds])
+    return _EXPIRE % (len(key), key, _seconds(check.limit.seconds))
+
+
+@lru_cache(maxsize=1024)
+def _seconds(seconds: int) -> bytes:
+    return _words((seconds,))
 
 
 def key_of(check: Check, now: float) -> bytes:

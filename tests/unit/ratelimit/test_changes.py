@@ -47,7 +47,7 @@ class Limiter:
         return status.current_limit.requests_per_unit
 
     def plan(self, body: bytes) -> Any:
-        """Returns what is remembered of a request that was answered."""
+        """Returns what is done for a request, which is remembered of one that came twice."""
         return self.handler.planned(body)
 
     async def update(self, *resources: bytes, removed: str = "") -> None:
@@ -164,11 +164,13 @@ async def test_a_change_of_one_domain_disturbs_no_other() -> None:
     limiter = Limiter()
     a, b = request("a", [("k", "x")]), request("b", [("k", "x")])
     await limiter.update(resource("a", {"x": 5}), resource("b", {"x": 5}))
-    assert (limiter.ask(a), limiter.ask(b)) == (5, 5)
+    for _ in range(2):
+        assert (limiter.ask(a), limiter.ask(b)) == (5, 5)
     kept, gone = limiter.plan(a), limiter.plan(b)
+    assert (limiter.plan(a), limiter.plan(b)) == (kept, gone)
     await limiter.update(resource("b", {"x": 7}))
     assert limiter.plan(a) is kept
-    assert limiter.plan(b) is None
+    assert limiter.plan(b) is not gone
     assert (limiter.ask(a), limiter.ask(b)) == (5, 7)
     assert limiter.plan(b).checks[0].limit is not gone.checks[0].limit
 
@@ -208,7 +210,7 @@ async def test_what_is_sent_again_as_it_was_is_not_read_again(monkeypatch: pytes
     limiter = Limiter()
     body = request("a", [("k", "x")])
     await limiter.update(resource("a", {"x": 5}), resource("b", {"x": 5}))
-    limiter.ask(body)
+    assert (limiter.ask(body), limiter.ask(body)) == (5, 5)
     plan = limiter.plan(body)
     await limiter.update(resource("a", {"x": 5}), resource("b", {"x": 6}))
     await limiter.update(resource("a", {"x": 5}), resource("b", {"x": 6}))

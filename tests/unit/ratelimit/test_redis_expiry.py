@@ -59,7 +59,7 @@ class Asked(Flight):
 class Redis:
     """A node, its connection, and a check on one counter."""
 
-    def __init__(self, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, limits: str = LIMITS, *, timeout_s: float = 5.0) -> None:
         async def find() -> RedisTarget:
             raise OSError
 
@@ -68,7 +68,7 @@ class Redis:
         self.connection = RedisConnection(generation=1, timeout_s=timeout_s)
         self.connection.connection_made(self.wire)
         self.node.connection = self.connection
-        (self.check,) = Planner(loaded(LIMITS), StatsRegistry()).plan(request("d", [("k", "v")])).checks
+        (self.check,) = Planner(loaded(limits), StatsRegistry()).plan(request("d", [("k", "v")])).checks
 
     def ask(self, now: float, *, hits: int = 1) -> Asked:
         check = self.check._replace(hits=hits)
@@ -94,6 +94,14 @@ async def test_the_first_count_of_a_window_goes_out_with_its_expiry_and_the_othe
     count = [b"INCRBY", FIRST, b"%d" % hits]
     assert redis.wire.sent[:3] == [count, [b"EXPIRE", FIRST, b"60"], count]
     assert redis.wire.sent[3:] == [[b"INCRBY", SECOND, b"%d" % hits], [b"EXPIRE", SECOND, b"60"]]
+
+
+async def test_a_window_of_several_units_expires_after_all_of_them() -> None:
+    redis = Redis(LIMITS.replace("unit: minute", "unit: minute, unit_multiplier: 7"))
+    redis.ask(NOW)
+    await asyncio.sleep(0)
+    (count, expiry) = redis.wire.sent
+    assert (count[0], expiry[0], count[1] == expiry[1], expiry[2]) == (b"INCRBY", b"EXPIRE", True, b"420")
 
 
 async def test_a_counter_that_the_server_lost_and_began_anew_expires_though_its_window_has_passed_meanwhile() -> None:
