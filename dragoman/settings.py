@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 if TYPE_CHECKING:
     from dragoman.settings_file import Document
@@ -71,7 +72,7 @@ def load(
         settings = model.model_validate(layers.values)
     except ValidationError as error:
         told = error.errors(include_input=False)
-        layers.faults += [layers.fault_of(each["loc"], each["msg"].removeprefix("Value error, ")) for each in told]
+        layers.faults += [layers.fault_of(each["loc"], _in_words(each, prefix)) for each in told]
     else:
         if not layers.faults:
             return settings
@@ -87,6 +88,13 @@ def variable_names(model: type[BaseModel], prefix: str = PREFIX) -> dict[str, Fi
             raise ValueError(f"{'.'.join(path)} and {'.'.join(names[name])} would share the variable {name}")
         names[name] = path
     return names
+
+
+def _in_words(error: ErrorDetails, prefix: str) -> str:
+    if error["type"] == "missing":
+        path = [str(part) for part in error["loc"]]
+        return f"is missing; give --{'-'.join(path).replace('_', '-')} or {prefix}{'_'.join(path).upper()}"
+    return error["msg"].removeprefix("Value error, ")
 
 
 class _Layers:

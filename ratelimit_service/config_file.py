@@ -105,6 +105,11 @@ class _Reader:
         self._on_store_error = OnStoreError.ALLOW
 
     def domain(self, document: yaml.Node) -> Domain | None:
+        if _is_manifest(document):
+            self._file.fault(
+                document, "", "is a Kubernetes object, no file of limits: `dragoman validate` checks those"
+            )
+            return None
         root = yaml_map(self._file, document, "", _ROOT, _NOT_IN_ROOT)
         if root is None:
             return None
@@ -156,6 +161,11 @@ class _Reader:
             on_store_error=limit.choice("on_store_error", _ON_STORE_ERROR, self._on_store_error),
             **_own(limit),
         )
+
+
+def _is_manifest(document: yaml.Node) -> bool:
+    fields = document.value if isinstance(document, yaml.MappingNode) else ()
+    return {"apiVersion", "kind"} <= {key.value for key, _ in fields if isinstance(key, yaml.ScalarNode)}
 
 
 def _own(limit: YamlMap) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def _refuse_what_cannot_start(settings: UpSettings, begun: Reading | None) -> tu
     engine.apply(FileSource(settings.config, reading=begun).read())
     ports = engine.pipeline.gateway_ports()
     if not ports:
-        raise CommandError(f"{settings.config} has no Gateway of a GatewayClass of dragoman.dev/gateway-controller")
+        reason = f"{settings.config} has no Gateway of a GatewayClass of dragoman.dev/gateway-controller"
+        raise CommandError(f"{reason}; what is in it is told by `dragoman validate {settings.config}`")
     clashes = [str(clash) for clash in busy(bind(ports))]
     objects = [admitted.object for _, admitted in engine.pipeline.objects.everything() if admitted.good]
     backends = echoes(objects)

@@ -68,7 +68,7 @@ def test_a_file_that_is_passed_over_is_told(tmp_path: Path) -> None:
 
 def test_without_check_the_service_asks_for_its_settings() -> None:
     done = CliRunner().invoke(app, ["ratelimit", "--workers", "2"])
-    assert "listen: Field required" in str(done.exception)
+    assert "listen: is missing; give --listen or DRAGOMAN_LISTEN" in str(done.exception)
     shown = CliRunner().invoke(app, ["ratelimit", "--help"], prog_name="dragoman").output
     assert "--listen" in shown
     assert "check" in shown
@@ -86,6 +86,13 @@ def test_a_byte_that_is_none_of_yaml_is_told_with_its_line(tmp_path: Path, wrong
     file = tmp_path / "a.yaml"
     file.write_bytes(b"domain: d\ndescriptors:\n- key: " + wrong + b"\n- key: b\n")
     assert check(file)[0].startswith(f"{file}:3: is not YAML: unacceptable character ")
+
+
+def test_manifests_are_told_apart_from_files_of_limits(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("apiVersion: v1\nkind: ConfigMap\n---\n" + GOOD.format(domain="a"))
+    said, _ = check(file)
+    assert said == f"{file}:1: is a Kubernetes object, no file of limits: `dragoman validate` checks those\n"
 
 
 def test_a_folder_that_links_back_to_itself_is_read_once(tmp_path: Path) -> None:
