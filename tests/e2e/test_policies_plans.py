@@ -152,11 +152,13 @@ async def test_plans_of_a_gateway_count_over_its_routes_also_where_a_route_adds_
             "rateLimit": {"global": {"rules": [{"limit": {"requests": 1, "unit": "Day"}}], "localShield": True}},
         },
     )
+    # Closed, so that no request passes uncounted while the service is not known yet.
+    of_gateway = {"plans": {"default": "free"}, "localShield": True, "failureMode": "Closed"}
     files = {
         "a.yaml": [
             *routes(upstream, "plain", "added"),
             security("edge", target("Gateway", "edge"), consumers={}),
-            limits("edge", {"global": {"plans": {"default": "free"}, "localShield": True}}, target("Gateway", "edge")),
+            limits("edge", {"global": of_gateway}, target("Gateway", "edge")),
             own,
             plan("free", day(4)),
         ]
@@ -312,7 +314,11 @@ async def test_requests_that_run_at_a_time_are_limited_and_make_room_when_they_e
 
 async def test_what_runs_while_a_limit_is_edited_counts_and_makes_room_when_it_ends(upstream: Upstream) -> None:
     rule = {"limit": {"requests": 1, "unit": "Hour"}, "algorithm": "Concurrency"}
-    files = {"a.yaml": routes(upstream, "rule"), "b.yaml": [limits("rule", {"global": {"rules": [rule]}})]}
+
+    def of(*rules: Manifest) -> list[Manifest]:
+        return [limits("rule", {"global": {"rules": list(rules), "failureMode": "Closed"}})]
+
+    files = {"a.yaml": routes(upstream, "rule"), "b.yaml": of(rule)}
     async with Gateway(files) as gateway, ratelimit(gateway):
         await gateway.answers("/rule")
         upstream.be_slow(3.0)
@@ -320,8 +326,7 @@ async def test_what_runs_while_a_limit_is_edited_counts_and_makes_room_when_it_e
         running = asyncio.create_task(gateway.get("/rule"))
         await until(lambda: len(upstream.requests) == begun + 1, what="a request that runs")
         # The header tells that the edit is in force.
-        rules = [{"limit": {"requests": 500, "unit": "Day"}}, rule]
-        gateway.write("b.yaml", [limits("rule", {"global": {"rules": rules}})])
+        gateway.write("b.yaml", of({"limit": {"requests": 100_000, "unit": "Day"}}, rule))
         await until(lambda: edited(gateway), what="the edit")
         assert not running.done()
         assert (await running).status == 200
