@@ -206,6 +206,9 @@ async def _many_keys(scene: _Scene) -> list[Row]:
         found = await costs([(service, load) for _, service in asked], rounds=2)
         for (name, _), each in zip(asked, found, strict=True):
             rows.append(Row(f"rate-limit decision with {name}, {title}: CPU of the service", each.cpu_us, "µs"))
+        if scene.peer is not None:
+            ratio = found[1].cpu_us / found[2].cpu_us
+            rows.append(Row(f"rate-limit decision with Redis, {title}: CPU against {_PEER}", ratio, "×", _RATIO))
     return rows
 
 

@@ -356,7 +356,7 @@ def _with_caller(check: Check, patience_us: int, callers: Callers) -> Check:
     counting = check.limit.counting
     if counting.needs_caller and not check.caller:
         return check._replace(caller=callers.next())
-    if counting.holds and patience_us >= 0:
+    if counting.holds and 0 <= patience_us < check.limit.rule.delay_s * 1_000_000:
         return check._replace(patience_us=patience_us)
     return check
 

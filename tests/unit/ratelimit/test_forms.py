@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import hypothesis.strategies as st
 import pytest
 from envoy.service.ratelimit.v3 import rls_pb2
@@ -33,6 +35,11 @@ def learnt(*bodies: bytes) -> Forms:
     for body in bodies:
         forms.learn(read(body), body)
     return forms
+
+
+def span(body: bytes, value: bytes) -> range:
+    at = body.index(value)
+    return range(at, at + len(value))
 
 
 @st.composite
@@ -91,6 +98,20 @@ def test_what_a_form_says_of_a_request_is_what_the_request_says(data: st.DataObj
         for other in (body, data.draw(revalued(body)), data.draw(disturbed(body))):
             said = forms.read(other)
             assert said is None or said == plainly(other)
+
+
+def test_only_bytes_of_values_can_be_others_and_only_such_that_are_text() -> None:
+    body = request("d", NAMED, [("other", "1")], [("last", "")], hits=3, own_hits=[None, 7])
+    forms = learnt(body)
+    # What is said with the end of a request is not looked at.
+    unread = span(body, b"yes")
+    values = {*span(body, b"value"), *span(body, b"0000"), *span(body, b"1")}
+    for at, byte in itertools.product(range(len(body)), range(256)):
+        other = body[:at] + bytes((byte,)) + body[at + 1 :]
+        said = forms.read(other)
+        assert said is None or said == plainly(other), (at, byte)
+        known = other == body or at in unread or (at in values and byte < 128)
+        assert (said is not None) is known, (at, byte)
 
 
 @settings(seeded, max_examples=300)
