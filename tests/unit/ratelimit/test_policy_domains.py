@@ -62,24 +62,21 @@ def header(response: Any, name: str) -> str | None:
     return next((each.value for each in response.response_headers_to_add if each.key.lower() == name), None)
 
 
-GATEWAYS = ir.GlobalLimit(
+def limits(policy: str, *rules: ir.LimitRule) -> ir.GlobalLimit:
+    return ir.GlobalLimit(policy, tuple(replace(rule, home=policy, name=rule.counted) for rule in rules))
+
+
+GATEWAYS = limits(
     "demo/edge",
-    (
-        ir.LimitRule(3, "Day", shared=True),
-        ir.LimitRule(2, "Day", headers=(ir.ValueSelector("x-user", "Distinct"),)),
-    ),
+    ir.LimitRule(3, "Day", shared=True),
+    ir.LimitRule(2, "Day", headers=(ir.ValueSelector("x-user", "Distinct"),)),
 )
-OWN = ir.LimitRule(10, "Day", shared=True)
-
-
-def merged(*rules: ir.LimitRule) -> ir.GlobalLimit:
-    homes = (replace(rule, home=GATEWAYS.domain, position=index) for index, rule in enumerate(GATEWAYS.rules))
-    return ir.GlobalLimit("demo/own", (*homes, *rules))
+OWN = limits("demo/own", ir.LimitRule(10, "Day", shared=True))
 
 
 @pytest.mark.parametrize("user", ["ada", LONG])
 def test_a_rule_that_was_merged_into_another_policy_counts_with_those_of_its_own(user: str) -> None:
-    both = merged(replace(OWN, home="demo/own/abc", position=0))
+    both = ir.GlobalLimit("demo/own", (*GATEWAYS.rules, *OWN.rules))
     service = Service(GATEWAYS, both)
     assert [service.ask(each, 0).overall_code for each in (GATEWAYS, both, GATEWAYS, both)] == [OK, OK, OK, OVER]
     assert service.ask(GATEWAYS, 0).overall_code == OVER
