@@ -51,8 +51,8 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
         asked += plans.rate_limits(limit.plans, policies, running=False)
         # Of two descriptors with gaps Envoy takes either: one for any plan could be taken for a plan that there is.
         tree += plans.descriptors(limit.plans, rls.ALLOW, unknown=False)
-    buckets = [_bucket(path, found) for path, found in _leaves(tree, ()) if _may_be_shielded(found)]
-    if not asked or not buckets:
+    limits = [(path, found) for path, found in _leaves(tree, ()) if _can_tell(found)]
+    if not asked or all(_lets_all_through(found) for _, found in limits):
         return None
     message = LocalRateLimit(
         stat_prefix="shield",
@@ -63,7 +63,7 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
         max_dynamic_descriptors={"value": MAX_DISTINCT},
         enable_retry_after_header=True,
         rate_limited_as_resource_exhausted=True,
-        descriptors=buckets,
+        descriptors=[_bucket(path, found) for path, found in limits],
     )
     for each in asked:
         # They would tell of the bucket, not of the limit.
@@ -80,15 +80,19 @@ def _leaves(tree: Iterable[rls.RateLimitDescriptor], above: _Path) -> Iterator[t
         yield from _leaves(each.descriptors, path)
 
 
-def _may_be_shielded(found: rls.RateLimitDescriptor) -> bool:
-    """Says whether a limit has a bucket. Who is not limited needs one, too: else that of all others would be theirs."""
-    limit = found.rate_limit
-    return not found.shadow_mode and (limit.unlimited or limit.dragoman.algorithm != rls.CONCURRENCY)
+def _can_tell(found: rls.RateLimitDescriptor) -> bool:
+    """Says whether a bucket can stand for a limit; it cannot tell how many requests run at a time."""
+    return found.rate_limit.dragoman.algorithm != rls.CONCURRENCY
+
+
+def _lets_all_through(found: rls.RateLimitDescriptor) -> bool:
+    """Says whether a bucket has no end. Who is not limited needs one, too: else that of all others would be theirs."""
+    return found.rate_limit.unlimited or found.shadow_mode
 
 
 def _bucket(path: _Path, found: rls.RateLimitDescriptor) -> Mapping[str, Any]:
     entries = [{"key": key, "value": value} for key, value in path]
-    if found.rate_limit.unlimited:
+    if _lets_all_through(found):
         return {"entries": entries, "token_bucket": UNLIMITED}
     limit = found.rate_limit
     seconds = _UNITS[limit.unit]

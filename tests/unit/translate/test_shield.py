@@ -92,6 +92,18 @@ def test_callers_without_a_limit_have_a_bucket_that_never_ends() -> None:
     assert not any(("plan", "none") in path for path in found)
 
 
+def test_callers_whose_limit_is_only_tried_out_have_a_bucket_that_never_ends() -> None:
+    limited, tried = ir.CallerLimit(5, "Second"), ir.CallerLimit(7, "Second", shadow=True)
+    free = ir.Plan("free", "demo/free", per_consumer=(limited,), consumers=(ir.Override("boss", (tried,)),))
+    plans = ir.Plans(ir.PlanIdentity(), (free,), "free", "free", shielded=True, home="demo/limits")
+    found = buckets(ir.GlobalLimit("demo/limits", (), plans=plans))
+    path = (("demo/limits_plans", "consumer.0"), ("plan", "free"))
+    assert found[*path, ("consumer", "")].max_tokens == 10
+    assert found[*path, ("consumer", "boss")].max_tokens == 2**32 - 1
+    nobody = replace(plans, plans=(replace(free, per_consumer=(tried,)),))
+    assert buckets(ir.GlobalLimit("demo/limits", (), plans=nobody)) == {}
+
+
 def test_a_plan_that_nobody_knows_has_no_bucket_for_it_would_be_anybodys() -> None:
     free = ir.Plan("free", "demo/free", per_consumer=(ir.CallerLimit(5, "Second"),))
     plans = ir.Plans(ir.PlanIdentity(), (free, ir.Plan("paid", "demo/paid")), "free", "paid", shielded=True)
