@@ -20,7 +20,8 @@ class DraftDescriptor:
 
     key: str
     value: str
-    rule: Rule | None
+    rule: Callable[[Place], Rule | None] | None
+    """Reads its limit, which then knows where it is; None where it has none."""
     children: Iterable[DraftDescriptor]
     """Read as they are asked for, once: a large file is never there as drafts all at a time."""
     report: Report
@@ -34,7 +35,7 @@ class DraftDescriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where in the tree a descriptor is, and what it has from those above it."""
 
     domain: str
@@ -43,16 +44,16 @@ class _Place:
     shared: tuple[tuple[int, str], ...] = ()
     value_to_metric: bool = False
 
-    def below(self, draft: DraftDescriptor) -> _Place:
+    def below(self, draft: DraftDescriptor) -> Place:
         shared = (*self.shared, (self.depth, draft.name)) if draft.share_threshold else self.shared
         path = f"{self.path}.{draft.name}" if self.path else draft.name
         told = self.value_to_metric or draft.value_to_metric or (draft.name.endswith("*") and not draft.value)
-        return _Place(self.domain, path, self.depth + 1, shared, told)
+        return Place(self.domain, path, self.depth + 1, shared, told)
 
 
 def build_domain(name: str, on_store_error: OnStoreError, descriptors: Iterable[DraftDescriptor]) -> Domain:
     """Returns the domain; faults go to the drafts' `report`, and a descriptor at fault is left out."""
-    return Domain(name, _node(Node(), _Place(name), descriptors), on_store_error)
+    return Domain(name, _node(Node(), Place(name), descriptors), on_store_error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def _merge(first: Domain, second: Domain) -> tuple[Domain, list[str]]:
     return replace(first, root=root), twice
 
 
-def _node(own: Node, place: _Place, drafts: Iterable[DraftDescriptor]) -> Node:
+def _node(own: Node, place: Place, drafts: Iterable[DraftDescriptor]) -> Node:
     children: dict[str, Node] = {}
     for draft in drafts:
         below = place.below(draft)
@@ -134,7 +135,8 @@ def _node(own: Node, place: _Place, drafts: Iterable[DraftDescriptor]) -> Node:
             fault = f"descriptor {below.path!r} is there twice"
         if fault:
             draft.report("key", fault)
-            # What is wrong below it is told all the same.
+            # What else is wrong with it, and below it, is told all the same.
+            _checked(draft, below)
             _node(Node(), below, draft.children)
             continue
         if draft.share_threshold and not draft.name.endswith("*"):
@@ -150,16 +152,10 @@ def _node(own: Node, place: _Place, drafts: Iterable[DraftDescriptor]) -> Node:
     return replace(own, children=children, wildcards=wildcards) if children else own
 
 
-def _checked(draft: DraftDescriptor, place: _Place) -> Rule | None:
-    if draft.rule is None:
+def _checked(draft: DraftDescriptor, place: Place) -> Rule | None:
+    rule = draft.rule(place) if draft.rule is not None else None
+    if rule is None:
         return None
-    rule = replace(
-        draft.rule,
-        domain=place.domain,
-        path=place.path,
-        shared=place.shared,
-        value_to_metric=place.value_to_metric,
-    )
     if rule.name and rule.name in rule.replaces:
         draft.report("rate_limit.replaces", f"{rule.name!r} is the limit itself")
     fault = rule.fault()

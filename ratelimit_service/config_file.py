@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
 
-from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, Part, Report, build_domain, join
+from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, Part, Place, Report, build_domain, join
 from ratelimit_service.config_folder import read
 from ratelimit_service.model import MAX_LIMIT, Algorithm, Config, Domain, Fault, Mode, OnStoreError, Rule, Unit
 from ratelimit_service.yaml_fields import TooLargeError, YamlFile, YamlMap, dismantle, line_of, yaml_map
@@ -129,7 +130,7 @@ class _Reader:
         if depth > MAX_DEPTH or self._descriptors > MAX_DESCRIPTORS:
             raise TooLargeError(f"has more than {MAX_DEPTH} levels or {MAX_DESCRIPTORS} descriptors")
         flags = {name: given.flag(name) for name in _FLAGS}
-        rule = self._rule(given, flags) if "rate_limit" in given.fields else None
+        rule = partial(self._rule, given, flags) if "rate_limit" in given.fields else None
         report: Report = given.report
         return DraftDescriptor(
             given.text("key"),
@@ -141,15 +142,17 @@ class _Reader:
             share_threshold=flags["share_threshold"],
         )
 
-    def _rule(self, descriptor: YamlMap, flags: Mapping[str, bool]) -> Rule | None:
+    def _rule(self, descriptor: YamlMap, flags: Mapping[str, bool], place: Place) -> Rule | None:
         path = descriptor.at("rate_limit")
         limit = yaml_map(self._file, descriptor.fields["rate_limit"], path, _RATE_LIMIT, _NOT_IN_LIMIT)
         if limit is None:
             return None
         unlimited = limit.flag("unlimited")
         return Rule(
-            domain="",
-            path="",
+            domain=place.domain,
+            path=place.path,
+            shared=place.shared,
+            value_to_metric=place.value_to_metric,
             unit=_unit(limit, unlimited=unlimited),
             requests_per_unit=limit.number("requests_per_unit"),
             unlimited=unlimited,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2 as pb
-from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, Part, build_domain, join
+from ratelimit_service.build import MAX_DEPTH, MAX_DESCRIPTORS, DraftDescriptor, Part, Place, build_domain, join
 from ratelimit_service.model import Algorithm, Config, Domain, Fault, Mode, OnStoreError, Rule, Unit
 
 TYPE_URL: Final = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
@@ -121,7 +122,7 @@ class _Reader:
         self._descriptors += 1
         if depth > MAX_DEPTH or self._descriptors > MAX_DESCRIPTORS:
             raise _TooLargeError(f"has more than {MAX_DEPTH} levels or {MAX_DESCRIPTORS} descriptors")
-        rule = self._rule(given, f"{path}.rate_limit") if given.HasField("rate_limit") else None
+        rule = partial(self._rule, given, f"{path}.rate_limit") if given.HasField("rate_limit") else None
         below = self._below(given.descriptors, f"{path}.descriptors", depth + 1)
         own = given.dragoman
         return DraftDescriptor(
@@ -134,7 +135,7 @@ class _Reader:
             share_threshold=own.share_threshold,
         )
 
-    def _rule(self, descriptor: pb.RateLimitDescriptor, path: str) -> Rule:
+    def _rule(self, descriptor: pb.RateLimitDescriptor, path: str, place: Place) -> Rule:
         given, own = descriptor.rate_limit, descriptor.rate_limit.dragoman
         algorithm = _ALGORITHMS.get(own.algorithm)
         if algorithm is None:
@@ -143,8 +144,10 @@ class _Reader:
         if mode is None:
             self._fault(f"{path}.dragoman.mode", f"{own.mode} is no mode known here")
         return Rule(
-            domain="",
-            path="",
+            domain=place.domain,
+            path=place.path,
+            shared=place.shared,
+            value_to_metric=place.value_to_metric,
             unit=self._unit(given, path),
             requests_per_unit=given.requests_per_unit,
             unit_multiplier=own.unit_multiplier or 1,
