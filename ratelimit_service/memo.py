@@ -65,6 +65,7 @@ class Memo(Generic[K, V]):
     def kept(self, holds: Callable[[K, V], bool]) -> Memo[K, V]:
         """Returns another with those entries that hold; may run in a thread while entries are added here."""
         made: Memo[K, V] = Memo(self._size)
+        made._marks = self._marks
         made._old = {key: value for key, value in self._old.copy().items() if holds(key, value)}
         made.young = {key: value for key, value in self.young.copy().items() if holds(key, value)}
         return made
