@@ -104,7 +104,8 @@ def limits(draw: st.DrawFn) -> Manifest:
     spec["rateLimit"] = {kind: {"rules": [rule]}}
     if kind == "global" and draw(st.booleans()):
         spec["rateLimit"]["global"] |= draw(one_of(_PLANNED))
-    spec |= draw(one_of([{}, {}, {"mergeType": "Replace"}, {"retry": {"numRetries": 2}}, {"unknown": 1}]))
+    merges = [{"mergeType": each} for each in ("Replace", "StrategicMerge", "JSONMerge")]
+    spec |= draw(one_of([{}, {}, *merges, {"retry": {"numRetries": 2}}, {"unknown": 1}]))
     api = draw(one_of([OURS, OURS, THEIRS]))
     return stamped(m.manifest(api, "BackendTrafficPolicy", draw(one_of(["t1", "t2"])), spec), draw(one_of(CREATED)))
 
