@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from controlplane import ir
 from controlplane.api.meta import GATEWAY_GROUP, ObjectKey
@@ -10,13 +11,14 @@ from controlplane.compile.attachment import PARENTS
 from controlplane.compile.compiled import CompiledRoute
 from controlplane.compile.gateway import GatewayListener
 from controlplane.compile.policies import Compiled, Merged
-from controlplane.compile.protocols import HTTP_ROUTES
+from controlplane.compile.protocols import HTTP_ROUTES, PROTOCOLS
 from controlplane.compile.ratelimit import Limits
 from controlplane.compile.targets import Target
 from controlplane.conditions import Condition, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.pipeline.objects import Objects
 from controlplane.pipeline.policies import Place, PolicyIndex
 
+_HTTP: Final = frozenset(name for name, protocol in PROTOCOLS.items() if protocol.http)
 _Reached = Mapping[ParentRef, Sequence[Merged]]
 """Of a target that is there: the Gateways through which the policy has effect, and the merges that it was part of."""
 
@@ -85,11 +87,15 @@ class PolicyStatuses:
         if found is None:
             return None
         gateway, own = found
-        places = [Place(gateway, each.id) for each in own if target.section in (None, each.name)]
-        if not places:
+        meant = [each for each in own if target.section in (None, each.name)]
+        if not meant:
             what = f"listener {target.section}" if target.section else "listener in force"
             return false("Accepted", "TargetNotFound", f"{target.key} has no {what}", f"{target.field}.sectionName")
-        return {_ancestor(target.key, target.section): [self._index.inherited.get(place).default for place in places]}
+        if not any(each.protocol in _HTTP for each in meant):
+            message = f"no listener of {target.key} that the policy is about carries HTTP, so that it has no effect"
+            return Condition("NotSupported", "True", "UnsupportedField", message, target.field)
+        merges = [self._index.inherited.get(Place(gateway, each.id)).default for each in meant]
+        return {_ancestor(target.key, target.section): merges}
 
     def _route(self, target: Target) -> _Reached | Condition | None:
         if target.section is not None and all(r.name != target.section for r in self._compiled(target.key).rules):

@@ -216,3 +216,19 @@ def test_limits_of_what_is_in_flight_stay_until_it_has_ended() -> None:
         stabilise(pipeline)
         served = pipeline.guards.snapshots.current()["dragoman.services/ratelimit"].of_type(xds.RATE_LIMIT_CONFIG)
         assert [each.linger_s for each in served.values()] == [expected]
+
+
+def test_a_policy_of_a_gateway_without_http_says_that_it_has_no_effect() -> None:
+    pipeline = routed(0)
+    listeners = [{"name": "raw", "port": 5432, "protocol": "TCP"}, {"name": "web", "port": 80, "protocol": "HTTP"}]
+    put(pipeline, m.gateway(listeners=listeners))
+    told: dict[str | None, list[str]] = {}
+    for section in ("raw", "web", None):
+        policy = limits(f"p-{section}".lower(), per_day(1), target("Gateway", "edge", section))
+        put(pipeline, policy)
+        stabilise(pipeline)
+        key = key_of(policy)
+        assert key is not None
+        status = pipeline.statuses.current()[key]
+        told[section] = [each.type for each in (*status.conditions, *(c for p in status.parents for c in p.conditions))]
+    assert told == {"raw": ["NotSupported"], "web": ["Accepted"], None: ["Accepted"]}
