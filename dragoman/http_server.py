@@ -20,10 +20,9 @@ from starlette.routing import BaseRoute, Route
 from dragoman import metrics
 from dragoman.grpc_worker import Address
 from dragoman.grpc_worker.sockets import bind, bound_address, unlink_own
+from dragoman.http_connections import KEEP_ALIVE_S, MAX_CONNECTIONS, HttpConnection
 
 LOOPBACK = Address(host="127.0.0.1", port=0)
-MAX_CONCURRENT_REQUESTS = 256
-KEEP_ALIVE_S = 15
 
 Check = Callable[[], bool | str]
 """True when all is well; False, or words that say what is not (a `Remark` says what is well, though)."""
@@ -161,7 +160,9 @@ async def _listen(app: Starlette, listen: Address) -> HttpServer:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        limit_concurrency=MAX_CONCURRENT_REQUESTS,
+        # Connections are bounded by themselves: who has one is answered.
+        limit_concurrency=2 * MAX_CONNECTIONS,
+        http=HttpConnection,
         h11_max_incomplete_event_size=64 * 1024,
     )
     server = _Server(config)

@@ -1,5 +1,7 @@
 """The HTTP port of a process, asked over real sockets."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,10 @@ from typing import Any
 import pytest
 import uvloop
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from dragoman import http_connections
 from dragoman.grpc_worker import Address
 from dragoman.http_server import Health, HttpServer, serve_http
 from dragoman.metrics import new_registry
@@ -92,6 +95,62 @@ async def test_the_owner_may_add_routes(serving: Serve) -> None:
     server = await serving(health=Health(), routes=[Route("/status", status)])
     assert (await get(server, "/status")).text == "fine"
     assert (await get(server, "/metrics")).status == 404
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connected(server: HttpServer, sent: bytes = b"") -> Streams:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.address.port)
+    writer.write(sent)
+    return reader, writer
+
+
+async def cut(streams: Streams) -> None:
+    """Waits until the server has cut the connection, whatever it has sent before."""
+    reader, writer = streams
+    with contextlib.suppress(ConnectionError):
+        await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+
+
+async def test_who_only_connects_makes_room_for_those_who_ask(serving: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connections, "MAX_CONNECTIONS", 8)
+    server = await serving(health=Health())
+    idle = [await connected(server) for _ in range(30)]
+    assert [(await get(server, "/health/live")).status for _ in range(3)] == [200] * 3
+    for streams in idle[:20]:
+        await cut(streams)
+    for _, writer in idle[20:]:
+        writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\nGET"])
+async def test_who_asks_nothing_for_long_is_cut(serving: Serve, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(http_connections, "KEEP_ALIVE_S", 0.1)
+    await cut(await connected(await serving(health=Health()), sent))
+
+
+async def test_who_does_not_read_the_answer_is_cut(serving: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connections, "KEEP_ALIVE_S", 0.1)
+    monkeypatch.setattr(http_connections, "ANSWERED_S", 0.2)
+    ended = asyncio.Event()
+
+    async def endless(request: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 1_000_000
+                    await asyncio.sleep(0)
+            finally:
+                ended.set()
+
+        return StreamingResponse(parts())
+
+    server = await serving(health=Health(), routes=[Route("/endless", endless)])
+    _, writer = await connected(server, b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+    await asyncio.wait_for(ended.wait(), 10)
+    writer.close()
 
 
 async def test_it_serves_on_a_unix_socket_for_its_owner_alone(serving: Serve, tmp_path: Path) -> None:
