@@ -256,10 +256,7 @@ class LimitRule:
 
     @property
     def counted(self) -> str:
-        """A name for what the rule counts, and how; not for how much it admits, or what happens then.
-
-        It begins with words for people: `day-x-user-1a2b3c4d`.
-        """
+        """A name, such as `day-x-user-1a2b3c4d`, for what the rule counts, and how; not for how much it admits."""
         selectors = (self.headers, self.query, self.methods, self.paths, self.sources, self.claims)
         how = (self.unit, self.counting.algorithm, self.cost, self.response_cost, self.shared)
         names = (each.name for each in (*self.headers, *self.query))
@@ -270,6 +267,11 @@ class LimitRule:
     def selects(self) -> bool:
         """Says whether the rule is about some requests only."""
         return bool(self.headers or self.query or self.methods or self.paths or self.sources or self.claims)
+
+    @property
+    def told_apart(self) -> bool:
+        """Says whether Envoy's bucket for all other requests, which has no costs and no shadow, is not for the rule."""
+        return self.selects or self.shadow or self.cost != 1
 
     @property
     def read_providers(self) -> frozenset[str | None]:

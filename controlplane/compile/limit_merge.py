@@ -208,8 +208,8 @@ def _merged(above: Holding, policy: Limits, part: Part) -> Holding:
     if policy.merge_type == "JSONMerge":
         return Holding(local or above.local, shared or above.shared, planned or above.planned, fail_open, notes)
     # There can be one for all requests that no other is about: the more specific one.
-    own_general = any(not each.rule.selects for each in local)
-    inherited = tuple(each for each in above.local if each.rule.selects or not own_general)
+    own_general = any(not each.rule.told_apart for each in local)
+    inherited = tuple(each for each in above.local if each.rule.told_apart or not own_general)
     return Holding((*inherited, *local), (*above.shared, *shared), planned or above.planned, fail_open, notes)
 
 

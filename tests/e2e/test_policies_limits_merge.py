@@ -148,3 +148,16 @@ async def test_local_limits_hold_on_redirects_where_those_of_the_service_do_not(
         assert "redirect" in found
         assert await statuses(gateway, "/local", 2) == [302, 429]
         assert await statuses(gateway, "/global", 2) == [302, 302]
+
+
+async def test_a_routes_limit_that_is_tried_out_takes_nothing_from_that_of_its_gateway(upstream: Upstream) -> None:
+    files = {
+        "a.yaml": [
+            *routes(upstream, "tried", "free"),
+            limits("edge", {"local": {"rules": [limit(2, "Hour")]}}, OF_GATEWAY),
+            merging("tried", "StrategicMerge", {"local": {"rules": [limit(1, "Hour", shadowMode=True)]}}),
+        ]
+    }
+    async with Gateway(files) as gateway:
+        await gateway.answers("/free")
+        assert await statuses(gateway, "/tried", 3) == [200, 200, 429]

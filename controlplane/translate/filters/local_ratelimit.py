@@ -41,7 +41,9 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
         return None
     rules = policies.local_limit.rules
     told_by_service = _told_by_service(policies.global_limit)
-    general = next((each for each in rules if not _told_apart(each)), None)
+    # Envoy's bucket for all other requests would have none beside a rule that is about all, as there may be in a merge.
+    has_others = all(each.selects or not each.told_apart for each in rules)
+    general = next((each for each in rules if has_others and not each.told_apart), None)
     message = LocalRateLimit(
         stat_prefix="local",
         token_bucket=_bucket(general) if general is not None else UNLIMITED,
@@ -55,7 +57,7 @@ def route_config(rule: ir.Rule, policies: ir.Policies) -> AnyMessage | None:
         rate_limited_as_resource_exhausted=True,
     )
     for index, each in enumerate(rules):
-        if not _told_apart(each):
+        if each is general:
             continue
         for made in rate_limits(index, each, tokens=policies.tokens):
             made.x_ratelimit_option = _SHOWN if each.headers_shown and not told_by_service else _HIDDEN
@@ -69,11 +71,6 @@ def _told_by_service(limit: ir.GlobalLimit | None) -> bool:
     if limit is None:
         return False
     return limit.plans is not None or any(each.headers_shown and not each.counting.quota for each in limit.rules)
-
-
-def _told_apart(rule: ir.LimitRule) -> bool:
-    """Says whether a rule needs a descriptor: Envoy's bucket for all other requests has no costs and no shadow."""
-    return rule.selects or rule.shadow or rule.cost != 1
 
 
 def _descriptor(index: int, rule: ir.LimitRule) -> Mapping[str, Any]:

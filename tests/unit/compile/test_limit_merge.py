@@ -53,6 +53,11 @@ GATEWAY = limits("edge", ir.LimitRule(100, "Day", home="demo/edge", name="y"), l
         (limits("r", ir.LimitRule(7, "Day"), merge_type="StrategicMerge"), ([5, 2], [100, 7])),
         (limits("r", local=(POSTS,), merge_type="StrategicMerge"), ([5, 2, 2], [100])),
         (limits("r", local=(replace(GENERAL, requests=9),), merge_type="StrategicMerge"), ([2, 9], [100])),
+        (
+            limits("r", local=(replace(GENERAL, requests=9, shadow=True),), merge_type="StrategicMerge"),
+            ([5, 2, 9], [100]),
+        ),
+        (limits("r", local=(replace(GENERAL, requests=9, cost=2),), merge_type="StrategicMerge"), ([5, 2, 9], [100])),
         (limits("r", local=(POSTS,), merge_type="JSONMerge"), ([2], [100])),
     ],
 )
