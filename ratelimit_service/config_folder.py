@@ -19,6 +19,7 @@ SUFFIXES: Final = ("", ".yaml", ".yml", ".json")
 State = frozenset[tuple[str, int, int, int, int]]
 """Tells whether files have changed: path, inode, size, and the times of content and of inode."""
 
+MAX_TOTAL_BYTES: Final = 4 * MAX_BYTES
 _MAX_LEVELS: Final = 8
 _MAX_FILES: Final = 10_000
 
@@ -47,11 +48,17 @@ def read(path: Path, *, streams: bool = False) -> tuple[dict[str, bytes], list[F
         found = files_of(path)
     except OSError as error:
         faults.append(_unreadable(path, error))
+    size = 0
     for file in found:
         try:
-            files[str(file)] = _content(file, streams=streams and file == path)
+            content = files[str(file)] = _content(file, streams=streams and file == path)
         except OSError as error:
             faults.append(_unreadable(file, error))
+            continue
+        size += len(content)
+        if size > MAX_TOTAL_BYTES:
+            # A folder that is not meant, such as the root of a disk.
+            return {}, [Fault(str(path), 0, "", f"has more than {MAX_TOTAL_BYTES} bytes in its files")]
     return files, faults
 
 

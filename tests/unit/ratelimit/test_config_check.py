@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from dragoman.cli.app import app
 from dragoman.cli.errors import CommandError
+from ratelimit_service import config_folder
 
 GOOD = "domain: {domain}\ndescriptors:\n- key: a\n  rate_limit: {{unit: minute, requests_per_unit: 3}}\n"
 
@@ -101,6 +102,15 @@ def test_a_folder_that_links_back_to_itself_is_read_once(tmp_path: Path) -> None
     (tmp_path / "below" / "up").symlink_to("..")
     (tmp_path / "here").symlink_to(".")
     assert check(tmp_path)[0] == "a: 1 limit\n1 file, 1 domain, 1 limit, no faults\n"
+
+
+def test_a_folder_that_is_none_of_limits_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_folder, "MAX_TOTAL_BYTES", 1000)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("#" * 400)
+    assert check(tmp_path)[0] == f"{tmp_path}: has more than 1000 bytes in its files\n"
 
 
 def test_links_in_a_circle_are_told_by_name(tmp_path: Path) -> None:
