@@ -83,6 +83,11 @@ def _without_effect(policy: BackendTrafficPolicy) -> Iterator[Condition]:
                 if given:
                     message = "with it the rule counts the requests of other rules too, not only those of none"
                     yield _not_supported(message, f"{field}.{name}")
+        elif each.client_selectors and each.shadow_mode and any(not other.client_selectors for other in local):
+            message = (
+                "the requests that it is about pass without any limit: the rule for all others does not count them"
+            )
+            yield _not_supported(message, f"{field}.shadowMode")
 
 
 def _asks(rules: Sequence[ir.LimitRule], plans: ir.Plans | None) -> bool:

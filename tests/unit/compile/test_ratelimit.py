@@ -83,6 +83,18 @@ def test_a_limit_that_nobody_counts_says_so(mode: str, told: str) -> None:
     assert compile_limits(view.get(key), view).conditions == ()
 
 
+def test_a_local_limit_that_is_tried_out_says_what_it_takes_from_the_rule_for_all_others() -> None:
+    target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
+    tried = rule(5, "Day", USER, shadowMode=True)
+    key = ObjectKey("dragoman.dev", "BackendTrafficPolicy", "demo", "p")
+    told: list[list[str]] = []
+    for rules in ([ONE, tried], [tried], [ONE, OTHER]):
+        limits = {"local": {"rules": rules}}
+        view = PlainView(m.manifest(OURS, "BackendTrafficPolicy", "p", {"targetRefs": [target], "rateLimit": limits}))
+        told.append([each.field for each in compile_limits(view.get(key), view).conditions])
+    assert told == [["spec.rateLimit.local.rules[1].shadowMode"], [], []]
+
+
 def test_rules_about_the_same_requests_and_policies_of_one_name_count_apart() -> None:
     first, second = counters(ONE, rule(3, shadowMode=True))
     theirs = counters(ONE, api="gateway.envoyproxy.io/v1alpha1")
