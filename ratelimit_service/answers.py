@@ -139,8 +139,8 @@ class _Outcome:
         """The check that refuses for the longest."""
 
     def unknown(self, check: Check, *, lenient: bool) -> None:
-        check.limit.stats.errors += check.hits
-        denied = check.limit.rule.on_store_error is OnStoreError.DENY and not lenient
+        check.limit.stats.errors += abs(check.hits)
+        denied = check.limit.rule.on_store_error is OnStoreError.DENY and not lenient and check.hits >= 0
         self.failed = self.failed or denied
         self.statuses.append(wire.STATUS_OVER if denied else wire.STATUS_OK)
 

@@ -30,6 +30,7 @@ class Limit:
         "header",
         "item",
         "key_part",
+        "known_s",
         "local",
         "near",
         "numbers",
@@ -64,6 +65,8 @@ class Limit:
         self.parts = RuleParts(rule)
         self.numbers = headers.numbers_of(rule)
         self.seconds = rule.seconds
+        self.known_s: float = rule.seconds
+        """For how long what was seen to be over is taken to be so without asking the store."""
         self.per_unit = rule.requests_per_unit
         self.tick_us, self.cost, self.capacity, self.size = counting.scale(rule)
         self.drain = self.per_unit
@@ -122,6 +125,7 @@ class Check(NamedTuple):
     counter: Counter
     limit: Limit
     hits: int
+    """Below zero, so many are given back."""
     caller: bytes = b""
     """Concurrency: the request that counts."""
     ends: bool = False
@@ -157,6 +161,8 @@ class Shape:
     """Whether some check counts hits only if it admits them, so that the checks are decided together."""
     holds: bool = False
     """Whether some check may have the answer held back."""
+    gives: bool = False
+    """Whether some check gives hits back."""
 
     @classmethod
     def of(cls, limits: Sequence[Limit], positions: tuple[int, ...], headers: HeaderWriter) -> Shape:

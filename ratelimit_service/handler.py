@@ -10,10 +10,12 @@ from dragoman.grpc_worker import Call, StatusCode
 from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.answers import Answers
 from ratelimit_service.checks import Check, Plan, all_fixed
+from ratelimit_service.giving import Giving
 from ratelimit_service.memo import Memo
 from ratelimit_service.planner import Planner, Refusal
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Flight, Store
+from ratelimit_service.stores.local import decided_here
 from ratelimit_service.waiting_room import WaitingRoom
 from ratelimit_service.wire import OVERALL_OK
 
@@ -109,6 +111,9 @@ class RateLimiter:
         shape = plan.shape
         store = self._leases if shape.leased else self._store
         if shape.conditional:
+            if shape.gives:
+                self._give(plan, call, now, store)
+                return
             if len(shape.positions) == 1:
                 _Alone(plan, call, now, self._answers, self.waiting, self._callers).start(store)
                 return
@@ -123,6 +128,14 @@ class RateLimiter:
             call.done(self._answers.one(plan, check, verdict))
             return
         store.take(plan.checks, now, _One(plan, check, call, now, self._answers))
+
+    def _give(self, plan: Plan, call: Call, now: float, store: Store) -> None:
+        """Answers a request that gives hits back: those first, and then as if the rest were all of it."""
+
+        def go_on(known: list[Verdict | None]) -> None:
+            _Together(plan, call, now, self._answers, self.waiting, self._callers, known=known).start(store)
+
+        Giving(plan.checks, now, go_on).start(store)
 
     def _plan(self, body: bytes, call: Call) -> Plan | None:
         plan = self._plans.get(body)
@@ -189,7 +202,7 @@ class _Alone(Flight):
     def settle(self) -> None:
         check, reply = self._check, self.replies[0]
         if reply is None:
-            decided = _decided_here(check, self._now)
+            decided = decided_here(check, self._now)
             if decided is None:
                 self._answer(check, None, 0.0)
                 return
@@ -281,7 +294,15 @@ class _Together(Flight):
     )
 
     def __init__(
-        self, plan: Plan, call: Call, now: float, answers: Answers, waiting: WaitingRoom, callers: Callers
+        self,
+        plan: Plan,
+        call: Call,
+        now: float,
+        answers: Answers,
+        waiting: WaitingRoom,
+        callers: Callers,
+        *,
+        known: list[Verdict | None] | None = None,
     ) -> None:
         super().__init__()
         self._plan = plan
@@ -291,13 +312,16 @@ class _Together(Flight):
         self._waiting = waiting
         patience_us = waiting.enter(call) if plan.shape.holds else -1
         checks = [_with_caller(check, patience_us, callers) for check in plan.checks]
-        self._verdicts: list[Verdict | None] = [check.limit.counting.known_over(check, now) for check in checks]
+        self._verdicts = known or [check.limit.counting.known_over(check, now) for check in checks]
         refused = any(
-            verdict is not None and check.limit.binding for check, verdict in zip(checks, self._verdicts, strict=True)
+            verdict is not None and verdict[0] and check.limit.binding
+            for check, verdict in zip(checks, self._verdicts, strict=True)
         )
         # What is refused already takes nothing from the other limits; a fixed window counts all the same.
         self._checks = [check._replace(take=False) for check in checks] if refused else checks
-        self._asked: Sequence[int] = [index for index, known in enumerate(self._verdicts) if known is None]
+        self._asked: Sequence[int] = [
+            index for index, verdict in enumerate(self._verdicts) if verdict is None and checks[index].hits >= 0
+        ]
         several = refused or len(self._asked) > 1
         self.together = several and not all_fixed([checks[index] for index in self._asked])
 
@@ -314,7 +338,7 @@ class _Together(Flight):
         for index, reply in zip(self._asked, self.replies, strict=True):
             check = self._checks[index]
             if reply is None:
-                decided = _decided_here(check, self._now)
+                decided = decided_here(check, self._now)
                 if decided is None:
                     continue
                 check, reply = decided
@@ -363,17 +387,8 @@ def _with_caller(check: Check, patience_us: int, callers: Callers) -> Check:
 
 def _judged(check: Check, reply: int | None, now: float) -> Verdict | None:
     if reply is None:
-        decided = _decided_here(check, now)
+        decided = decided_here(check, now)
         if decided is None:
             return None
         check, reply = decided
     return check.limit.counting.judge(check, reply, now)
-
-
-def _decided_here(check: Check, now: float) -> tuple[Check, int] | None:
-    """Returns what to judge instead of a check that the store cannot answer, and the reply."""
-    local = check.limit.local
-    decided = local.decide(check, now) if local is not None else None
-    if decided is not None:
-        check.limit.stats.errors += check.hits
-    return decided

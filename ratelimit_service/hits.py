@@ -16,6 +16,7 @@ HITS = {
     "over_local": "Hits over a limit that was known without asking the store.",
     "shadow": "Hits over a limit in shadow mode, which were let through.",
     "quota": "Hits over a limit in quota mode, which were let through.",
+    "given_back": "Hits that requests gave back, which are taken off no other count.",
     "errors": "Hits that the store could not judge: they followed on_store_error.",
 }
 _AT_A_TIME = 500

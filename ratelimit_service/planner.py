@@ -21,11 +21,13 @@ from ratelimit_service.memo import Memo
 from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
 from ratelimit_service.newer import gives_back, multiplier_of
-from ratelimit_service.reading import MAX_HITS, Asked, Entries, asked, read
+from ratelimit_service.reading import DONE_KEY, MAX_HITS, Asked, Entries, asked, read
 from ratelimit_service.stats import MAX_PATH, StatsRegistry
 from ratelimit_service.stores.local import Local
 
 MAX_DESCRIPTORS = 1024
+DOUBTED_S = 1.0
+"""For how long a limit to which hits are given back is taken to be over, without asking the store."""
 MAX_KEY_BYTES = 512
 _MAX_SHAPED = 16
 """Descriptors of a request whose shape is remembered."""
@@ -151,7 +153,32 @@ class Planner:
             statuses = b"".join(wire.STATUS_UNLIMITED if at == UNLIMITED else wire.STATUS_OK for at in positions)
             return Plan(reply=self._answers.plain(statuses, metadata), once=once)
         shape = self._shape(checks, positions)
-        return Plan(tuple(checks), shape, checks[0] if shape.is_plain else None, b"", metadata, True, once)
+        plan = Plan(tuple(checks), shape, checks[0] if shape.is_plain else None, b"", metadata, True, once)
+        return plan if request is None else self._giving(plan)
+
+    def _giving(self, plan: Plan) -> Plan:
+        """Sees to a request that gives hits back, unless it takes as many from the same counters."""
+        given = [check.limit for check in plan.checks if check.hits < 0]
+        if given:
+            for limit in given:
+                self._doubt(limit)
+            plan.shape = replace(plan.shape, is_plain=False, conditional=True, gives=True)
+            plan.only = None
+        return plan
+
+    def _doubt(self, limit: Limit) -> None:
+        """Has what this process knows to be over be so for a moment only: others may be told that it is not any more.
+
+        That holds for all values of a rule to which hits are given back, from the first time on.
+        """
+        if limit.counting.needs_caller:
+            message = f"is_negative_hits does not apply to what is in flight: {DONE_KEY} says that a request has ended"
+            raise Refusal(StatusCode.INVALID_ARGUMENT, message)
+        if limit.known_s > DOUBTED_S:
+            rule = limit.rule
+            apart = [each for each in self._detailed.values() if each.rule is rule]
+            for each in (limit, self._limits[rule.domain].get(id(rule), limit), *apart):
+                each.known_s = DOUBTED_S
 
     def _shape(self, checks: Sequence[Check], positions: Sequence[int]) -> Shape:
         if len(positions) == 1:
@@ -237,6 +264,7 @@ class Planner:
         detailed = self._detailed.get((limit, path))
         if detailed is None:
             detailed = self._limit(limit.rule, path)
+            detailed.known_s = limit.known_s
             self._detailed.put((limit, path), detailed)
         return detailed
 
@@ -276,10 +304,13 @@ def _parsed(body: bytes) -> tuple[rls_pb2.RateLimitRequest, str, list[Asked]]:
         raise Refusal(StatusCode.INVALID_ARGUMENT, "rate limit descriptor list must not be empty")
     if len(descriptors) > MAX_DESCRIPTORS:
         raise Refusal(StatusCode.INVALID_ARGUMENT, f"more than {MAX_DESCRIPTORS} descriptors")
-    if gives_back(request, body):
-        # Counted, they would take what they are meant to give back.
-        raise Refusal(StatusCode.INVALID_ARGUMENT, "is_negative_hits is not supported")
-    return request, domain, asked(descriptors, request.hits_addend or 1, body)
+    given = gives_back(request, body)
+    found = asked(descriptors, request.hits_addend or 1, body)
+    for at in given:
+        # What has ended is given back whole.
+        if not found[at].ends:
+            found[at] = found[at]._replace(hits=-found[at].hits)
+    return request, domain, found
 
 
 def metric_path(domain: Domain, rule: Rule, entries: Entries) -> str:
@@ -340,7 +371,7 @@ def _add(checks: list[Check], places: dict[tuple[Limit, bytes, bytes], int], che
         at = places.setdefault((check.limit, check.counter.prefix, check.caller), len(checks))
         if at < len(checks):
             before = checks[at]
-            hits = min(check.hits + before.hits, MAX_HITS)
+            hits = max(-MAX_HITS, min(check.hits + before.hits, MAX_HITS))
             checks[at] = check._replace(hits=hits, ends=check.ends or before.ends)
             return at
     checks.append(check)

@@ -20,7 +20,7 @@ MAX_PATH = 256
 class RuleStats:
     """The hits of one rule; those of the local cache are among those over the limit, and near ones among the within."""
 
-    __slots__ = ("errors", "near", "over", "over_local", "quota", "shadow", "total", "within")
+    __slots__ = ("errors", "given_back", "near", "over", "over_local", "quota", "shadow", "total", "within")
 
     def __init__(self) -> None:
         self.total = 0
@@ -31,6 +31,7 @@ class RuleStats:
         self.shadow = 0
         self.quota = 0
         self.errors = 0
+        self.given_back = 0
 
 
 class Detail(StrEnum):

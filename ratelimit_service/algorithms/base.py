@@ -73,7 +73,7 @@ class Conditional(Counting, Protocol):
     """
 
     def step(self, check: Check, held: Any, now: float) -> Stepped:
-        """Does in memory what the script does; `held` is the state, None for none.
+        """Does in memory what the script does; `held` is the state, None for none. Hits below zero are given back.
 
         Of a check that must not take, the reply to one that is admitted is that to no hits, and no state is returned.
         """

@@ -22,6 +22,14 @@ end
     3,
 )
 
+# Hits that are given back: nobody has more than the limit afterwards. ARGV: the hits, below zero; the window's seconds.
+RETURNED = b"""\
+local count = redis.call('INCRBY', KEYS[1], ARGV[1])
+if count < 0 then count = redis.call('INCRBY', KEYS[1], -count) end
+if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+return count
+"""
+
 
 def window_start(second: int, seconds: int, begun: int) -> int:
     """Returns where the window of a second begins; a clock that goes back a little stays in the one that has begun."""
@@ -71,14 +79,14 @@ class FixedWindow:
             if limit.rule.shadow_mode:
                 # All of them will count as let through in shadow mode, but these were within the limit.
                 stats.shadow -= limit.per_unit - before
-        check.counter.refuse_until(second + reset_s)
+        check.counter.refuse_until(second + min(reset_s, limit.known_s))
         return True, 0, reset_s
 
     def known_over(self, check: Check, now: float) -> Verdict | None:
         """A window that is over stays over until it ends."""
         limit, hits = check.limit, check.hits
         # A clock that goes back may be in another window.
-        if not 0 < check.counter.over_until - now <= limit.seconds:
+        if not 0 < check.counter.over_until - now <= limit.known_s:
             return None
         stats = limit.stats
         stats.total += hits

@@ -72,13 +72,14 @@ class LeakyBucket:
         if missing > 0:
             counter.level = level
             counter.tick = micros(now) // limit.tick_us
-            counter.refuse_until(now + missing * limit.seconds / (limit.drain * limit.cost) + 0.001)
+            wait_s = missing * limit.seconds / (limit.drain * limit.cost) + 0.001
+            counter.refuse_until(now + min(wait_s, limit.known_s))
         return True, 0, _wait_s(check, level)
 
     def known_over(self, check: Check, now: float) -> Verdict | None:
         """What was too much to wait for is so until it has drained so far: others can only add."""
         counter, limit, hits = check.counter, check.limit, check.hits
-        if counter.over_until <= now:
+        if not 0 < counter.over_until - now <= limit.known_s:
             return None
         level = level_known(check, now)
         if not hits or level <= _allowance(check):

@@ -32,8 +32,18 @@ function(key, a, i, now)
       before = tonumber(was_count)
     end
   end
+  local function hold()
+    local ttl_ms = math.ceil((2 * ticks - past) * tick_us / 1000) + 1
+    local value = string.format('%.0f %.0f %.0f', window, count, before)
+    redis.call('SET', key, value, 'PX', string.format('%.0f', ttl_ms))
+  end
+  if hits < 0 and count + before > 0 then
+    before = math.max(0, before - math.max(0, -hits - count))
+    count = math.max(0, count + hits)
+    hold()
+  end
   local used = count * ticks + before * (ticks - past)
-  if hits == 0 then return used, false, used end
+  if hits <= 0 then return used, false, used end
   local room = limit - hits
   if room < 0 then return -1 - (2 * ticks - past), true end
   if used > room * ticks then
@@ -42,11 +52,8 @@ function(key, a, i, now)
     end
     return -1 - (2 * ticks - past - math.floor(room * ticks / count)), true
   end
-  return used + hits * ticks, false, used, function()
-    local ttl_ms = math.ceil((2 * ticks - past) * tick_us / 1000) + 1
-    local value = string.format('%.0f %.0f %.0f', window, count + hits, before)
-    redis.call('SET', key, value, 'PX', string.format('%.0f', ttl_ms))
-  end
+  count = count + hits
+  return used + hits * ticks, false, used, hold
 end
 """,
     4,
@@ -95,8 +102,13 @@ class SlidingWindow:
             elif was == window - 1:
                 before = was_count
         used = count * ticks + before * (ticks - past)
-        if not hits:
-            return used, None, 0.0
+        if hits <= 0:
+            if not hits or not used:
+                return used, None, 0.0
+            before = max(0, before - max(0, -hits - count))
+            count = max(0, count + hits)
+            left = count * ticks + before * (ticks - past)
+            return left, (window, count, before), float((window + 2) * limit.seconds)
         room = limit.per_unit - hits
         if room < 0 or used > room * ticks:
             return -1 - _wait(room, ticks, past, count, before), None, 0.0
@@ -125,13 +137,13 @@ class SlidingWindow:
             counter.level = hits
             counter.since = micros(now) // limit.tick_us
             counter.tick = counter.since + wait
-            counter.refuse_until(now + wait * limit.tick_us / 1_000_000)
+            counter.refuse_until(now + min(wait * limit.tick_us / 1_000_000, limit.known_s))
         return True, 0, _seconds(limit, wait)
 
     def known_over(self, check: Check, now: float) -> Verdict | None:
         """Hits that had no room have none until what is counted has slid so far."""
         counter, limit, hits = check.counter, check.limit, check.hits
-        if counter.over_until <= now or hits != counter.level:
+        if not 0 < counter.over_until - now <= limit.known_s or hits != counter.level:
             return None
         tick = micros(now) // limit.tick_us
         if not counter.since <= tick < counter.tick:

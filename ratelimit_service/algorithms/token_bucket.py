@@ -34,13 +34,18 @@ function(key, a, i, now)
       level = 0
     end
   end
-  if hits == 0 then return level, false, level end
-  local added = level + hits * cost
-  if added > capacity then return -1 - level, true end
-  return added, false, level, function()
+  local added = math.max(0, level + hits * cost)
+  local function hold()
     local ttl_ms = math.min(1e15, math.ceil((added / drain + 1) * tick_us / 1000) + 1000)
     redis.call('SET', key, string.format('%.0f %.0f', added, tick), 'PX', string.format('%.0f', ttl_ms))
   end
+  if hits < 0 and level > 0 and drain > 0 then
+    hold()
+    return added, false, added
+  end
+  if hits <= 0 then return level, false, level end
+  if added > capacity then return -1 - level, true end
+  return added, false, level, hold
 end
 """,
     5,
@@ -96,13 +101,14 @@ class TokenBucket:
         counter.tick = micros(now) // limit.tick_us
         # A little late rather than early: `known_over` looks closer.
         missing = level + limit.cost - limit.capacity
-        counter.refuse_until(now + missing * limit.seconds / (limit.drain * limit.cost) + 0.001)
+        wait_s = missing * limit.seconds / (limit.drain * limit.cost) + 0.001
+        counter.refuse_until(now + min(wait_s, limit.known_s))
         return True, max(0, limit.capacity - level) // limit.cost, _wait_s(limit, level, hits)
 
     def known_over(self, check: Check, now: float) -> Verdict | None:
         """A bucket with no room for one hit has none until its level has drained so far: others can only add."""
         counter, limit, hits = check.counter, check.limit, check.hits
-        if counter.over_until <= now:
+        if not 0 < counter.over_until - now <= limit.known_s:
             return None
         level = level_known(check, now)
         if not hits or level + limit.cost <= limit.capacity:
@@ -132,8 +138,8 @@ def pour(check: Check, held: Any, now: float, capacity: int) -> Stepped:
         else:
             # A clock that goes back a little stands still; one that was far ahead must not keep the bucket full.
             level = 0
-    if not check.hits:
-        return level, None, 0.0
+    if check.hits <= 0:
+        return _returned(limit, check.hits, level, tick) if check.hits and level and limit.drain else (level, None, 0.0)
     added = level + check.hits * limit.cost
     if added > capacity:
         return -1 - level, None, 0.0
@@ -141,6 +147,12 @@ def pour(check: Check, held: Any, now: float, capacity: int) -> Stepped:
         return level, None, 0.0
     # Empty again by then, which is the same as not being there.
     return added, (added, tick), (tick + added // limit.drain + 1) * limit.tick_us / 1_000_000
+
+
+def _returned(limit: Limit, hits: int, level: int, tick: int) -> Stepped:
+    """Does the same for hits that are given back."""
+    level = max(0, level + hits * limit.cost)
+    return level, (level, tick), (tick + level // limit.drain + 1) * limit.tick_us / 1_000_000
 
 
 def level_known(check: Check, now: float) -> int:

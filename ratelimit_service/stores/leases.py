@@ -170,7 +170,7 @@ class LeaseStore:
         if not check.take and check.limit.script is not None:
             self._store.take((check,), now, _Part(flight, (index,), together=True))
             return
-        if not hits and not (lease.left and now < lease.until):
+        if hits <= 0 and (hits < 0 or not (lease.left and now < lease.until)):
             self._store.take((check,), now, _Part(flight, (index,)))
             return
         if hits <= lease.left and now < lease.until and not lease.waiting:

@@ -101,6 +101,9 @@ class MemoryStore:
             self._keys += 1
             count = 0
         counts[key] = count = count + check.hits
+        if count < 0:
+            # More was given back than this window has counted.
+            counts[key] = count = 0
         return count
 
     def _begun(self, seconds: int, second: int) -> _Window | None:

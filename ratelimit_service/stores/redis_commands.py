@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from ratelimit_service.algorithms.fixed_window import RETURNED
 from ratelimit_service.algorithms.registry import TOGETHER
 from ratelimit_service.checks import Check, Counter
 
@@ -36,7 +37,7 @@ def incrby(check: Check, start: int) -> bytes:
     if counter.window != start:
         _turn(counter, start)
     if check.hits != 1:
-        return command("INCRBY", counter.key, check.hits)
+        return _several(check, counter.key)
     if not counter.command:
         counter.command = _INCRBY_ONE % (len(counter.key), counter.key)
     return counter.command
@@ -49,9 +50,15 @@ def first(check: Check, start: int) -> bytes:
         _turn(counter, start)
     key = counter.key
     if check.hits != 1:
-        return command("INCRBY", key, check.hits) + expire(check, key)
+        return _several(check, key) + expire(check, key)
     size = len(key)
     return _FIRST_ONE % (size, key, size, key, _seconds(check.limit.seconds))
+
+
+def _several(check: Check, key: bytes) -> bytes:
+    if check.hits < 0:
+        return command("EVAL", RETURNED, 1, key, check.hits, check.limit.seconds)
+    return command("INCRBY", key, check.hits)
 
 
 def expire(check: Check, key: bytes) -> bytes:

@@ -26,7 +26,9 @@ Entries = Sequence[tuple[str, str]]
 
 
 def request(domain: str, *descriptors: Entries, hits: int | None = None, own_hits: Sequence[int | None] = ()) -> bytes:
-    """Encodes a RateLimitRequest; `hits` is its hits_addend, `own_hits` those of the descriptors."""
+    """Encodes a RateLimitRequest; `hits` is its hits_addend, `own_hits` those of the descriptors: below zero, so many
+    are given back.
+    """
     message = rls_pb2.RateLimitRequest(domain=domain, hits_addend=hits or 0)
     for index, entries in enumerate(descriptors):
         descriptor = message.descriptors.add()
@@ -34,7 +36,10 @@ def request(domain: str, *descriptors: Entries, hits: int | None = None, own_hit
             descriptor.entries.add(key=key, value=value)
         own = own_hits[index] if index < len(own_hits) else None
         if own is not None:
-            descriptor.hits_addend.value = own
+            descriptor.hits_addend.value = abs(own)
+        if own is not None and own < 0:
+            # is_negative_hits, which is newer than our types.
+            descriptor.MergeFromString(b"\x20\x01")
     return message.SerializeToString()
 
 

@@ -58,11 +58,15 @@ class FixedWindow:
         return ask.second // self.unit * self.unit
 
     def told(self, ask: Ask, *, taken: bool) -> Told:
-        count = sum(hits for begun, hits in self.hits if begun == self._start(ask)) + ask.hits
-        return count > self.limit, max(0, self.limit - count), self.unit - ask.second % self.unit
+        count = max(0, self._count(ask) + ask.hits)
+        over = count > self.limit and ask.hits >= 0
+        return over, max(0, self.limit - count), self.unit - ask.second % self.unit
 
     def take(self, ask: Ask) -> None:
-        self.hits.append((self._start(ask), ask.hits))
+        self.hits.append((self._start(ask), max(-self._count(ask), ask.hits)))
+
+    def _count(self, ask: Ask) -> int:
+        return sum(hits for begun, hits in self.hits if begun == self._start(ask))
 
 
 @dataclass
@@ -97,15 +101,32 @@ class SlidingWindow:
         now = self._now(ask)
         known = self._known(ask)
         used = self.used(now, known)
-        if ask.hits and used + ask.hits > self.limit:
+        if ask.hits > 0 and used + ask.hits > self.limit:
             return True, 0, self._wait_s(now, ask.hits, known)
+        if ask.hits < 0:
+            used = self.used(now, self._without(now, known, -ask.hits))
+            return False, max(0, floor(self.limit - used)), self.unit - ask.second % self.unit
         left = self.limit - used - (ask.hits if taken else 0)
         return False, floor(left), self.unit - ask.second % self.unit
 
     def take(self, ask: Ask) -> None:
         now = self._now(ask)
         present = [(at, hits) for at, hits in self._known(ask) if floor(at / self.unit) >= floor(now / self.unit) - 1]
-        self.hits = [*present, (now, ask.hits)]
+        if ask.hits > 0:
+            self.hits = [*present, (now, ask.hits)]
+        elif ask.hits < 0 and self.used(now, present) > 0:
+            self.hits = [*self._without(now, present, -ask.hits), (now, 0)]
+
+    def _without(self, now: Fraction, known: list[tuple[Fraction, int]], given_back: int) -> list[tuple[Fraction, int]]:
+        """Takes hits of the present window away, and when there are no more, of the one before."""
+        left = list(known)
+        for window in (floor(now / self.unit), floor(now / self.unit) - 1):
+            for index, (at, hits) in enumerate(left):
+                if floor(at / self.unit) == window:
+                    off = min(hits, given_back)
+                    left[index] = at, hits - off
+                    given_back -= off
+        return left
 
     def _wait_s(self, now: Fraction, hits: int, known: list[tuple[Fraction, int]]) -> int:
         """Searches for the microsecond at which the hits would be admitted if nobody else came."""
@@ -141,13 +162,16 @@ class TokenBucket:
 
     def told(self, ask: Ask, *, taken: bool) -> Told:
         tokens = self._tokens(ask)
-        if ask.hits and tokens < ask.hits:
+        if ask.hits > 0 and tokens < ask.hits:
             return True, floor(tokens), self._seconds(min(ask.hits, self.burst) - tokens)
-        left = tokens - (ask.hits if taken else 0)
+        left = min(Fraction(self.burst), tokens - (ask.hits if taken else 0))
         return False, floor(left), self._seconds(self.burst - left)
 
     def take(self, ask: Ask) -> None:
-        self.tokens = self._tokens(ask) - ask.hits
+        tokens = self._tokens(ask)
+        if ask.hits < 0 and tokens == self.burst:
+            return
+        self.tokens = min(Fraction(self.burst), tokens - ask.hits)
         self.at = ask.now if self.at - ask.now > self.unit else max(self.at, ask.now)
 
     def _seconds(self, tokens: Fraction) -> int:
@@ -175,16 +199,18 @@ class LeakyBucket:
         each = Fraction(self.unit, self.limit)
         wait = self.wait(ask)
         patience = self.delay if ask.patience is None else min(self.delay, ask.patience)
-        if ask.hits and (wait > patience or ask.hits > self.limit):
+        if ask.hits > 0 and (wait > patience or ask.hits > self.limit):
             return True, 0, ceil(wait if ask.hits > self.limit else wait - patience)
-        after = wait + (ask.hits * each if taken else 0)
-        told_s = min(after, ask.hits * each) if ask.hits else after
+        after = max(Fraction(0), wait + (ask.hits * each if taken else 0))
+        told_s = min(after, ask.hits * each) if ask.hits > 0 else after
         return False, max(0, floor((self.delay + each - after) / each)), ceil(told_s)
 
     def take(self, ask: Ask) -> None:
         wait = self.wait(ask)
+        if ask.hits < 0 and not (wait and self.limit):
+            return
         self.at = ask.now if self.at - ask.now > self.unit else max(self.at, ask.now)
-        self.free = self.at + wait + Fraction(ask.hits * self.unit, self.limit)
+        self.free = self.at + max(Fraction(0), wait + Fraction(ask.hits * self.unit, self.limit))
 
 
 @dataclass
@@ -219,7 +245,8 @@ def decided(asked: Sequence[tuple[Model, Ask, bool]]) -> list[Told]:
     """What a request is told whose descriptors ask this of these counters; False for a limit in shadow mode.
 
     A conditional counter takes its hits only if no limit refuses; a fixed window counts in any case. A request that
-    has several descriptors with the same conditional counter asks it once, for all hits.
+    has several descriptors with the same conditional counter asks it once, for all hits. What is given back (hits below
+    zero) is counted first, whatever is refused.
     """
     merged: list[tuple[Model, Ask, bool]] = []
     places: list[int] = []
@@ -232,14 +259,14 @@ def decided(asked: Sequence[tuple[Model, Ask, bool]]) -> list[Told]:
             places.append(same)
             first = merged[same][1]
             merged[same] = model, Ask(ask.now_us, first.hits + ask.hits, ask.caller, ask.ends, ask.patience), binding
-    told: list[Told] = []
-    for model, ask, _ in merged:
-        told.append(model.told(ask, taken=True))
-        if not model.conditional or ask.ends:
+    told: list[Told] = [(False, 0, 0)] * len(merged)
+    for index, (model, ask, _) in sorted(enumerate(merged), key=lambda each: each[1][1].hits >= 0):
+        told[index] = model.told(ask, taken=True)
+        if not model.conditional or ask.ends or ask.hits < 0:
             model.take(ask)
     refused = any(over and binding for (over, _, _), (_, _, binding) in zip(told, merged, strict=True))
     for index, (model, ask, _) in enumerate(merged):
-        if not model.conditional or ask.ends or not ask.hits or told[index][0]:
+        if not model.conditional or ask.ends or ask.hits <= 0 or told[index][0]:
             continue
         if refused:
             told[index] = model.told(ask, taken=False)

@@ -294,17 +294,6 @@ def newer(descriptor: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("descriptor", "field"),
-    [
-        (ENTRY + b"\x20\x01", "is_negative_hits"),
-    ],
-)
-def test_what_newer_fields_ask_for_is_refused_by_name(descriptor: bytes, field: str) -> None:
-    failure = limiter(BASIC).ask(newer(descriptor)).failure
-    assert failure == (StatusCode.INVALID_ARGUMENT, f"{field} is not supported")
-
-
-@pytest.mark.parametrize(
     "descriptor",
     [
         ENTRY + b"\x20\x00",
