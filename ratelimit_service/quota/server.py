@@ -51,6 +51,8 @@ class QuotaServer:
         self._ledger = ledger
         self._bounds = bounds
         self._streams: dict[int, _Stream] = {}
+        self.unread = 0
+        """How many are over, but for what their clients have not read yet."""
         self._numbers = itertools.count(1)
 
     @property
@@ -60,7 +62,7 @@ class QuotaServer:
 
     async def serve(self, requests: object, context: grpc.aio.ServicerContext) -> None:
         """Serves one stream until its end."""
-        if len(self._streams) >= self._bounds.streams:
+        if len(self._streams) + self.unread >= self._bounds.streams:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
         stream = _Stream(next(self._numbers), context, self._bounds)
         self._streams[stream.number] = stream
@@ -71,8 +73,15 @@ class QuotaServer:
             await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._streams[stream.number]
+            self.unread += 1
             self._ledger.close(stream.number)
-            ended = await _ended(reader, writer)
+            try:
+                ended = await _ended(reader, writer)
+                # gRPC sends no status ahead of what is not read yet, nor together with it.
+                await asyncio.gather(stream.writing, return_exceptions=True)
+            finally:
+                self.unread -= 1
+                stream.writing.cancel()
         if ended is not None:
             await context.abort(*ended)
 
@@ -111,10 +120,11 @@ class QuotaServer:
     async def _write(self, stream: _Stream) -> tuple[grpc.StatusCode, str] | None:
         while True:
             actions = await stream.taken()
-            try:
-                await asyncio.wait_for(stream.context.write(write_actions(actions)), self._bounds.write_s)
-            except TimeoutError:
+            stream.writing = asyncio.ensure_future(stream.context.write(write_actions(actions)))
+            await asyncio.wait({stream.writing}, timeout=self._bounds.write_s)
+            if not stream.writing.done():
                 return grpc.StatusCode.RESOURCE_EXHAUSTED, "the stream is not read"
+            await stream.writing
             for action in actions:
                 self._ledger.sent(action)
             if self._ledger.urgent:
@@ -137,6 +147,9 @@ class _Stream:
     def __init__(self, number: int, context: grpc.aio.ServicerContext, bounds: StreamBounds) -> None:
         self.number = number
         self.context = context
+        self.writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """What is being written, or was last."""
+        self.writing.set_result(None)
         self._waiting: dict[BucketKey, Action] = {}
         self._wake = asyncio.Event()
 
@@ -179,7 +192,10 @@ async def serving(
         keepalive_time_s=REPORT_S,
         keepalive_timeout_s=2 * REPORT_S,
     )
-    server = grpc.aio.server(options=options(limits))
+    # What a client never reads goes with its connection alone. No stream that is served lasts as long as this.
+    age_ms = int(bounds.age_s * 1000)
+    ages = [("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", age_ms)]
+    server = grpc.aio.server(options=[*options(limits), *ages])
     service, _, method = METHOD.removeprefix("/").partition("/")
     handler = grpc.stream_stream_rpc_method_handler(quota.serve)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))

@@ -187,19 +187,57 @@ async def test_a_silent_stream_and_an_old_one_are_ended() -> None:
             await until(lambda: server.streams == 0, what="the stream to be gone")
 
 
-async def test_a_stream_that_is_not_read_is_ended() -> None:
-    # Else the client's side takes as much as it finds the connection to carry.
-    narrow = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
+# Else the client's side takes as much as it finds the connection to carry.
+NARROW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
+
+
+async def _say_much(stream: Stream) -> None:
+    # The answers are more than what gRPC holds for who does not read: some megabytes.
+    with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+        for part in range(6):
+            await stream.say(report(*({"plan": f"{part}{index:02000}"} for index in range(1_500))))
+
+
+@contextlib.asynccontextmanager
+async def unread(bounds: StreamBounds) -> AsyncIterator[tuple[Stream, QuotaServer]]:
+    """Has a client say much and read nothing until the server ends its stream."""
     async with (
-        served(StreamBounds(write_s=0.2)) as (_, server, _),
-        grpc.aio.insecure_channel(str(server.address), options=narrow) as channel,
+        served(bounds) as (_, server, ledger),
+        grpc.aio.insecure_channel(str(server.address), options=NARROW) as channel,
     ):
         stream = Stream(channel)
-        # More than what gRPC holds for who does not read: some megabytes.
-        for part in range(6):
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await stream.say(report(*({"plan": f"{part}{index:02000}"} for index in range(1_500))))
-        await until(lambda: server.streams == 0, what="the stream to be gone")
+        # Once the stream has ended, nobody takes what is still to be said.
+        saying = asyncio.create_task(_say_much(stream))
+        await until(lambda: ledger.buckets > 0, what="the first report to be taken")
+        await until(lambda: server.streams == 0, what="the stream to be gone", within_s=20)
+        try:
+            yield stream, server
+        finally:
+            saying.cancel()
+            await asyncio.wait({saying})
+
+
+async def test_a_stream_that_is_not_read_is_ended_and_told_so_once_it_is_read() -> None:
+    async with unread(StreamBounds(write_s=0.2)) as (stream, server):
+        assert server.unread == 1
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while await asyncio.wait_for(stream.call.read(), 5) is not grpc.aio.EOF:
+                pass
+        # Why, or that its own words did not get through: whichever the client's side learns first.
+        assert await stream.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)
+        await until(lambda: server.unread == 0, what="nothing to be left")
+
+
+async def test_a_stream_that_is_never_read_goes_with_its_connection() -> None:
+    async with unread(StreamBounds(write_s=0.2, age_s=1)) as (_, server):
+        await until(lambda: server.unread == 0, what="the connection to be cut", within_s=20)
+
+
+async def test_what_is_not_read_counts_among_the_streams() -> None:
+    async with unread(StreamBounds(write_s=0.2, streams=1)) as (_, server):
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(str(server.address), options=options) as other:
+            assert await Stream(other).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_the_service_serves_it_by_tls_and_tells_of_it_in_metrics(tmp_path: Path, authority: Authority) -> None:
