@@ -19,6 +19,8 @@ from ratelimit_service.reading import DONE_KEY, REQUEST_KEY, Asked, caller_of, h
 from ratelimit_service.wire import field, varint
 
 _MAX_BYTES = 1024
+_MAX_PARTS = 16
+"""Descriptors and entries: of each a form holds some 200 bytes, which an entry without key and value has not itself."""
 _MAX_ALIKE = 4
 """Forms of requests that are as long and of one domain."""
 
@@ -68,6 +70,9 @@ class Forms:
         """Takes note of a request that was parsed; `body` is the request, encoded."""
         self._parsed += 1
         if self._parsed % self._every or len(body) > _MAX_BYTES:
+            return
+        descriptors = request.descriptors
+        if len(descriptors) + sum(len(descriptor.entries) for descriptor in descriptors) > _MAX_PARTS:
             return
         form = _form_of(request, body)
         if form is not None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import hypothesis.strategies as st
 import pytest
@@ -148,6 +149,25 @@ def test_one_with_a_limit_of_its_own_or_of_many_bytes_has_no_form() -> None:
     made = read(request("d", [("k", "v")]))
     made.descriptors[0].limit.requests_per_unit = 1
     assert len(learnt(made.SerializeToString(), request("d", [("k", "v" * 1100)]))) == 0
+
+
+@pytest.mark.parametrize("body", [b"\x0a\x01d\x12\x80\x01" + b"\x0a\x00" * 64, b"\x0a\x01d" + b"\x12\x00" * 64])
+def test_one_of_many_parts_has_no_form_for_that_would_be_many_times_as_large(body: bytes) -> None:
+    assert len(learnt(body)) == 0
+
+
+def test_a_form_takes_some_kilobytes_at_the_most() -> None:
+    forms = Forms(size=8, every=1)
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            widest = [(f"{number:03}{index:02}" * 9, "v") for index in range(15)]
+            body = request("d", widest)
+            forms.learn(read(body), body)
+        taken = tracemalloc.get_traced_memory()[0] / len(forms)
+    finally:
+        tracemalloc.stop()
+    assert taken < 8_000
 
 
 def test_forms_are_learnt_of_some_requests_and_the_oldest_go() -> None:
