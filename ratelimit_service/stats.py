@@ -33,6 +33,13 @@ class RuleStats:
         self.errors = 0
         self.given_back = 0
 
+    def plus(self, other: RuleStats) -> RuleStats:
+        """Returns the counts of both."""
+        both = RuleStats()
+        for name in RuleStats.__slots__:
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
 
 class Detail(StrEnum):
     """How far metrics tell limits apart."""
@@ -122,9 +129,12 @@ class StatsRegistry:
         return found
 
     def items(self) -> Iterator[tuple[Key, RuleStats]]:
-        """Yields (domain, path) and the counts."""
-        yield from self._rules.items()
-        yield from self._found.items()
+        """Yields (domain, path) and the counts, each path once."""
+        found = self._found
+        for key, stats in self._rules.items():
+            # A value may have been found before it got a descriptor of its own, or be found again without it.
+            yield key, stats.plus(found[key]) if key in found else stats
+        yield from ((key, stats) for key, stats in found.items() if key not in self._rules)
         yield from self._shared.items()
 
     def _path_of(self, rule: Rule) -> str:

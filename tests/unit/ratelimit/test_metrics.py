@@ -88,6 +88,24 @@ def test_counts_go_with_their_rule_and_with_their_domain() -> None:
     assert counted(stats) == {}
 
 
+async def test_a_value_that_gets_a_descriptor_of_its_own_is_told_once_and_keeps_what_was_counted() -> None:
+    stats = StatsRegistry()
+    stats.configure(rules("k"))
+    found = stats.of("d", "k_v", "k")
+    found.total, found.over = 3, 1
+    stats.configure(rules("k", "k_v"))
+    hit(stats, "k_v")
+    # Who had found it goes on to count it.
+    found.total += 1
+    assert [(key, counts.total, counts.over) for key, counts in stats.items()] == [
+        (("d", "k"), 0, 0),
+        (("d", "k_v"), 5, 1),
+    ]
+    assert (await exposed(stats))["dragoman_ratelimit_hits_total", "d", "k_v"] == 5
+    stats.configure(rules("k"))
+    assert stats.of("d", "k_v", "k") is found
+
+
 def test_a_long_value_makes_a_short_name() -> None:
     stats = StatsRegistry()
     for tail in "ab":
