@@ -57,10 +57,11 @@ class FileSource:
             state = await self._settled(state)
             # Requests go on while a large file is read.
             found = await asyncio.to_thread(self._read)
-            self._seen = state
-            state = await asyncio.to_thread(state_of, self._path)
-            if state == self._seen:
+            before, state = state, await asyncio.to_thread(state_of, self._path)
+            if state == before:
                 await self._take(*found)
+                # Only now: had that failed, it would be tried again.
+                self._seen = state
             # Else some were read before a folder was swapped, and some after it: once more.
 
     async def _settled(self, state: State) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from ratelimit_service.answers import Answers
 from ratelimit_service.file_source import FileSource
 from ratelimit_service.handler import RateLimiter
+from ratelimit_service.model import Config
 from ratelimit_service.service import PlanOptions, Service
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.memory import MemoryStore
 from tests.support.ratelimit import Clock
+from tests.support.waiting import until
 
 
 def new_service() -> Service:
@@ -55,6 +58,32 @@ async def test_a_folder_that_has_become_empty_is_told_louder_than_any_other(
         ("INFO", f"configuration in force: 1 domain from {tmp_path}"),
         ("WARNING", f"no limits are in force: there is no file of limits in {tmp_path}"),
     ]
+
+
+async def test_a_change_that_could_not_be_planned_is_tried_again_by_who_follows_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "limits.yaml"
+    file.write_text("domain: d\n")
+    service = new_service()
+    source = FileSource(file, service)
+    await source.load()
+    file.write_text("domain: changed\n")
+
+    def fail(config: Config) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(service, "_prepared", fail)
+        with pytest.raises(RuntimeError):
+            await source.run()
+    assert [*service.config.domains] == ["d"]
+    following = asyncio.create_task(source.run())
+    try:
+        await until(lambda: [*service.config.domains] == ["changed"], what="the change")
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
