@@ -21,7 +21,8 @@ from ratelimit_service.wire import OVERALL_OK
 
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 MAX_PLANNED_BYTES = 2048
-"""Larger requests are planned each time: remembered, they would take too much memory."""
+MAX_PLANNED_CHECKS = 16
+"""Larger requests are planned each time, as are those with more limits: remembered, they would take too much memory."""
 
 
 class RateLimiter:
@@ -150,7 +151,7 @@ class RateLimiter:
             self._stats.malformed += 1
             call.fail(refusal.code, refusal.message)
             return None
-        if len(body) <= MAX_PLANNED_BYTES and not plan.once:
+        if len(body) <= MAX_PLANNED_BYTES and len(plan.checks) <= MAX_PLANNED_CHECKS and not plan.once:
             self._plans.offer(body, plan)
         return plan
 

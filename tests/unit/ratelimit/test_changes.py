@@ -175,6 +175,16 @@ async def test_a_change_of_one_domain_disturbs_no_other() -> None:
     assert limiter.plan(b).checks[0].limit is not gone.checks[0].limit
 
 
+async def test_a_request_with_very_many_limits_is_planned_each_time() -> None:
+    limiter = Limiter()
+    await limiter.update(resource("d", {"": 5}))
+    for count, is_kept in ((16, True), (17, False)):
+        body = request("d", *([("k", f"{count}-{index}")] for index in range(count)))
+        for _ in range(3):
+            limiter.handler(body, RecordedCall())
+        assert (limiter.plan(body) is limiter.plan(body)) is is_kept
+
+
 async def test_limits_beside_the_one_that_changed_keep_what_is_known_of_them() -> None:
     limiter = Limiter()
     body = request("d", [("k", "same")])
