@@ -13,8 +13,8 @@ import asyncio, os, signal, sys
 from dragoman.signals import stop_on_signals
 
 async def main():
-    if sys.argv[2] == "nohup":
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # The tests themselves may run under nohup.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "nohup" else signal.SIG_DFL)
     stop = stop_on_signals()
     os.kill(os.getpid(), int(sys.argv[1]))
     try:
