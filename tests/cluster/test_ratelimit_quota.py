@@ -58,7 +58,7 @@ async def test_two_envoys_let_no_more_through_than_the_limit_also_while_the_pod_
     divided.wait(lambda: len(_addresses(scene)) == 2, what="two Envoys")
     one, two = _addresses(scene)
     for address in (one, two):
-        await until(lambda each=address: _is_served(divided, each), what="the route", within_s=90, every_s=0.1)
+        await until(lambda each=address: _is_served(divided, each), what="the route", within_s=180, every_s=0.1)
     policy = manifest("BackendTrafficPolicy", namespace, "divided", None, api=OURS)
     found = divided.wait_for(policy, lambda found: bool(found.get("status", {}).get("ancestors")))
     assert "quota" not in json.dumps(found["status"]).lower()

@@ -96,8 +96,8 @@ class Scene:
             gateway(namespace), lambda found: found.get("status", {}).get("addresses"), what="an address"
         )
         scene = Scene(cluster, namespace, found["status"]["addresses"][0]["value"])
-        # Where an API server was killed before, its controllers may pause for a minute before they tell of endpoints.
-        await scene.answers("/steady", within_s=90.0)
+        # Where an API server was killed before, its controllers may pause for two minutes before telling endpoints.
+        await scene.answers("/steady", within_s=180.0)
         return scene
 
     def route(self, name: str, *rules: Mapping[str, Any]) -> dict[str, Any]:
