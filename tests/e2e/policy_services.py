@@ -13,6 +13,7 @@ from ratelimit_service.main import Worker as RateLimitWorker
 from ratelimit_service.main import worker as ratelimit_worker
 from ratelimit_service.settings import RateLimitSettings
 from tests.support.gateway import Gateway
+from tests.support.waiting import until
 
 
 @asynccontextmanager
@@ -23,7 +24,10 @@ async def ratelimit(gateway: Gateway) -> AsyncIterator[RateLimitWorker]:
         listen=f"unix:{gateway.home}/ratelimit.sock", xds=f"unix:{gateway.home}/xds-ratelimit.sock", drain_s=0.1
     )
     async with ratelimit_worker(settings) as serving:
+        # Until both sides are ready, requests pass uncounted, as policies have it that fail open.
+        await until(lambda: serving.service.ready, what="the limits to be in force")
         announce(gateway, "ratelimit")
+        await _known(gateway, "ratelimit")
         yield serving
 
 
@@ -38,12 +42,26 @@ async def authz(gateway: Gateway) -> AsyncIterator[AuthzWorker]:
     )
     async with authz_worker(settings) as serving:
         announce(gateway, "authz")
+        await _known(gateway, "authz")
         yield serving
 
 
 async def _listen(gateway: Gateway, service: str) -> None:
     assert gateway.plane is not None
     await gateway.plane.listen(f"unix:{gateway.home}/xds-{service}.sock", Principal("service", service))
+
+
+async def _known(gateway: Gateway, service: str) -> None:
+    """Waits until Envoy knows where the service is, if it knows that there is one."""
+    envoy = gateway.envoy
+    assert envoy is not None
+
+    async def told() -> bool:
+        lines = (await envoy.admin("/clusters")).text.splitlines()
+        of_service = [line for line in lines if line.startswith(f"dragoman-{service}::")]
+        return not of_service or any(f"{service}.sock" in line for line in of_service)
+
+    await until(told, what=f"Envoy to know where {service} is")
 
 
 def announce(gateway: Gateway, service: str) -> None:
