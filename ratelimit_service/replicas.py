@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from dragoman.dns_resolvers import resolvers
 from dragoman.grpc_worker import Address
 from ratelimit_service.settings import RateLimitSettings
 from ratelimit_service.stores.local import Local
@@ -81,7 +82,7 @@ class Replicas:
 
         reason = "no DNS server is known"
         try:
-            self._resolvers = self._resolvers or _resolvers(self._nameservers)
+            self._resolvers = self._resolvers or resolvers(self._nameservers)
         except dns.exception.DNSException as error:
             return f"{reason}: {error}"
         for resolver in self._resolvers:
@@ -106,18 +107,3 @@ def replicas_of(settings: RateLimitSettings, local: Local) -> Replicas | None:
     servers = [Address.parse(text) for text in settings.dns]
     nameservers = [(server.host, server.port) for server in servers]
     return Replicas(settings.replicas_from, local.divide_among, nameservers=nameservers)
-
-
-def _resolvers(nameservers: Sequence[tuple[str, int]]) -> list[dns.asyncresolver.Resolver]:
-    # Only here: it takes a while to load, and hardly anybody needs it who is not in a cluster.
-    import dns.asyncresolver
-
-    if not nameservers:
-        return [dns.asyncresolver.Resolver()]
-    made: list[dns.asyncresolver.Resolver] = []
-    for host, port in nameservers:
-        resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers = [host]
-        resolver.port = port
-        made.append(resolver)
-    return made

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dragoman.dns_resolvers import resolvers
+
 if TYPE_CHECKING:
     import dns.asyncresolver
 
@@ -48,7 +50,7 @@ class DnsSource:
             self._watched.pop(host).cancel()
             self._known.pop(host, None)
         if hosts and not self._resolvers:
-            self._resolvers = _resolvers(self._nameservers)
+            self._resolvers = resolvers(self._nameservers)
         for host in hosts - self._watched.keys():
             self._watched[host] = asyncio.create_task(self._keep(host), name=f"dns {host}")
 
@@ -113,18 +115,3 @@ def _in_hosts_file(host: str, path: Path = Path("/etc/hosts")) -> tuple[str, ...
     except OSError:
         return ()
     return tuple(sorted({fields[0] for fields in lines if host in fields[1:]}))
-
-
-def _resolvers(nameservers: Sequence[tuple[str, int]]) -> list[dns.asyncresolver.Resolver]:
-    # Only here: it takes a while to load, and many folders name no hosts.
-    import dns.asyncresolver
-
-    if not nameservers:
-        return [dns.asyncresolver.Resolver()]
-    made: list[dns.asyncresolver.Resolver] = []
-    for host, port in nameservers:
-        resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers = [host]
-        resolver.port = port
-        made.append(resolver)
-    return made
