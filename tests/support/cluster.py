@@ -138,11 +138,13 @@ class Cluster:
                 self.api.apply(document)
 
     def delete(self, *documents: Document) -> None:
-        """Deletes objects and waits until they are gone."""
+        """Deletes objects and waits until they are gone, even if a controller makes others of their names at once."""
+        deleted = [(document, _uid(self.api.read(document))) for document in documents]
         for document in documents:
             self.api.delete(document)
-        for document in documents:
-            self.wait(lambda document=document: self.api.read(document) is None, what=f"no {_name(document)}")
+        for document, uid in deleted:
+            if uid is not None:
+                self.wait(lambda of=document, uid=uid: _uid(self.api.read(of)) != uid, what=f"no {_name(document)}")
 
     def namespace(self, name: str, **labels: str) -> None:
         """Makes a namespace in which pods can run, once one of that name that is going is gone."""
@@ -251,6 +253,10 @@ class Cluster:
 def _name(document: Document) -> str:
     metadata = document["metadata"]
     return f"{document['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def _uid(found: Any | None) -> str | None:
+    return None if found is None else found["metadata"]["uid"]
 
 
 def _going(found: Any | None) -> bool:
