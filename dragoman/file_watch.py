@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
 
+from dragoman.inotify import Inotify
+
 _log = logging.getLogger(__name__)
 logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 _ANYWAY_S: Final = 1.0
+_BETWEEN_S: Final = 0.05
+"""A folder in which something happens all the time is not looked at more often."""
 _MAX_LINKS: Final = 40
 
 Folders = frozenset[Path]
@@ -26,22 +32,15 @@ async def looks(path: Path, folders: Callable[[], Folders]) -> AsyncGenerator[No
     `folders` says where that would be noticed; it is asked again each time, in a thread. Some file systems tell of no
     changes, and some machines have no more watchers to give: once a second it yields all the same.
     """
+    platform = sys.platform  # Not compared at once, which would have type checkers skip the other branch.
+    happenings = _by_inotify if platform == "linux" else _by_watchfiles
     told = ""
     while True:
         watched = await asyncio.to_thread(folders)
         try:
             # Editors and Kubernetes replace files rather than write them, so it is folders that are watched.
-            async with contextlib.aclosing(
-                awatch(
-                    *watched,
-                    debounce=50,
-                    step=5,
-                    rust_timeout=int(_ANYWAY_S * 1000),
-                    yield_on_timeout=True,
-                    recursive=False,
-                )
-            ) as changes:
-                async for _ in changes:
+            async with contextlib.aclosing(happenings(watched)) as found:
+                async for _ in found:
                     told = ""
                     yield
                     if await asyncio.to_thread(folders) != watched:
@@ -56,6 +55,50 @@ async def looks(path: Path, folders: Callable[[], Folders]) -> AsyncGenerator[No
                 _log.warning("%s cannot be watched, and is looked at once a second: %s", path, error)
         await asyncio.sleep(_ANYWAY_S)
         yield
+
+
+async def _by_inotify(folders: Folders) -> AsyncGenerator[None, None]:
+    """Yields once they are watched, then after each happening. Folders that are not there are left out."""
+    loop, happened = asyncio.get_running_loop(), asyncio.Event()
+    notify = Inotify()
+
+    def notice() -> None:
+        # Until it is drained it would be readable, and the loop would turn for nothing.
+        loop.remove_reader(notify.fd)
+        happened.set()
+
+    try:
+        notify.watch(map(str, folders))
+        while True:
+            loop.add_reader(notify.fd, notice)
+            looked = time.monotonic()
+            yield
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(happened.wait(), _ANYWAY_S)
+            await asyncio.sleep(looked + _BETWEEN_S - time.monotonic())
+            happened.clear()
+            while notify.read():
+                pass
+    finally:
+        loop.remove_reader(notify.fd)
+        notify.close()
+
+
+async def _by_watchfiles(folders: Folders) -> AsyncGenerator[None, None]:
+    """The same elsewhere; raises FileNotFoundError where a folder is not there."""
+    between_ms, anyway_ms = int(_BETWEEN_S * 1000), int(_ANYWAY_S * 1000)
+    async with contextlib.aclosing(
+        awatch(
+            *folders,
+            debounce=between_ms,
+            step=between_ms,
+            rust_timeout=anyway_ms,
+            yield_on_timeout=True,
+            recursive=False,
+        )
+    ) as changes:
+        async for _ in changes:
+            yield
 
 
 def folders_of(path: Path) -> Folders:

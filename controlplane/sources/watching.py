@@ -1,7 +1,7 @@
 """Says when to look at a folder again: at which manifests, or at everything.
 
-`dragoman.file_watch` tells services of a few files only that something happened, some 50 ms later; among 10,000
-manifests the one that was written is to be known at once.
+`dragoman.file_watch` tells services of a few files only that something happened; among 10,000 manifests the one that
+was written is to be known.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final, Literal
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
 
 from controlplane.sources.folder import is_manifest, list_directories
-from controlplane.sources.inotify import Event, Inotify
+from dragoman.inotify import Event, Inotify
 
 _log = logging.getLogger(__name__)
 

@@ -42,14 +42,21 @@ class Follower:
                     self.found = self.file.read_text()
 
 
+@pytest.fixture(params=["_by_inotify", "_by_watchfiles"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Has files watched as on Linux, or as elsewhere; the name of what does it."""
+    monkeypatch.setattr(file_watch, "_by_inotify", getattr(file_watch, request.param))
+    return "Inotify" if request.param == "_by_inotify" else "awatch"
+
+
 @pytest.mark.parametrize("fault", [RuntimeError("Too many open files"), OSError("OS file watch limit reached.")])
 async def test_files_are_looked_at_where_the_machine_has_no_watcher_to_give(
-    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    how: str, fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_watcher(*folders: Path, **options: Any) -> Any:
         raise fault
 
-    monkeypatch.setattr(file_watch, "awatch", no_watcher)
+    monkeypatch.setattr(file_watch, how, no_watcher)
     follower = Follower(tmp_path / "file")
     with caplog.at_level(logging.WARNING):
         async with follower.following():
@@ -60,6 +67,7 @@ async def test_files_are_looked_at_where_the_machine_has_no_watcher_to_give(
     assert [record.message for record in caplog.records].count(told) == 1
 
 
+@pytest.mark.usefixtures("how")
 async def test_a_file_is_found_in_a_folder_that_comes_and_goes(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     follower = Follower(folder / "file")
@@ -70,6 +78,33 @@ async def test_a_file_is_found_in_a_folder_that_comes_and_goes(tmp_path: Path) -
             await follower.reads(text)
             follower.file.unlink()
             folder.rmdir()
+
+
+async def test_a_change_is_seen_before_it_would_be_looked_for_anyway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_watch, "_ANYWAY_S", 60.0)
+    follower = Follower(tmp_path / "file")
+    follower.file.write_text("at first")
+    async with follower.following():
+        await follower.reads("at first")
+        for text in ("written", "and again"):
+            follower.file.write_text(text)
+            await follower.reads(text)
+        (tmp_path / "new").write_text("replaced")
+        (tmp_path / "new").rename(follower.file)
+        await follower.reads("replaced")
+
+
+async def test_a_busy_folder_is_not_looked_at_all_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_watch, "_BETWEEN_S", 0.2)
+    began = asyncio.get_running_loop().time()
+    found = looks(tmp_path / "file", lambda: folders_of(tmp_path / "file"))
+    async with contextlib.aclosing(found):
+        for number in range(4):
+            await anext(found)
+            (tmp_path / "another").write_text(str(number))
+    assert asyncio.get_running_loop().time() - began >= 3 * 0.2
 
 
 def test_where_links_lead_is_watched_too(tmp_path: Path) -> None:
