@@ -1,6 +1,7 @@
 """Serves streams through grpcio, where ngh2 cannot be loaded.
 
-Who reads no more is cut off only when it leaves pings unanswered: a write of grpcio's cannot be taken back.
+Who reads no more is cut off only when it leaves pings unanswered: a write of grpcio's cannot be taken back. Until it
+has read what was under way when its stream was ended, it counts among the clients.
 """
 
 from __future__ import annotations
@@ -115,13 +116,14 @@ class GrpcioServer:
             due = asyncio.Event()
             discovery = Discovery(self._cache, dialect, principal, str(context.peer()), due.set)
             reading = asyncio.create_task(self._read(context, discovery))
-            writing = asyncio.create_task(self._write(context, discovery, due))
-            try:
-                await asyncio.wait((reading, writing, ended), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                reading.cancel()
-                writing.cancel()
-                discovery.close()
+            async with _WholeWrites(context) as out:
+                writing = asyncio.create_task(self._write(out, discovery, due))
+                try:
+                    await asyncio.wait((reading, writing, ended), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    reading.cancel()
+                    writing.cancel()
+                    discovery.close()
             for over in (ended, reading, writing):
                 if over.done() and not over.cancelled():
                     return _result(over, str(context.peer()))
@@ -141,12 +143,12 @@ class GrpcioServer:
             raw = await _next(context)
         return None
 
-    async def _write(self, context: _Context, discovery: Discovery, due: asyncio.Event) -> End | None:
+    async def _write(self, out: _WholeWrites, discovery: Discovery, due: asyncio.Event) -> End | None:
         while True:
             due.clear()
             while (message := discovery.next_message()) is not None:
                 # Joined in the call, so that nothing here holds a message that is sent while the client is silent.
-                sending = context.write(b"".join(message))
+                sending = out.write(b"".join(message))
                 del message
                 await sending
             await due.wait()
@@ -160,14 +162,49 @@ class _Handler(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
+class _WholeWrites:
+    """A call whose writes go on when who awaits them is cancelled; left only when the last one is over.
+
+    grpcio sends no status ahead of what is not read yet, nor together with it: a stream that is ended while a write is
+    under way would stay open for ever.
+    """
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+        self._under_way: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> _WholeWrites:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._under_way is None:
+            return
+        try:
+            if kind is None:
+                await asyncio.wait((self._under_way,))
+        finally:
+            self._under_way.cancel()
+
+    def peer(self) -> str:
+        return str(self._context.peer())
+
+    async def read(self) -> bytes | None:
+        return await _next(self._context)
+
+    def write(self, message: bytes) -> asyncio.Future[None]:
+        self._under_way = asyncio.ensure_future(self._context.write(message))
+        return asyncio.shield(self._under_way)
+
+
 def _conversation(method: Method) -> _Work:
     async def work(context: _Context, principal: Principal, ended: asyncio.Future[End]) -> End | None:
-        call = asyncio.ensure_future(method(cast(Any, context), principal))
-        try:
-            await asyncio.wait((call, ended), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            call.cancel()
-            await asyncio.wait((call,))
+        async with _WholeWrites(context) as whole:
+            call = asyncio.ensure_future(method(whole, principal))
+            try:
+                await asyncio.wait((call, ended), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                call.cancel()
+                await asyncio.wait((call,))
         return ended.result() if call.cancelled() else call.result()
 
     return work

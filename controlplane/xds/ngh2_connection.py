@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -172,7 +173,8 @@ class Connection(asyncio.Protocol):
             self._busy_at = now
         for stream_id in [each for each, since in self._over.items() if now - since > _END_WITHIN_S]:
             del self._over[stream_id]
-            self._session.reset_stream(stream_id, ngh2.ErrorCode.NO_ERROR)
+            with contextlib.suppress(NGH2Error):  # It is over by now.
+                self._session.reset_stream(stream_id, ngh2.ErrorCode.NO_ERROR)
             self._shared.owner.due(self)
         for stream in list(self._streams.values()):
             if stream.parts and now - stream.moved_at > limits.stall_s:
@@ -348,8 +350,8 @@ class Connection(asyncio.Protocol):
             self._session.send_trailers(stream.id, trailers[len(wire.RESPONSE_HEADERS) :])
         else:
             self._session.send_response(stream.id, trailers, end_stream=True)
-        if not stream.half_closed:
-            self._over[stream.id] = asyncio.get_running_loop().time()
+        # Also where the client's side is ended: of who takes no data, the library would wait to say this much.
+        self._over[stream.id] = asyncio.get_running_loop().time()
 
     def _release(self, stream: Stream) -> None:
         if stream.visit is not None:

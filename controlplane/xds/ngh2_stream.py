@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from controlplane.xds.authentication import Metadata
 from controlplane.xds.identity import Principal
-from controlplane.xds.streams import MALFORMED, Context, End, Message, Method, Visit
+from controlplane.xds.streams import MALFORMED, STALLED, Context, End, Message, Method, Visit
 from dragoman.grpc_worker.api import StatusCode
 
 _log = logging.getLogger(__name__)
@@ -93,6 +93,11 @@ class Stream:
             if why.code != StatusCode.OK:
                 self.parts.clear()
             self._wire.ended(self, why)
+        elif why is STALLED:
+            # What it was still to be sent before it is told, it does not take.
+            self.ending = why
+            self.parts.clear()
+            self._wire.wake(self)
 
     def receive(self, data: bytes) -> None:
         """Takes what has come, of any length."""

@@ -48,7 +48,7 @@ class Context(Protocol):
         """Returns the next message; anything but bytes where the client has ended its side."""
         ...
 
-    async def write(self, message: bytes) -> None:
+    def write(self, message: bytes) -> Awaitable[None]:
         """Sends a message, once those before are on their way."""
         ...
 

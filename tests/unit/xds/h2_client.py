@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
 
 import ngh2
 from envoy.service.discovery.v3 import discovery_pb2
-from ngh2 import DataReceived, StreamClosed, TrailersReceived
+from ngh2 import DataReceived, ResponseReceived, StreamClosed, TrailersReceived
 
 from controlplane.xds.server import DELTA_METHOD
 
@@ -20,14 +21,18 @@ _PREFIX = struct.Struct(">BI")
 class H2Client(asyncio.Protocol):
     """`async with H2Client(address, "ns/gw") as client`; `responses` are those that came whole."""
 
-    def __init__(self, address: str, cluster: str, *, node_id: str = "node", window: int = 1 << 24) -> None:
+    def __init__(
+        self, address: str, cluster: str, *, node_id: str = "node", window: int = 1 << 24, path: str = DELTA_METHOD
+    ) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._node = {"id": node_id, "cluster": cluster}
         self._window = window
+        self._path = path
         self._buffer = bytearray()
         self.responses: list[Any] = []
         self.answers = True
+        self.read: Callable[[bytes], Any] = discovery_pb2.DeltaDiscoveryResponse.FromString
         self.status = ""
         self.closed = False
         self.received_bytes = 0
@@ -50,7 +55,7 @@ class H2Client(asyncio.Protocol):
         self._stream = self._session.send_request(
             [
                 (b":method", b"POST"),
-                (b":path", DELTA_METHOD.encode()),
+                (b":path", self._path.encode()),
                 (b":authority", b"xds"),
                 (b":scheme", b"http"),
                 (b"te", b"trailers"),
@@ -61,8 +66,22 @@ class H2Client(asyncio.Protocol):
 
     def send(self, **fields: Any) -> None:
         """Sends a request."""
-        message = discovery_pb2.DeltaDiscoveryRequest(node=self._node, **fields).SerializeToString()
+        self.say(discovery_pb2.DeltaDiscoveryRequest(node=self._node, **fields).SerializeToString())
+
+    def say(self, message: bytes) -> None:
+        """Sends any message."""
         self._session.send_data(self._stream, _PREFIX.pack(0, len(message)) + message)
+        self._flush()
+
+    def half_close(self) -> None:
+        """Says that nothing more will come."""
+        self._session.end_stream(self._stream)
+        self._flush()
+
+    def read_on(self) -> None:
+        """Lets the server send what it has."""
+        for stream in (0, self._stream):
+            self._session.set_local_window_size(1 << 24, stream_id=stream)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -72,8 +91,8 @@ class H2Client(asyncio.Protocol):
             if isinstance(event, DataReceived):
                 self._buffer += event.data
                 self._cut()
-            elif isinstance(event, TrailersReceived):
-                self.status = dict(event.headers)[b"grpc-status"].decode()
+            elif isinstance(event, (ResponseReceived, TrailersReceived)):
+                self.status = dict(event.headers).get(b"grpc-status", b"").decode()
             elif isinstance(event, StreamClosed):
                 self.closed = True
         self._flush()
@@ -86,7 +105,7 @@ class H2Client(asyncio.Protocol):
             end = _PREFIX.size + _PREFIX.unpack_from(self._buffer)[1]
             if len(self._buffer) < end:
                 return
-            response = discovery_pb2.DeltaDiscoveryResponse.FromString(bytes(self._buffer[_PREFIX.size : end]))
+            response = self.read(bytes(self._buffer[_PREFIX.size : end]))
             del self._buffer[:end]
             self.responses.append(response)
             if self.answers:
