@@ -117,7 +117,13 @@ class LeaseStore:
             self._take_several(checks, now, flight)
             return
         check = checks[0]
-        lease = self._leases.young.get(check.counter) or self._lease(check)
+        lease = self._leases.young.get(check.counter)
+        if lease is None:
+            if check.limit.rule.lease == 1:
+                # What is left to ask of a request whose other limits have leases.
+                self._take_several(checks, now, flight)
+                return
+            lease = self._lease(check)
         left = lease.left - check.hits
         if 0 <= left < lease.left and now < lease.until:
             lease.left = left

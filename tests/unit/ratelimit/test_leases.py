@@ -26,6 +26,8 @@ descriptors:
   - {key: bucket, rate_limit: {unit: day, requests_per_unit: 100, algorithm: token_bucket, precision: lease(10)}}
   - {key: sliding, rate_limit: {unit: day, requests_per_unit: 100, algorithm: sliding_window, precision: lease(10)}}
   - {key: exact, rate_limit: {unit: minute, requests_per_unit: 100}}
+  - {key: queue, rate_limit: {unit: second, requests_per_unit: 100, algorithm: leaky_bucket}}
+  - {key: flight, rate_limit: {unit: minute, requests_per_unit: 1, algorithm: concurrency}}
 """
 LIMIT, LEASE = 100, 10
 ALGORITHMS = ["window", "bucket", "sliding"]
@@ -221,6 +223,34 @@ def test_several_limits_of_a_request_are_asked_side_by_side() -> None:
     answers = [limiter.ask(body).response for _ in range(120)]
     assert [answer.overall_code for answer in answers] == [OK] * 100 + [OVER] * 20
     assert [status.code for status in answers[-1].statuses] == [OVER, OVER, OK]
+
+
+def test_a_limit_without_leases_that_alone_is_left_to_ask_is_counted_exactly() -> None:
+    store, clock = SlowMemory(), Clock()
+    limiter = worker(store, clock)
+    assert codes([*ask(limiter, "window", hits=LIMIT), *ask(limiter, "window")]) == [OK, OVER]
+    both = request("d", [("window", "x")], [("exact", "x")])
+    del store.asked[:]
+    answers = [limiter.ask(both).response for _ in range(5)]
+    assert [answer.statuses[1].limit_remaining for answer in answers] == [99, 98, 97, 96, 95]
+    assert store.asked == [1] * 5
+
+
+def test_a_request_may_give_back_to_a_limit_without_leases_and_take_from_one_with_them() -> None:
+    limiter = worker(SlowMemory(), Clock())
+    assert codes(ask(limiter, "queue", times=2)) == [OK, OVER]
+    body = request("d", [("window", "x")], [("queue", "x")], own_hits=(None, -1))
+    assert limiter.ask(body).response.overall_code == OK
+    assert codes(ask(limiter, "queue")) == [OK]
+
+
+def test_a_call_that_has_left_gives_up_its_place_in_flight_beside_a_limit_with_leases() -> None:
+    limiter = worker(SlowMemory(), Clock())
+    body = request("d", [("window", "x")], [("flight", "x")])
+    left = RecordedCall()
+    left.cancelled = True
+    limiter.handler(body, left)
+    assert codes([limiter.ask(body) for _ in range(2)]) == [OK, OVER]
 
 
 def test_when_the_store_fails_what_is_left_is_used_and_the_rest_follows_on_store_error() -> None:
