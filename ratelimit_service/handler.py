@@ -148,7 +148,10 @@ class RateLimiter:
         try:
             plan = self._planner.plan(body)
         except Refusal as refusal:
-            self._stats.malformed += 1
+            if refusal.code is StatusCode.UNAVAILABLE:
+                self._stats.unknown_domain += 1
+            else:
+                self._stats.malformed += 1
             call.fail(refusal.code, refusal.message)
             return None
         if len(body) <= MAX_PLANNED_BYTES and len(plan.checks) <= MAX_PLANNED_CHECKS and not plan.once:

@@ -30,6 +30,7 @@ from ratelimit_service.handler import METHOD, RateLimiter
 from ratelimit_service.health import ready_route
 from ratelimit_service.http import routes as http_routes
 from ratelimit_service.metrics import collector, metrics_route
+from ratelimit_service.model import OnStoreError
 from ratelimit_service.pool import pool_routes
 from ratelimit_service.quota.main import Quota, serve_quota
 from ratelimit_service.replicas import replicas_of
@@ -127,7 +128,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     options = PlanOptions(
         settings.key_prefix,
         settings.near_ratio,
-        settings.unknown_domain,
+        OnStoreError.ALLOW if settings.unknown_domain is None and settings.xds is None else settings.unknown_domain,
         answers,
         merge_domains=settings.merge_domains,
         local=local,

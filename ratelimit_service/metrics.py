@@ -70,6 +70,12 @@ def _requests(stats: StatsRegistry, answers: Answers) -> Iterable[Metric]:
         (((reason,), count) for reason, count in outcomes),
     )
     yield counter(
+        "dragoman_ratelimit_other_version_requests",
+        "Requests judged by another version of their policy, since the one that they name is not known.",
+        (),
+        [((), stats.other_version)],
+    )
+    yield counter(
         "dragoman_ratelimit_shadowed_requests",
         "Requests over a limit that were let through because of shadow_mode for all.",
         (),

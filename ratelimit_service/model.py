@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
@@ -169,6 +169,16 @@ class Node:
                     return wildcard
             child = self.children.get(key)
         return child
+
+    def rule_of(self, entries: Iterable[tuple[str, str]]) -> Rule | None:
+        """Returns the rule that the entries of a descriptor lead to, one by one."""
+        node = self
+        for key, value in entries:
+            child = node.find(key, value)
+            if child is None:
+                return None
+            node = child
+        return node.rule
 
     def rules(self) -> Iterator[Rule]:
         """Yields every rule at and below this node."""

@@ -24,6 +24,7 @@ from ratelimit_service.newer import gives_back, multiplier_of
 from ratelimit_service.reading import DONE_KEY, MAX_HITS, Asked, Entries, asked, read
 from ratelimit_service.stats import MAX_PATH, StatsRegistry
 from ratelimit_service.stores.local import Local
+from ratelimit_service.versions import Versions
 
 MAX_DESCRIPTORS = 1024
 DOUBTED_S = 1.0
@@ -58,11 +59,12 @@ class Planner:
         local: Local | None = None,
         key_prefix: str = "",
         near_ratio: float = 0.8,
-        unknown_domain: OnStoreError = OnStoreError.ALLOW,
+        unknown_domain: OnStoreError | None = OnStoreError.ALLOW,
         memo_size: int = 16_384,
         before: Planner | None = None,
     ) -> None:
         self._config = config
+        self._versions = Versions(config)
         self._stats = stats
         self._answers = answers or Answers()
         self._local = local
@@ -106,9 +108,22 @@ class Planner:
         name, descriptors, request = self._read(body)
         domain = self._config.domains.get(name)
         if domain is None:
-            denied = self._unknown_domain is OnStoreError.DENY
-            statuses = (wire.STATUS_OVER if denied else wire.STATUS_OK) * len(descriptors)
-            return Plan(reply=self._answers.plain(statuses, self._metadata(request, ()), over=denied), is_known=False)
+            domain = self._versions.closest(name, [each.entries for each in descriptors])
+            if domain is None:
+                return self._of_unknown_domain(request, len(descriptors))
+            # Not to be remembered: the domain itself may come.
+            self._stats.other_version += 1
+            return replace(self._plan_in(domain, request, descriptors), once=True)
+        return self._plan_in(domain, request, descriptors)
+
+    def _of_unknown_domain(self, request: rls_pb2.RateLimitRequest | None, count: int) -> Plan:
+        if self._unknown_domain is None and self._answers.enforces:
+            raise Refusal(StatusCode.UNAVAILABLE, "no limits of this domain have come from the control plane")
+        denied = self._unknown_domain is OnStoreError.DENY
+        statuses = (wire.STATUS_OVER if denied else wire.STATUS_OK) * count
+        return Plan(reply=self._answers.plain(statuses, self._metadata(request, ()), over=denied), is_known=False)
+
+    def _plan_in(self, domain: Domain, request: rls_pb2.RateLimitRequest | None, descriptors: list[Asked]) -> Plan:
         if len(descriptors) == 1:
             return self._plan_of_one(request, domain, descriptors[0])
         found = [self._find(domain, descriptor) for descriptor in descriptors]
@@ -213,13 +228,7 @@ class Planner:
         brought = descriptor.limit
         if brought is not None and not domain.refines:
             return self._brought_limit(domain, descriptor.entries, brought, None)
-        node = domain.root
-        for key, value in descriptor.entries:
-            child = node.find(key, value)
-            if child is None:
-                return None
-            node = child
-        rule = node.rule
+        rule = domain.root.rule_of(descriptor.entries)
         if rule is None:
             return None
         if brought is not None:

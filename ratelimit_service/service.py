@@ -38,7 +38,8 @@ class PlanOptions:
 
     key_prefix: str = ""
     near_ratio: float = 0.8
-    unknown_domain: OnStoreError = OnStoreError.ALLOW
+    unknown_domain: OnStoreError | None = OnStoreError.ALLOW
+    """What a request is answered whose domain is not configured; None for UNAVAILABLE."""
     answers: Answers | None = None
     merge_domains: bool = False
     local: Local | None = None

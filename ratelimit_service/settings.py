@@ -79,8 +79,9 @@ class RateLimitSettings(XdsSettings):
     """Configured descriptors with metrics of their own; what is more is counted for its domain."""
     metrics_max_values: int = Field(default=1_000, ge=0)
     """The same for what requests bring about: values that are told apart, limits that they bring."""
-    unknown_domain: OnStoreError = OnStoreError.ALLOW
-    """What a request is answered whose domain is not configured."""
+    unknown_domain: OnStoreError | None = None
+    """What a request is answered whose domain is not configured. Unless given, it is let through where limits come
+    from files; where a control plane sends them the answer is UNAVAILABLE, and Envoy's failure mode decides."""
     store_timeout_s: PositiveFloat = 0.02
     replicas: PositiveInt = 1
     """How many of this service count in one store, several workers being one: `on_store_error: local` divides by it."""

@@ -78,6 +78,8 @@ class StatsRegistry:
         self.folded_values = 0
         """How often a value had no room."""
         self.unknown_domain = 0
+        self.other_version = 0
+        """How many requests were judged by another version of their policy than the one that they name."""
         self.no_limit = 0
         self.malformed = 0
 

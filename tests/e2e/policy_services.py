@@ -19,7 +19,7 @@ from tests.support.waiting import until
 @asynccontextmanager
 async def ratelimit(gateway: Gateway) -> AsyncIterator[RateLimitWorker]:
     """The rate limit service with counters in memory."""
-    await _listen(gateway, "ratelimit")
+    await listen(gateway, "ratelimit")
     settings = RateLimitSettings(
         listen=f"unix:{gateway.home}/ratelimit.sock", xds=f"unix:{gateway.home}/xds-ratelimit.sock", drain_s=0.1
     )
@@ -27,14 +27,14 @@ async def ratelimit(gateway: Gateway) -> AsyncIterator[RateLimitWorker]:
         # Until both sides are ready, requests pass uncounted, as policies have it that fail open.
         await until(lambda: serving.service.ready, what="the limits to be in force")
         announce(gateway, "ratelimit")
-        await _known(gateway, "ratelimit")
+        await known(gateway, "ratelimit")
         yield serving
 
 
 @asynccontextmanager
 async def authz(gateway: Gateway) -> AsyncIterator[AuthzWorker]:
     """ext_authz with keys in `keys.db` in the Gateway's home."""
-    await _listen(gateway, "authz")
+    await listen(gateway, "authz")
     settings = AuthzSettings(
         listen=f"unix:{gateway.home}/authz.sock",
         xds=f"unix:{gateway.home}/xds-authz.sock",
@@ -42,16 +42,16 @@ async def authz(gateway: Gateway) -> AsyncIterator[AuthzWorker]:
     )
     async with authz_worker(settings) as serving:
         announce(gateway, "authz")
-        await _known(gateway, "authz")
+        await known(gateway, "authz")
         yield serving
 
 
-async def _listen(gateway: Gateway, service: str) -> None:
+async def listen(gateway: Gateway, service: str) -> None:
     assert gateway.plane is not None
     await gateway.plane.listen(f"unix:{gateway.home}/xds-{service}.sock", Principal("service", service))
 
 
-async def _known(gateway: Gateway, service: str) -> None:
+async def known(gateway: Gateway, service: str) -> None:
     """Waits until Envoy knows where the service is, if it knows that there is one."""
     envoy = gateway.envoy
     assert envoy is not None

@@ -9,61 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from envoy.service.ratelimit.v3 import rls_pb2
 
 from controlplane import ir
-from controlplane.translate.descriptors import entry, levels
-from controlplane.translate.services import rate_limit_config
-from ratelimit_service.answers import AnswerOptions, Answers
-from ratelimit_service.config_xds import parse_resource
-from ratelimit_service.handler import RateLimiter
 from ratelimit_service.headers import ResponseHeaders
-from ratelimit_service.model import Config
-from ratelimit_service.planner import Planner
-from ratelimit_service.stats import StatsRegistry
-from ratelimit_service.stores.memory import MemoryStore
-from tests.support.ratelimit import Clock, RecordedCall
+from tests.support.ratelimit_policies import PolicyService, limits
 
 OK, OVER = 1, 2
 LONG = "x" * 600
 
 
-class Service:
-    """The service with the limits of policies, asked as a route's descriptors ask it."""
-
-    def __init__(self, *limits: ir.GlobalLimit, headers: ResponseHeaders = ResponseHeaders.DRAFT_03) -> None:
-        domains = {}
-        for limit in limits:
-            domain, faults = parse_resource(rate_limit_config(limit), source="test")
-            assert (faults, domain is None) == ([], False)
-            domains[limit.domain] = domain
-        answers, stats = Answers(AnswerOptions(headers=headers)), StatsRegistry()
-        self._handler = RateLimiter(MemoryStore(), stats, clock=Clock(), answers=answers)
-        self._handler.use(Planner(Config(domains), stats, answers=answers))
-
-    def ask(
-        self, limit: ir.GlobalLimit, *positions: int, values: str = "", brought: tuple[int, int] | None = None
-    ) -> Any:
-        request = rls_pb2.RateLimitRequest(domain=limit.domain)
-        for position in positions:
-            rule = limit.rules[position]
-            descriptor = request.descriptors.add()
-            path = [entry(position, rule), *([] if rule.shared else [("route", rule.scope or "r")]), *levels(rule)]
-            for key, value in path:
-                descriptor.entries.add(key=key, value=value or values)
-            if brought is not None:
-                descriptor.limit.requests_per_unit, descriptor.limit.unit = brought
-        call = RecordedCall()
-        self._handler(request.SerializeToString(), call)
-        return call.response
-
-
 def header(response: Any, name: str) -> str | None:
     return next((each.value for each in response.response_headers_to_add if each.key.lower() == name), None)
-
-
-def limits(policy: str, *rules: ir.LimitRule) -> ir.GlobalLimit:
-    return ir.GlobalLimit(policy, tuple(replace(rule, home=policy, name=rule.counted) for rule in rules))
 
 
 GATEWAYS = limits(
@@ -77,7 +33,7 @@ OWN = limits("demo/own", ir.LimitRule(10, "Day", shared=True))
 @pytest.mark.parametrize("user", ["ada", LONG])
 def test_a_rule_that_was_merged_into_another_policy_counts_with_those_of_its_own(user: str) -> None:
     both = ir.GlobalLimit("demo/own", (*GATEWAYS.rules, *OWN.rules))
-    service = Service(GATEWAYS, both)
+    service = PolicyService(GATEWAYS, both)
     assert [service.ask(each, 0).overall_code for each in (GATEWAYS, both, GATEWAYS, both)] == [OK, OK, OK, OVER]
     assert service.ask(GATEWAYS, 0).overall_code == OVER
     codes = [service.ask(each, 1, values=user).overall_code for each in (both, GATEWAYS, both, GATEWAYS)]
@@ -96,7 +52,7 @@ def test_a_limit_that_a_request_brings_leaves_all_else_of_the_rule_as_it_is() ->
         headers_shown=False,
     )
     limit = ir.GlobalLimit("demo/brought", (rule, replace(rule, shadow=False, headers_shown=True)))
-    service = Service(limit)
+    service = PolicyService(limit)
     for _ in range(2):
         shadowed = service.ask(limit, 0, values="ada", brought=(1, 3))
         assert shadowed.overall_code == OK
@@ -113,7 +69,7 @@ def test_a_number_too_large_for_a_bucket_is_counted_in_windows() -> None:
     limit = ir.GlobalLimit(
         "demo/b", (ir.LimitRule(5, "Hour", shared=True, limit_from=ir.MetadataSource("a", "b"), counting=counting),)
     )
-    service = Service(limit)
+    service = PolicyService(limit)
     response = service.ask(limit, 0, brought=(2**32 - 1, 6))
     assert (response.overall_code, response.statuses[0].limit_remaining) == (OK, 2**32 - 2)
     assert [service.ask(limit, 0, brought=(2, 3)).overall_code for _ in range(3)] == [OK, OK, OVER]
@@ -123,7 +79,7 @@ def test_a_number_too_large_for_a_bucket_is_counted_in_windows() -> None:
 def test_clients_are_not_told_of_a_hidden_limit_but_when_to_come_back(headers: ResponseHeaders) -> None:
     hidden, shown = ir.LimitRule(1, "Day", shared=True, headers_shown=False), ir.LimitRule(7, "Hour", shared=True)
     limit = ir.GlobalLimit("demo/h", (hidden, shown))
-    service = Service(limit, headers=headers)
+    service = PolicyService(limit, headers=headers)
     both = service.ask(limit, 0, 1)
     assert both.overall_code == OK
     told = " ".join(f"{each.key}={each.value}" for each in both.response_headers_to_add)
