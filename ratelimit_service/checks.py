@@ -27,6 +27,7 @@ class Limit:
         "cost",
         "counting",
         "drain",
+        "full",
         "header",
         "item",
         "key_part",
@@ -68,7 +69,7 @@ class Limit:
         self.known_s: float = rule.seconds
         """For how long what was seen to be over is taken to be so without asking the store."""
         self.per_unit = rule.requests_per_unit
-        self.tick_us, self.cost, self.capacity, self.size = counting.scale(rule)
+        self.tick_us, self.cost, self.capacity, self.size, self.full = counting.scale(rule)
         self.drain = self.per_unit
         self.near = int(self.size * near_ratio)
         self.key_part = counting.key_part(self)

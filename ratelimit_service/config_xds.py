@@ -107,10 +107,12 @@ class _Reader:
         self._source = source
         self._descriptors = 0
         self._on_store_error = OnStoreError.ALLOW
+        self._refines = False
 
     def domain(self, given: pb.RateLimitConfig) -> Domain:
         chosen = given.dragoman.on_store_error
         self._on_store_error = self._choice("dragoman.on_store_error", chosen, OnStoreError.ALLOW)
+        self._refines = given.dragoman.refines
         made = build_domain(given.domain, self._on_store_error, self._below(given.descriptors, "descriptors", 1))
         own = given.dragoman
         return replace(made, counters_without_domain=own.counters_without_domain, refines=own.refines)
@@ -162,6 +164,7 @@ class _Reader:
             delay_s=own.delay_ms / 1000,
             lease_time_s=own.lease_time_ms / 1000,
             lease=max(1, own.lease),
+            refined=self._refines,
             hidden=own.hidden,
             mode=mode or Mode.REQUEST,
             on_store_error=self._choice(f"{path}.dragoman.on_store_error", own.on_store_error, self._on_store_error),

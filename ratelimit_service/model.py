@@ -95,6 +95,8 @@ class Rule:
     """How many hits are taken from the store at a time; 1 is exact."""
     mode: Mode = Mode.REQUEST
     on_store_error: OnStoreError = OnStoreError.ALLOW
+    refined: bool = False
+    """Whether requests may bring other numbers to its counters (`Domain.refines`)."""
     hidden: bool = False
     """Whether clients are told nothing of it by headers, but for Retry-After."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ratelimit_service.algorithms.base import Stepped, Verdict
-from ratelimit_service.algorithms.ticks import MAX_EXACT, Scale, micros, named, tick_us
+from ratelimit_service.algorithms.ticks import MAX_EXACT, UNBOUNDED, Scale, micros, named, tick_us
 from ratelimit_service.algorithms.token_bucket import BUCKET_ALONE, drained_s, level_known, pour
 from ratelimit_service.checks import Check, Limit
 from ratelimit_service.model import MAX_LIMIT, Rule
@@ -35,7 +35,9 @@ class LeakyBucket:
         # Turns are told apart however large the limit is; one request may take fewer of them then.
         tick = min(fitting, _LONGEST_TICK_US)
         cost, capacity = whole_us // tick, delay_us // tick * rate
-        return Scale(tick, cost, capacity, min(MAX_LIMIT, 1 + capacity // cost) if rate else 0)
+        # The last one in the queue may be of as many hits as the limit.
+        full = UNBOUNDED if rule.refined else capacity + rate * cost
+        return Scale(tick, cost, capacity, min(MAX_LIMIT, 1 + capacity // cost) if rate else 0, full)
 
     def key_part(self, limit: Limit) -> bytes:
         """The scale of the level."""
@@ -44,7 +46,7 @@ class LeakyBucket:
     def arguments(self, check: Check) -> Sequence[bytes | int]:
         """Those of a token bucket."""
         limit = check.limit
-        return limit.tick_us, limit.cost, _capacity(check), limit.drain, check.hits
+        return limit.tick_us, limit.cost, _capacity(check), limit.drain, check.hits, limit.full
 
     def step(self, check: Check, held: Any, now: float) -> Stepped:
         """A queue is (level, tick)."""

@@ -9,6 +9,7 @@ from ratelimit_service.model import Rule
 
 MAX_EXACT = 2**52
 """Lua's numbers are doubles: sums of two such numbers are still exact."""
+UNBOUNDED = 2**53
 _TICKS_US = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 60_000_000)
 _DAY_S = 86_400
 
@@ -23,6 +24,8 @@ class Scale(NamedTuple):
     """How many parts there is room for; what that means is a matter of the algorithm."""
     size: int = 0
     """How many hits are admitted where nothing is counted."""
+    full: int = UNBOUNDED
+    """How much there can be in a bucket. More is in one that was larger, and would take as long as that to drain."""
 
 
 def micros(now: float) -> int:

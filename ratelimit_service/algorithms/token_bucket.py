@@ -7,7 +7,7 @@ from typing import Any
 
 from ratelimit_service.algorithms.base import Stepped, Verdict
 from ratelimit_service.algorithms.scripts import Function, Script
-from ratelimit_service.algorithms.ticks import MAX_EXACT, Scale, micros, named, tick_us
+from ratelimit_service.algorithms.ticks import MAX_EXACT, UNBOUNDED, Scale, micros, named, tick_us
 from ratelimit_service.checks import Check, Limit
 from ratelimit_service.model import Rule
 
@@ -20,12 +20,12 @@ BUCKET = Function(
     b"""\
 function(key, a, i, now)
   local tick_us, cost, capacity = tonumber(a[i]), tonumber(a[i + 1]), tonumber(a[i + 2])
-  local drain, hits = tonumber(a[i + 3]), tonumber(a[i + 4])
+  local drain, hits, full = tonumber(a[i + 3]), tonumber(a[i + 4]), tonumber(a[i + 5])
   local tick, level = math.floor(now / tick_us), 0
   local held = redis.call('GET', key)
   if held then
     local then_level, then_tick = string.match(held, '^(%d+) (%d+)$')
-    level, then_tick = tonumber(then_level), tonumber(then_tick)
+    level, then_tick = math.min(tonumber(then_level), full), tonumber(then_tick)
     if tick > then_tick then
       level = math.max(0, level - (tick - then_tick) * drain)
     elseif then_tick - tick <= cost then
@@ -48,7 +48,7 @@ function(key, a, i, now)
   return added, false, level, hold
 end
 """,
-    5,
+    6,
 )
 BUCKET_ALONE = Script.alone(BUCKET)
 
@@ -66,16 +66,18 @@ class TokenBucket:
         size = rule.bucket_size
         tick = tick_us(rule, lambda ticks: size * ticks <= MAX_EXACT)
         cost = rule.seconds * 1_000_000 // tick
-        return Scale(tick, cost, size * cost, size)
+        capacity = size * cost
+        # Of the limits that requests bring to a counter, a small one must not make room for a large one.
+        return Scale(tick, cost, capacity, size, UNBOUNDED if rule.refined else capacity)
 
     def key_part(self, limit: Limit) -> bytes:
         """The scale of the level."""
         return b"bucket_" + named(limit.seconds, limit.tick_us)
 
     def arguments(self, check: Check) -> Sequence[bytes | int]:
-        """The length of a tick, cost of a hit, capacity, what drains in a tick, hits."""
+        """The length of a tick, cost of a hit, capacity, what drains in a tick, hits, how much there can be."""
         limit = check.limit
-        return limit.tick_us, limit.cost, limit.capacity, limit.drain, check.hits
+        return limit.tick_us, limit.cost, limit.capacity, limit.drain, check.hits, limit.full
 
     def step(self, check: Check, held: Any, now: float) -> Stepped:
         """A bucket is (level, tick)."""
@@ -131,6 +133,7 @@ def pour(check: Check, held: Any, now: float, capacity: int) -> Stepped:
     level = 0
     if held is not None:
         level, at = held
+        level = min(level, limit.full)
         if tick > at:
             level = max(0, level - (tick - at) * limit.drain)
         elif at - tick <= limit.cost:

@@ -13,7 +13,7 @@ from ratelimit_service.headers import HeaderWriter, ResponseHeaders
 from ratelimit_service.model import Algorithm, Rule, Unit
 from ratelimit_service.stats import RuleStats
 
-FIELDS = ("unit", "unit_multiplier", "requests_per_unit", "algorithm", "burst", "delay_s", "lease_time_s")
+FIELDS = ("unit", "unit_multiplier", "requests_per_unit", "algorithm", "burst", "delay_s", "lease_time_s", "refined")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ def read(body: bytes) -> Limit:
             burst=int(told["burst"]),
             delay_s=float(told["delay_s"]),
             lease_time_s=float(told["lease_time_s"]),
+            refined=bool(told["refined"]),
         )
     except (KeyError, TypeError, ValueError):
         raise ValueError("not a rule") from None
