@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import secrets
 from collections.abc import Callable, Container, Sequence
 
 from dragoman.grpc_worker import Call, StatusCode
@@ -13,6 +11,7 @@ from ratelimit_service.checks import Check, Plan, all_fixed
 from ratelimit_service.giving import Giving
 from ratelimit_service.memo import Memo
 from ratelimit_service.planner import Planner, Refusal
+from ratelimit_service.running import Running
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Flight, Store
 from ratelimit_service.stores.local import decided_here
@@ -43,7 +42,7 @@ class RateLimiter:
         self._stats = stats
         self._clock = clock
         self._answers = answers or Answers()
-        self._callers = Callers()
+        self.running = Running()
         self.waiting = WaitingRoom()
         self._planner: Planner | None = None
         self._memo_size = memo_size
@@ -116,9 +115,9 @@ class RateLimiter:
                 self._give(plan, call, now, store)
                 return
             if len(shape.positions) == 1:
-                _Alone(plan, call, now, self._answers, self.waiting, self._callers).start(store)
+                _Alone(plan, call, now, self._answers, self.waiting, self.running).start(store)
                 return
-            _Together(plan, call, now, self._answers, self.waiting, self._callers).start(store)
+            _Together(plan, call, now, self._answers, self.waiting, self.running).start(store)
             return
         if len(shape.positions) > 1:
             _Several(plan, call, now, self._answers).start(store)
@@ -134,7 +133,7 @@ class RateLimiter:
         """Answers a request that gives hits back: those first, and then as if the rest were all of it."""
 
         def go_on(known: list[Verdict | None]) -> None:
-            _Together(plan, call, now, self._answers, self.waiting, self._callers, known=known).start(store)
+            _Together(plan, call, now, self._answers, self.waiting, self.running, known=known).start(store)
 
         Giving(plan.checks, now, go_on).start(store)
 
@@ -180,10 +179,10 @@ class _One(Flight):
 class _Alone(Flight):
     """A request with one descriptor, whose limit counts the request itself or may have it wait."""
 
-    __slots__ = ("_answers", "_call", "_check", "_now", "_plan", "_store", "_waiting")
+    __slots__ = ("_answers", "_call", "_check", "_now", "_plan", "_running", "_store", "_waiting")
 
     def __init__(
-        self, plan: Plan, call: Call, now: float, answers: Answers, waiting: WaitingRoom, callers: Callers
+        self, plan: Plan, call: Call, now: float, answers: Answers, waiting: WaitingRoom, running: Running
     ) -> None:
         self._plan = plan
         self._call = call
@@ -191,7 +190,8 @@ class _Alone(Flight):
         self._answers = answers
         self._waiting = waiting
         patience_us = waiting.enter(call) if plan.shape.holds else -1
-        self._check = _with_caller(plan.checks[0], patience_us, callers)
+        self._running = running
+        self._check = _with_caller(plan.checks[0], patience_us, running)
 
     def start(self, store: Store) -> None:
         """Asks, unless the answer is known."""
@@ -205,6 +205,7 @@ class _Alone(Flight):
 
     def settle(self) -> None:
         check, reply = self._check, self.replies[0]
+        self._running.heard(check, reply, self._now, self._store)
         if reply is None:
             decided = decided_here(check, self._now)
             if decided is None:
@@ -228,7 +229,7 @@ class _Alone(Flight):
 
     def _finish(self, body: bytes) -> None:
         if self._call.cancelled:
-            give_back((self._check,), self._now, self._store)
+            self._running.end((self._check,), self._now, self._store)
         self._call.done(body)
 
 
@@ -266,21 +267,6 @@ class _Several(Flight):
         self._call.done(self._answers.several(plan, verdicts))
 
 
-class Callers:
-    """Names for requests that come without one."""
-
-    __slots__ = ("_numbers", "_process")
-
-    def __init__(self) -> None:
-        # No header's value has a NUL in it: no name that a request brings is the same.
-        self._process = b"\0" + secrets.token_bytes(8)
-        self._numbers = itertools.count()
-
-    def next(self) -> bytes:
-        """Returns a name that no other request has."""
-        return b"%b%d" % (self._process, next(self._numbers))
-
-
 class _Together(Flight):
     """A request some of whose limits count only what they admit: what one counts depends on all of them."""
 
@@ -291,6 +277,7 @@ class _Together(Flight):
         "_checks",
         "_now",
         "_plan",
+        "_running",
         "_store",
         "_verdicts",
         "_waiting",
@@ -304,7 +291,7 @@ class _Together(Flight):
         now: float,
         answers: Answers,
         waiting: WaitingRoom,
-        callers: Callers,
+        running: Running,
         *,
         known: list[Verdict | None] | None = None,
     ) -> None:
@@ -314,8 +301,9 @@ class _Together(Flight):
         self._now = now
         self._answers = answers
         self._waiting = waiting
+        self._running = running
         patience_us = waiting.enter(call) if plan.shape.holds else -1
-        checks = [_with_caller(check, patience_us, callers) for check in plan.checks]
+        checks = [_with_caller(check, patience_us, running) for check in plan.checks]
         self._verdicts = known or [check.limit.counting.known_over(check, now) for check in checks]
         refused = any(
             verdict is not None and verdict[0] and check.limit.binding
@@ -341,6 +329,7 @@ class _Together(Flight):
         wait_s = 0.0
         for index, reply in zip(self._asked, self.replies, strict=True):
             check = self._checks[index]
+            self._running.heard(check, reply, self._now, self._store)
             if reply is None:
                 decided = decided_here(check, self._now)
                 if decided is None:
@@ -360,30 +349,14 @@ class _Together(Flight):
 
     def _finish(self, body: bytes) -> None:
         if self._call.cancelled:
-            give_back(self._checks, self._now, self._store)
+            self._running.end(self._checks, self._now, self._store)
         self._call.done(body)
 
 
-class Forgotten(Flight):
-    """Questions whose answers matter to nobody."""
-
-    __slots__ = ()
-
-    def settle(self) -> None:
-        pass
-
-
-def give_back(checks: Sequence[Check], now: float, store: Store) -> None:
-    """Ends requests that nobody let through: nobody else will say that they ended."""
-    ended = [check._replace(ends=True) for check in checks if check.limit.counting.needs_caller and check.take]
-    if ended:
-        store.take(ended, now, Forgotten())
-
-
-def _with_caller(check: Check, patience_us: int, callers: Callers) -> Check:
+def _with_caller(check: Check, patience_us: int, running: Running) -> Check:
     counting = check.limit.counting
     if counting.needs_caller and not check.caller:
-        return check._replace(caller=callers.next())
+        return check._replace(caller=running.name())
     if counting.holds and 0 <= patience_us < check.limit.rule.delay_s * 1_000_000:
         return check._replace(patience_us=patience_us)
     return check

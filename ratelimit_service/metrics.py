@@ -102,6 +102,8 @@ def _configuration(service: Service) -> Iterable[Metric]:
     yield gauge("dragoman_ratelimit_domains", "Domains with limits.", (), [((), domains)])
     waiting = [((), service.waiting)]
     yield gauge("dragoman_ratelimit_waiting", "Requests that wait for their turn at a leaky bucket.", (), waiting)
+    untold = [((), service.untold)]
+    yield gauge("dragoman_ratelimit_untold_ends", "Requests that have ended while the store was away.", (), untold)
 
 
 def _redis(nodes: Sequence[RedisNode]) -> Iterable[Metric]:

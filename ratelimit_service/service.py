@@ -85,6 +85,11 @@ class Service:
         """How many answers are held back until it is their request's turn."""
         return len(self._limiter.waiting)
 
+    @property
+    def untold(self) -> int:
+        """How many requests have ended of which the store has yet to be told."""
+        return self._limiter.running.untold
+
     def begin_empty(self) -> None:
         """Puts a configuration without limits in force where there is none yet."""
         if not self.ready:

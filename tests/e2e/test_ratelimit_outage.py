@@ -27,6 +27,12 @@ descriptors:
   - {key: shut, rate_limit: {unit: day, requests_per_unit: 4000000000, on_store_error: deny}}
   - {key: own, rate_limit: {unit: day, requests_per_unit: 10, on_store_error: local}}
 """
+IN_FLIGHT = """
+domain: d
+descriptors:
+  - {{key: run, rate_limit: {{unit: hour, requests_per_unit: 3, algorithm: concurrency, on_store_error: {mode}}}}}
+  - {{key: all, rate_limit: {{unit: hour, requests_per_unit: 4, algorithm: concurrency, on_store_error: {mode}}}}}
+"""
 OK, OVER = 1, 2
 TIMEOUT_S = 0.05
 # What a busy machine adds to the time-out, 1 ms of which is the store's own.
@@ -195,6 +201,32 @@ async def test_what_is_estimated_meanwhile_ends_when_redis_is_back(redis: RedisS
         await until(lambda: store.available, what="Redis to be back")
         # Three before, the one that Redis was asked when it froze, and what is left of ten.
         assert [await code() for _ in range(8)] == [OK] * 6 + [OVER] * 2
+
+
+@pytest.mark.parametrize("mode", ["allow", "deny", "local"])
+@pytest.mark.parametrize("keys", [("run",), ("run", "all")], ids=["one", "two"])
+async def test_requests_that_end_while_redis_stands_still_make_room_when_it_is_back(
+    redis: RedisServer, mode: str, keys: tuple[str, ...]
+) -> None:
+    async with asking(redis.unix_path) as store:
+        limiter = Limiter(IN_FLIGHT.format(mode=mode), store, clock=Clock())
+
+        async def code(name: str, *ending: tuple[str, str]) -> int:
+            asked = [[(key, "x"), ("dragoman.request", name), *ending] for key in keys]
+            return (await limiter.response(request("d", *asked))).overall_code
+
+        assert [await code(name) for name in "abcd"] == [OK] * 3 + [OVER]
+        redis.pause()
+        # The first is asked for on the open connection, and may still arrive; the others are not sent.
+        for name in "abc":
+            await code(name, ("dragoman.done", "1"))
+        assert limiter.handler.running.untold == 3 * len(keys)
+        redis.resume()
+        await until(lambda: store.available, what="Redis to be back")
+        # By then the store has room for one at the most: an answer of it is what has it told of the others.
+        await code("d")
+        assert [await code(name) for name in "defg"] == [OK] * 3 + [OVER]
+        assert limiter.handler.running.untold == 0
 
 
 class Delayed:
