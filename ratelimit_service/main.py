@@ -17,6 +17,7 @@ from typing import Any
 import uvloop
 
 from dragoman import logs
+from dragoman.batch import Batch
 from dragoman.grpc_worker import Address, GrpcServer, Limits
 from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, HttpServer, serve_http
@@ -116,7 +117,8 @@ class Worker:
 async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     """Serves on `settings.listen` while the context lasts, then drains; raises OSError when it cannot listen."""
     stats = settings.stats
-    store = await open_store(settings)
+    batch = Batch(asyncio.get_running_loop())
+    store = await open_store(settings, batch=batch)
     answers = Answers(settings.answers)
     # What counts in this very process has no use for leases.
     leases = None if isinstance(store, MemoryStore) else LeaseStore(store, patience_s=settings.store_timeout_s)
@@ -173,6 +175,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             tls=settings.tls,
             observe=calls,
             health_names=(HEALTH_NAME,),
+            batch=batch,
         )
         server.set_serving(service.ready)
         service.on_ready = partial(server.set_serving, True)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import grpc
 import grpc.aio
 
+from dragoman.batch import Batch
 from dragoman.grpc_worker import sockets
 from dragoman.grpc_worker.api import Address, Call, CallObserver, Handler, Limits, StatusCode, TlsFiles
 from dragoman.grpc_worker.health import CHECK_METHOD, HealthCheck
@@ -31,8 +32,11 @@ async def start(
     observe: CallObserver | None,
     unix_mode: int,
     health_names: Sequence[str] = (),
+    batch: Batch | None = None,
 ) -> "GrpcioServer":
-    """Listens and serves; raises OSError when it cannot. grpcio cannot limit the number of connections."""
+    """Listens and serves; raises OSError when it cannot. grpcio cannot limit the number of connections, and has
+    no use for a batch: it hears of calls by itself.
+    """
     health = HealthCheck(methods, health_names)
     served = {**methods, CHECK_METHOD: health.check}
     server = grpc.aio.server(options=options(limits))

@@ -11,16 +11,16 @@ from typing import Protocol, cast
 import ngh2
 from ngh2 import DataReceived, NGH2Error, RequestReceived, StreamClosed, StreamReset
 
+from dragoman.batch import Batch
 from dragoman.grpc_worker import wire
 from dragoman.grpc_worker.api import CallObserver, Handler, Limits, StatusCode
 from dragoman.grpc_worker.deadlines import Deadlines
 from dragoman.grpc_worker.ngh2_call import Ngh2Call
+from dragoman.grpc_worker.ngh2_session import new_session
 
 log = logging.getLogger("dragoman.grpc_worker")
 
 FLUSH_BYTES = 256 * 1024
-STREAM_WINDOW_BYTES = 256 * 1024
-CONNECTION_WINDOW_BYTES = 1024 * 1024
 DRAIN_PING = b"draining"
 LIVENESS_PING = b"still-up"
 DRAIN_PING_S = 1.0
@@ -56,28 +56,7 @@ class Shared:
     limits: Limits
     observe: CallObserver | None
     deadlines: Deadlines
-
-
-def new_session(limits: Limits) -> ngh2.Connection:
-    """An HTTP/2 server session with our limits, its SETTINGS queued."""
-    session = ngh2.Connection(
-        ngh2.Role.SERVER,
-        ngh2.Configuration(
-            stream_reset_rate_limit=limits.stream_resets,
-            glitch_rate_limit=limits.glitches,
-            max_inbound_header_list_size=limits.max_header_list_bytes,
-            max_inbound_header_count=256,
-        ),
-    )
-    session.initiate_connection(
-        {
-            ngh2.Setting.MAX_CONCURRENT_STREAMS: limits.max_concurrent_streams,
-            ngh2.Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-            ngh2.Setting.MAX_HEADER_LIST_SIZE: limits.max_header_list_bytes,
-        }
-    )
-    session.set_local_window_size(CONNECTION_WINDOW_BYTES)
-    return session
+    batch: Batch
 
 
 class Connection(asyncio.Protocol):
@@ -86,6 +65,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._loop = shared.loop
+        self._batch = shared.batch
         self._methods = shared.methods
         self._max_message_bytes = shared.limits.max_message_bytes
         self._observe = shared.observe
@@ -95,7 +75,6 @@ class Connection(asyncio.Protocol):
         self._resets: list[int] = []
         """Streams that were answered before the client had sent everything."""
         self._buffered_bytes = 0
-        self._in_batch = False
         self._flush_is_due = False
         self._writing_paused = False
         self._closing = False
@@ -120,7 +99,8 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._heard = True
-        self._in_batch = True
+        self._flush_is_due = True
+        self._batch.begin()
         try:
             self._session.receive_data(data)
             for event in self._session.events():
@@ -137,7 +117,7 @@ class Connection(asyncio.Protocol):
             self._broken(error)
             return
         finally:
-            self._in_batch = False
+            self._batch.end()
         self._flush()
 
     def pause_writing(self) -> None:
@@ -214,9 +194,9 @@ class Connection(asyncio.Protocol):
             session.send_trailers(stream_id, wire.OK_TRAILERS)
         except NGH2Error:
             call.cancelled = True  # The stream went away in this very tick.
-        if not self._in_batch and not self._flush_is_due:
+        if not self._flush_is_due:
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self._batch.soon(self._flush)
 
     def refuse(self, call: Ngh2Call, code: StatusCode, message: str) -> None:
         self._forget(call, code)
@@ -348,9 +328,9 @@ class Connection(asyncio.Protocol):
             return
         if not request_ended:
             self._resets.append(stream_id)
-        if not self._in_batch and not self._flush_is_due:
+        if not self._flush_is_due:
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self._batch.soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_is_due = False

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 
+from dragoman.batch import Batch
 from dragoman.grpc_worker import sockets
 from dragoman.grpc_worker.api import Address, CallObserver, Handler, Limits, TlsFiles
 from dragoman.grpc_worker.deadlines import Deadlines
@@ -30,9 +31,10 @@ async def start(
     observe: CallObserver | None,
     unix_mode: int,
     health_names: Sequence[str] = (),
+    batch: Batch | None = None,
 ) -> "Ngh2Server":
     """Listens and serves; raises OSError when it cannot."""
-    server = Ngh2Server(methods, limits=limits, observe=observe, health_names=health_names)
+    server = Ngh2Server(methods, limits=limits, observe=observe, health_names=health_names, batch=batch)
     await server.listen(listen, tls=tls, unix_mode=unix_mode)
     return server
 
@@ -47,6 +49,7 @@ class Ngh2Server:
         limits: Limits,
         observe: CallObserver | None,
         health_names: Sequence[str],
+        batch: Batch | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._health = HealthCheck(methods, health_names)
@@ -59,6 +62,7 @@ class Ngh2Server:
             limits=limits,
             observe=observe,
             deadlines=Deadlines(self._loop),
+            batch=batch or Batch(self._loop),
         )
         self._connections: set[Connection] = set()
         self._all_closed = asyncio.Event()

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from dragoman.batch import Batch
 from dragoman.grpc_worker.api import Address, CallObserver, GrpcServer, Handler, Limits, TlsFiles
 from dragoman.grpc_worker.sockets import UNIX_MODE
 
@@ -23,9 +24,10 @@ async def serve(
     observe: CallObserver | None = None,
     unix_mode: int = UNIX_MODE,
     health_names: Sequence[str] = (),
+    batch: Batch | None = None,
 ) -> GrpcServer:
     """Serves unary methods, keyed by path (`/package.Service/Method`), and grpc.health.v1 beside them, which answers
-    for the services by name and for `health_names`.
+    for the services by name and for `health_names`. `batch` is shared with those whom handlers ask.
 
     Raises OSError, naming the address, when it cannot listen.
     """
@@ -38,5 +40,13 @@ async def serve(
             log.warning("ngh2 cannot be imported (%s): serving gRPC with grpcio, which is many times slower", error)
     if start is None:
         start = importlib.import_module("dragoman.grpc_worker.grpcio_engine").start
-    options = {"limits": limits, "tls": tls, "observe": observe, "unix_mode": unix_mode, "health_names": health_names}
-    return await start(methods, listen=listen, **options)
+    return await start(
+        methods,
+        listen=listen,
+        limits=limits,
+        tls=tls,
+        observe=observe,
+        unix_mode=unix_mode,
+        health_names=health_names,
+        batch=batch,
+    )

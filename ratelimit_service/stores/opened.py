@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from dragoman.batch import Batch
 from ratelimit_service.settings import RateLimitSettings
 from ratelimit_service.stores.base import Store
 from ratelimit_service.stores.memory import MemoryStore
@@ -15,10 +16,12 @@ from ratelimit_service.stores.shared_store import SharedStore
 _SERVED_WITHIN_S = 5.0
 
 
-async def open_store(settings: RateLimitSettings) -> Store:
+async def open_store(settings: RateLimitSettings, *, batch: Batch | None = None) -> Store:
     """Returns the store, which may not answer yet; raises OSError where memory cannot be shared."""
     if settings.redis is not None:
-        return open_redis(settings.redis, per_second=settings.redis_per_second, timeout_s=settings.store_timeout_s)
+        return open_redis(
+            settings.redis, per_second=settings.redis_per_second, timeout_s=settings.store_timeout_s, batch=batch
+        )
     if settings.shared_memory is None:
         return MemoryStore(max_keys=settings.max_keys)
     if settings.shares_memory:
@@ -26,7 +29,7 @@ async def open_store(settings: RateLimitSettings) -> Store:
         await memory.serve(settings.shared_memory)
         return memory
     await _until_served(settings.shared_memory)
-    store = SharedStore(settings.shared_memory, timeout_s=settings.store_timeout_s)
+    store = SharedStore(settings.shared_memory, timeout_s=settings.store_timeout_s, batch=batch)
     store.start()
     return store
 

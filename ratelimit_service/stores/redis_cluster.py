@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from redis.crc import key_slot
 
+from dragoman.batch import Batch
 from ratelimit_service.checks import Check, all_fixed
 from ratelimit_service.stores.base import Flight
 from ratelimit_service.stores.redis_commands import decide, key_of
@@ -41,10 +42,16 @@ class RedisClusterStore:
     """Follows the cluster's map of slots: anew when a node says so (MOVED), when one goes, and now and then."""
 
     def __init__(
-        self, url: RedisUrl, *, timeout_s: float = 0.02, max_pending: int = 16_384, server_time: bool = True
+        self,
+        url: RedisUrl,
+        *,
+        timeout_s: float = 0.02,
+        max_pending: int = 16_384,
+        server_time: bool = True,
+        batch: Batch | None = None,
     ) -> None:
         self._url = url
-        self._options = NodeOptions(timeout_s=timeout_s, max_pending=max_pending, server_time=server_time)
+        self._options = NodeOptions(timeout_s=timeout_s, max_pending=max_pending, server_time=server_time, batch=batch)
         self._nodes: dict[RedisTarget, RedisNode] = {}
         self._unlisted: dict[RedisTarget, float] = {}
         self._slots: list[RedisNode | None] = [None] * SLOTS

@@ -1,4 +1,4 @@
-"""One connection to Redis: all that is asked within a turn of the event loop goes out in one write."""
+"""One connection to Redis: all that is asked in a batch, or a turn of the event loop, goes out in one write."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import hiredis
 
+from dragoman.batch import Batch
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
 from ratelimit_service.stores.redis_commands import expire, key_at
@@ -91,8 +92,10 @@ class RedisConnection(asyncio.Protocol):
         max_pending: int = 1024,
         on_error: OnError = lambda question, message: None,
         expiring: bool = True,
+        batch: Batch | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._batch = batch or Batch(self._loop)
         self._timeout_s = timeout_s
         self._max_pending = max_pending
         self._on_error = on_error
@@ -131,7 +134,7 @@ class RedisConnection(asyncio.Protocol):
     def ask(self, data: bytes, question: Question) -> None:
         """Sends a command whose reply is an integer."""
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._batch.soon(self._flush)
         self._out.append(data)
         self._pending.append(question)
         if self._timer is None:
@@ -198,6 +201,7 @@ class RedisConnection(asyncio.Protocol):
         reader, pending = self._reader, self._pending
         last: Flight | None = None
         heard = False
+        self._batch.begin()
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not False:
@@ -213,6 +217,8 @@ class RedisConnection(asyncio.Protocol):
                     self._other(cast("Resent | asyncio.Future[Any] | _Late", entry), reply)
         except (hiredis.ProtocolError, IndexError) as error:
             self.abort(f"not Redis's protocol: {error}")
+        finally:
+            self._batch.end()
         if last is not None:
             self.heard_at = now = time.monotonic()
             self.observe(now - last.sent_at)
@@ -273,7 +279,7 @@ class RedisConnection(asyncio.Protocol):
 
     def _send(self, data: bytes) -> None:
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._batch.soon(self._flush)
         self._out.append(data)
 
     def _flush(self) -> None:

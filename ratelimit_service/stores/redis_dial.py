@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ratelimit_service.stores.redis_connection import RedisConnection
 from ratelimit_service.stores.redis_url import RedisTarget
 
 _CONNECT_S = 1.0
+_IN_SCRIPT = re.compile(r"ERR Error running script .*? -([A-Z]+) ")
 
 
 class RefusedError(Exception):
@@ -67,6 +69,13 @@ def accepted(replies: Sequence[Any]) -> None:
     for reply in replies:
         if isinstance(reply, hiredis.ReplyError):
             raise RefusedError(str(reply))
+
+
+def error_kind(message: str) -> str:
+    """Returns the code that an error begins with. Before Redis 7 it stands within, if a script met the error."""
+    within = _IN_SCRIPT.match(message)
+    kind = within[1] if within else message.partition(" ")[0]
+    return kind if kind.isupper() and len(kind) < 32 else "ERR"
 
 
 def must_be_primary(target: RedisTarget, role: Any) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import logging
 import random
-import re
 import ssl
 import time
 from collections import Counter as Tally
@@ -17,13 +16,14 @@ from dataclasses import dataclass, field
 
 import hiredis
 
+from dragoman.batch import Batch
 from dragoman.metrics import Distribution
 from ratelimit_service.algorithms.registry import scripts
 from ratelimit_service.algorithms.ticks import micros
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.redis_commands import command, eval_whole, evalsha, expire, first, incrby, key_at
 from ratelimit_service.stores.redis_connection import Question, RedisConnection, Resent
-from ratelimit_service.stores.redis_dial import FAULTS, RefusedError, accepted, dial, must_be_primary
+from ratelimit_service.stores.redis_dial import FAULTS, RefusedError, accepted, dial, error_kind, must_be_primary
 from ratelimit_service.stores.redis_url import RedisTarget
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ _LOG_EVERY_S = 10.0
 _STABLE_TIMEOUTS = 5
 """A server that stalls again within so many time-outs flaps: it has to answer in time more often to be trusted."""
 _MOST_ANSWERS = 32
-_IN_SCRIPT = re.compile(r"ERR Error running script .*? -([A-Z]+) ")
 # With these the server can do no more for us on this connection: it is loading, a replica now, or wants a login.
 _FATAL = frozenset({"LOADING", "READONLY", "MASTERDOWN", "NOAUTH"})
 
@@ -53,6 +52,7 @@ class NodeOptions:
     max_pending: int = 16_384
     server_time: bool = True
     """Whether the server's clock counts in scripts, or ours."""
+    batch: Batch | None = None
     generations: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     """Numbers the connections: counters note on which one their expiry was sent."""
 
@@ -191,9 +191,7 @@ class RedisNode:
     def refuse(self, question: Question | Resent, kind: str, message: str) -> None:
         """Counts a check as not answered, because of what the server said."""
         self.errors[kind] += 1
-        self._tell(kind, logging.WARNING, f"{self.title} says: {message}")
-        # Once, until there was none of this kind for a while.
-        self._told[kind] = time.monotonic()
+        self._tell_after_pause(kind, f"{self.title} says: {message}")
         if isinstance(question, Resent):
             question.lose()
             return
@@ -208,8 +206,7 @@ class RedisNode:
         self.unanswered += checks
         if self.connection is not None and self.connection.full:
             self.errors["full"] += checks
-            self._tell("full", logging.WARNING, f"{self.title} does not answer as fast as it is asked")
-            self._told["full"] = time.monotonic()
+            self._tell_after_pause("full", f"{self.title} does not answer as fast as it is asked")
 
     def _now_us(self, now: float) -> int | None:
         return None if self._options.server_time else micros(now)
@@ -264,6 +261,7 @@ class RedisNode:
             max_pending=options.max_pending,
             on_error=self._on_error,
             expiring=self.expiring,
+            batch=options.batch,
         )
         connection.observe = self.latency.observe
         role = (_ROLE,) if self._primary_only else ()
@@ -382,6 +380,11 @@ class RedisNode:
             missed = self.unanswered - self._unanswered_before
             _log.info("%s answers again after %.2f s; %d checks went without", self.title, lasted_s, missed)
 
+    def _tell_after_pause(self, kind: str, message: str) -> None:
+        # Once, until there was none of this kind for a while.
+        self._tell(kind, logging.WARNING, message)
+        self._told[kind] = time.monotonic()
+
     def _tell(self, kind: str, level: int, message: str) -> bool:
         # Not once a request, and not once a flap either.
         now = time.monotonic()
@@ -390,10 +393,3 @@ class RedisNode:
         self._told[kind] = now
         _log.log(level, "%s", message)
         return True
-
-
-def error_kind(message: str) -> str:
-    """Returns the code that an error begins with. Before Redis 7 it stands within, if a script met the error."""
-    within = _IN_SCRIPT.match(message)
-    kind = within[1] if within else message.partition(" ")[0]
-    return kind if kind.isupper() and len(kind) < 32 else "ERR"

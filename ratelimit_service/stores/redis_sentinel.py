@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import hiredis
 
+from dragoman.batch import Batch
 from ratelimit_service.stores.redis_commands import command
 from ratelimit_service.stores.redis_connection import RedisConnection
 from ratelimit_service.stores.redis_dial import FAULTS, RefusedError, accepted, ask_once, dial
@@ -35,7 +36,13 @@ class RedisSentinelStore(RedisStore):
     """A `RedisStore` of whichever server is the primary."""
 
     def __init__(
-        self, url: RedisUrl, *, timeout_s: float = 0.02, max_pending: int = 16_384, server_time: bool = True
+        self,
+        url: RedisUrl,
+        *,
+        timeout_s: float = 0.02,
+        max_pending: int = 16_384,
+        server_time: bool = True,
+        batch: Batch | None = None,
     ) -> None:
         self._sentinels = Sentinels(url)
         super().__init__(
@@ -43,6 +50,7 @@ class RedisSentinelStore(RedisStore):
             timeout_s=timeout_s,
             max_pending=max_pending,
             server_time=server_time,
+            batch=batch,
             name=url.service,
             find=self._sentinels.primary,
         )

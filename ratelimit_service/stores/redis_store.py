@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from dragoman.batch import Batch
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.base import Flight
 from ratelimit_service.stores.redis_commands import decide
@@ -22,13 +23,14 @@ class RedisStore:
         timeout_s: float = 0.02,
         max_pending: int = 16_384,
         server_time: bool = True,
+        batch: Batch | None = None,
         name: str = "",
         find: Callable[[], Awaitable[RedisTarget]] | None = None,
     ) -> None:
         async def found() -> RedisTarget:
             return target
 
-        options = NodeOptions(timeout_s=timeout_s, max_pending=max_pending, server_time=server_time)
+        options = NodeOptions(timeout_s=timeout_s, max_pending=max_pending, server_time=server_time, batch=batch)
         self._node = RedisNode(name or str(target), find or found, options, primary_only=find is not None)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dragoman.batch import Batch
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.redis_commands import command
 from ratelimit_service.stores.redis_connection import Question, RedisConnection, Resent
@@ -16,13 +17,15 @@ from ratelimit_service.stores.shared_rule import written
 class SharedStore(RedisStore):
     """Asks the worker that serves the socket (`SharedMemory`)."""
 
-    def __init__(self, path: Path, *, timeout_s: float = 0.02, max_pending: int = 16_384) -> None:
+    def __init__(
+        self, path: Path, *, timeout_s: float = 0.02, max_pending: int = 16_384, batch: Batch | None = None
+    ) -> None:
         target = RedisTarget(path=str(path))
 
         async def found() -> RedisTarget:
             return target
 
-        options = NodeOptions(timeout_s=timeout_s, max_pending=max_pending)
+        options = NodeOptions(timeout_s=timeout_s, max_pending=max_pending, batch=batch)
         self._node = _SharedNode("memory", found, options)
         self._node.title = "the worker that counts in memory"
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 import ngh2
 import pytest
 
+from dragoman.batch import Batch
 from dragoman.grpc_worker import Call, Handler, Limits
 from dragoman.grpc_worker.deadlines import Deadlines, Expiring
 from dragoman.grpc_worker.ngh2_connection import Connection, Method, Shared
@@ -51,7 +52,7 @@ class RecordingTransport:
 def connected(handler: Handler) -> tuple[Connection, RecordingTransport, ngh2.Connection]:
     loop = asyncio.get_running_loop()
     methods = {METHOD.encode(): Method(METHOD, handler)}
-    connection = Connection(Shared(Owner(), loop, methods, Limits(), None, Deadlines(loop)))
+    connection = Connection(Shared(Owner(), loop, methods, Limits(), None, Deadlines(loop), Batch(loop)))
     transport = RecordingTransport()
     connection.connection_made(cast("asyncio.BaseTransport", transport))
     client = ngh2.Connection(ngh2.Role.CLIENT)

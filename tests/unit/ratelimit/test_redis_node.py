@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ratelimit_service.stores.redis_node import error_kind
+from ratelimit_service.stores.redis_dial import error_kind
 from ratelimit_service.stores.redis_store import RedisStore
 from ratelimit_service.stores.redis_url import RedisTarget
 from tests.support.waiting import until
