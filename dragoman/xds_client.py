@@ -93,6 +93,7 @@ class XdsClient:
         credentials: XdsCredentials | None = None,
         backoff: Backoff | None = None,
         max_response_bytes: int = 64 << 20,
+        answer_within_s: float = 60.0,
         protocol: XdsProtocol = "delta",
         name_of: NameOf | None = None,
     ) -> None:
@@ -106,9 +107,12 @@ class XdsClient:
         self._credentials = credentials or XdsCredentials()
         self._backoff = backoff or Backoff()
         self._max_response_bytes = max_response_bytes
+        self._answer_within_s = answer_within_s
         self._held: dict[str, _Held] = {}
         self._unsaved = asyncio.Event()
         self._failures = 0
+        self._answered_at: float | None = None
+        self._told = ""
         self._connected = False
         self._last_sync: float | None = None
         self._loaded = False
@@ -146,8 +150,8 @@ class XdsClient:
         try:
             while True:
                 await self._connect()
-                self._connected = False
-                self._failures += 1
+                self._failures = 1 if self._was_steady() else self._failures + 1
+                self._connected, self._answered_at = False, None
                 await asyncio.sleep(self._backoff.delay_s(self._failures))
         finally:
             self._connected = False
@@ -180,30 +184,41 @@ class XdsClient:
     async def _stream(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
         dialect = self._dialects[0]
         call = channel.stream_stream(dialect.method)(metadata=metadata)
-        refused, repeats = "", 0
         try:
-            await call.write(dialect.first(self._node, self._versions()))
-            while isinstance(raw := await call.read(), bytes):
-                self._connected = True
-                self._failures = 0
-                self._error = None
-                received = await asyncio.to_thread(dialect.received, raw, self._versions())
-                if received.version and received.version == refused:
-                    # Some servers send what was rejected again at once, and would go on doing so.
-                    repeats += 1
-                    await asyncio.sleep(self._backoff.delay_s(repeats))
-                    await call.write(dialect.answer(received, self._rejected))
-                    continue
-                await call.write(await self._answer(dialect, received))
-                refused, repeats = (received.version if self._rejected is not None else ""), 0
+            # A server may have others beside it that answer.
+            async with asyncio.timeout(self._answer_within_s):
+                await call.write(dialect.first(self._node, self._versions()))
+                raw = await call.read()
+            await self._converse(dialect, call, raw)
             await self._ended(call)
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
             # Refused, or written to after the server had ended it.
             await self._ended(call)
         except DecodeError as error:
             self._lost(str(error))
+        except TimeoutError:
+            self._lost(f"no answer in {self._answer_within_s:g} s")
         finally:
             call.cancel()
+
+    async def _converse(self, dialect: Dialect, call: grpc.aio.StreamStreamCall, raw: object) -> None:
+        refused, repeats = "", 0
+        self._answered_at = time.monotonic()
+        while isinstance(raw, bytes):
+            self._connected = True
+            self._error = None
+            received = await asyncio.to_thread(dialect.received, raw, self._versions())
+            if received is None:
+                _log.debug("passed over a response of another type than %s", self._type_url)
+            elif refused and received.version == refused:
+                # Some servers send what was rejected again at once, and would go on doing so.
+                repeats += 1
+                await asyncio.sleep(self._backoff.delay_s(repeats))
+                await call.write(dialect.answer(received, self._rejected))
+            else:
+                await call.write(await self._answer(dialect, received))
+                refused, repeats = (received.version if self._rejected is not None else ""), 0
+            raw = await call.read()
 
     async def _ended(self, call: grpc.aio.Call) -> None:
         code, details = await call.code(), await call.details()
@@ -213,9 +228,13 @@ class XdsClient:
             _log.info("the control plane at %s is asked by %s now", self._address, self._dialects[0].method)
 
     def _lost(self, why: str) -> None:
-        if self._connected or why != self._error:
+        if self._was_steady() or why != self._told:
             _log.warning("not connected to the control plane at %s: %s", self._address, why)
-        self._error = why
+        self._error = self._told = why
+
+    def _was_steady(self) -> bool:
+        """Whether this stream was served for longer than the longest pause: not by who ends each after a word."""
+        return self._answered_at is not None and time.monotonic() - self._answered_at > self._backoff.longest_s
 
     def _versions(self) -> dict[str, str]:
         return {name: held.version for name, held in self._held.items()}
@@ -237,22 +256,22 @@ class XdsClient:
         Of what is rejected, all that is good by itself is put in force all the same: a server that sends only what
         changes may never send it again.
         """
-        if received.fault is not None:
-            return received.fault
         changed = {name: each for name, each in received.changed.items() if not self._has(name, each[0])}
-        removed = set(received.removed)
-        rejection = await self._put_in_force([*removed, *changed], changed)
+        names = [*received.removed, *changed]
+        if received.fault is not None:
+            await self._salvage([names], changed)
+            return received.fault
+        rejection = await self._put_in_force(names, changed)
         if rejection is not None:
-            await self._salvage([*changed] if received.is_state else [*removed, *changed], changed)
+            await self._salvage(_halves([*changed] if received.is_state else names), changed)
         return rejection
 
-    async def _salvage(self, names: Sequence[str], changed: Mapping[str, tuple[str, bytes]]) -> None:
-        pieces = _halves(names)
+    async def _salvage(self, pieces: list[Sequence[str]], changed: Mapping[str, tuple[str, bytes]]) -> None:
         while pieces:
             piece = pieces.pop()
             if await self._put_in_force(piece, changed) is not None:
                 pieces += _halves(piece)
-            else:
+            elif piece:
                 self._unsaved.set()
 
     def _has(self, name: str, version: str) -> bool:

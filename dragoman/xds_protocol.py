@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
 XdsProtocol = Literal["auto", "delta", "sotw"]
@@ -39,8 +40,9 @@ class Received:
     removed: frozenset[str]
     nonce: str
     version: str = ""
+    """What tells it from others; two that are alike have the same."""
     fault: str | None = None
-    """Why none of it can be used."""
+    """Why not all of it can be used; `changed` and `removed` are what can."""
     is_state: bool = False
     """Whether `removed` is what is not in it: that counts only of a response that is accepted as a whole."""
 
@@ -57,8 +59,8 @@ class Dialect(Protocol):
         """Returns the request that opens a stream; `versions` are those of the resources that are held."""
         ...
 
-    def received(self, raw: bytes, versions: Mapping[str, str]) -> Received:
-        """Reads a response; raises DecodeError."""
+    def received(self, raw: bytes, versions: Mapping[str, str]) -> Received | None:
+        """Reads a response, None for one of another type, which nobody asked for; raises DecodeError."""
         ...
 
     def answer(self, received: Received, rejected: str | None) -> bytes:
@@ -83,16 +85,37 @@ class Delta:
         message.node.user_agent_name = _USER_AGENT
         return message.SerializeToString()
 
-    def received(self, raw: bytes, versions: Mapping[str, str]) -> Received:
-        return self.of(discovery_pb2.DeltaDiscoveryResponse.FromString(raw), versions)
+    def received(self, raw: bytes, versions: Mapping[str, str]) -> Received | None:
+        response = discovery_pb2.DeltaDiscoveryResponse.FromString(raw)
+        return self.of(response, versions) if response.type_url == self._type_url else None
 
     def of(self, response: discovery_pb2.DeltaDiscoveryResponse, versions: Mapping[str, str]) -> Received:
-        """Reads a response that is decoded already."""
-        changed = {entry.name: (entry.version, entry.resource.value) for entry in response.resources}
-        removed = frozenset(name for name in response.removed_resources if name in versions)
-        strange = any(entry.resource.type_url != self._type_url for entry in response.resources)
-        fault = f"a resource is not a {self._type_url}" if strange else None
-        return Received(changed, removed, response.nonce, fault=fault)
+        """Reads a response that is decoded already.
+
+        As Envoy does, it takes no response for good that names a resource twice, be it among those that are removed.
+        """
+        changed: dict[str, tuple[str, bytes]] = {}
+        named: set[str] = set()
+        removed = frozenset(response.removed_resources)
+        fault: str | None = None
+        for entry in response.resources:
+            name = entry.name
+            if name in named or name in removed:
+                fault = f"{name!r} is named twice"
+                changed.pop(name, None)
+            elif not entry.HasField("resource"):
+                # With the version that is held, it says that the resource is still there.
+                if versions.get(name) != entry.version:
+                    fault = f"{name!r} has no resource"
+            elif entry.resource.type_url != self._type_url:
+                fault = f"{name!r} is not a {self._type_url}"
+            else:
+                body = entry.resource.value
+                changed[name] = entry.version or hashlib.sha256(body).hexdigest(), body
+            named.add(name)
+        gone = frozenset(name for name in removed - named if name in versions)
+        alike = hash((frozenset((name, version) for name, (version, _) in changed.items()), removed, fault))
+        return Received(changed, gone, response.nonce, version=str(alike), fault=fault)
 
     def answer(self, received: Received, rejected: str | None) -> bytes:
         message = discovery_pb2.DeltaDiscoveryRequest(type_url=self._type_url, response_nonce=received.nonce)
@@ -117,26 +140,30 @@ class Sotw:
         self._node, self._accepted = node, ""
         return self._request().SerializeToString()
 
-    def received(self, raw: bytes, versions: Mapping[str, str]) -> Received:
+    def received(self, raw: bytes, versions: Mapping[str, str]) -> Received | None:
         response = discovery_pb2.DiscoveryResponse.FromString(raw)
+        if response.type_url != self._type_url:
+            return None
         changed: dict[str, tuple[str, bytes]] = {}
         present: set[str] = set()
         fault: str | None = None
         for resource in response.resources:
             try:
                 name, type_url, body = self._unwrapped(resource)
-            except ValueError as error:
+            except (ValueError, DecodeError) as error:
                 fault = f"a resource cannot be read: {error}"
                 continue
-            if type_url != self._type_url:
-                fault = f"a resource is not a {self._type_url}"
-            elif name in present:
-                fault = f"two resources are called {name!r}"
             version = hashlib.sha256(body).hexdigest()
-            present.add(name)
-            if versions.get(name) != version:
+            if name in present:
+                fault = f"two resources are called {name!r}"
+                changed.pop(name, None)
+            elif type_url != self._type_url:
+                fault = f"{name!r} is not a {self._type_url}"
+            elif versions.get(name) != version:
                 changed[name] = version, body
-        removed = frozenset(versions) - present
+            present.add(name)
+        # Of one that cannot be read it is not known whether it is one of these.
+        removed = frozenset(versions) - present if fault is None else frozenset[str]()
         version = response.version_info
         return Received(changed, removed, response.nonce, version=version, fault=fault, is_state=True)
 
