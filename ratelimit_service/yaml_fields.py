@@ -43,12 +43,13 @@ class YamlFile:
     items: int = 0
 
     def documents(self, content: bytes) -> Iterator[yaml.Node]:
-        """Yields the documents; what is no YAML becomes a fault. Raises TooLargeError."""
+        """Yields the documents that say something; what is no YAML becomes a fault. Raises TooLargeError."""
         if len(content) > MAX_BYTES:
             raise TooLargeError(f"is larger than {MAX_BYTES} bytes")
         try:
             _check_size(content)
-            yield from yaml.compose_all(content, Loader=_Loader)
+            # Generated files often end with `---`, after which there is nothing.
+            yield from (node for node in yaml.compose_all(content, Loader=_Loader) if not _is_null(node))
         except yaml.YAMLError as error:
             line, message = _told(error, content)
             self.faults.append(Fault(self.source, line, "", f"is not YAML: {message}"))

@@ -87,6 +87,7 @@ def test_a_limit_may_say_otherwise_than_its_domain_about_a_lost_store() -> None:
     [
         ("domain: [", "f.yaml:2: is not YAML: "),
         ("", "f.yaml: holds no domain"),
+        ("---\n---\n# nothing\n", "f.yaml: holds no domain"),
         ("- a", "f.yaml:1: must be a mapping"),
         ("descriptors: []", "f.yaml:1: domain: must not be empty"),
         ("domain: d\ncolour: red", "f.yaml:2: colour: unknown field; known are descriptors, domain, on_store_error"),
@@ -206,6 +207,13 @@ def test_a_folder_is_read_file_by_file_and_a_domain_may_be_in_one_alone(tmp_path
     (tmp_path / "b.yml").write_text("# one\ndomain: a\n")
     _, faults = read_path(tmp_path)
     assert [str(fault) for fault in faults] == [f"{tmp_path}/b.yml:2: domain: 'a' is in {tmp_path}/a.yaml:1 too"]
+
+
+@pytest.mark.parametrize(
+    "yaml", ["domain: a\n---\n", "domain: a\n---\n# no more\n", "# header\n---\n---\ndomain: a\n...\n"]
+)
+def test_documents_of_nothing_are_passed_over(yaml: str) -> None:
+    assert list(loaded(yaml).domains) == ["a"]
 
 
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ BOMBS = {
     + "]}}\n"
     + "\n".join(f"- {{key: k{n}, rate_limit: {{unit: day, replaces: *r}}}}" for n in range(5_000)),
     "faults": "domain: d\ndescriptors:\n" + "- {key: k, colour: red, unit: x}\n" * 20_000,
-    "documents": "domain: d\n---\n" * 50_000,
+    "documents": "domain: d\n---\n" * 50_000 + "no mapping\n",
     "aliases": "domain: d\ndescriptors: [&a {key: k}" + ", *a" * 200_000 + "]",
     "anchors": "[" + ",".join(f"&a{n} x" for n in range(100_000)) + "]",
     "digits": "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: " + "9" * 2_000_000 + "}}]",
