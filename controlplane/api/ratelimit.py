@@ -200,7 +200,7 @@ class RateLimitRule(Model):
     """Count, but let all requests pass. Envoy Gateway has it for global limits alone."""
     x_rate_limit_headers: Literal["Off", "DraftVersion03"] | None = None
     """Whether responses tell of this limit by X-RateLimit headers, and its refusals by RateLimit headers too; they do
-    unless it is Off. Those of local limits don't where there are global ones that do."""
+    unless it is Off, but for limits in shadow mode. Those of local limits don't where there are global ones that do."""
 
 
 class GlobalRateLimitRule(Counted, RateLimitRule):

@@ -71,6 +71,12 @@ def _without_effect(policy: BackendTrafficPolicy) -> Iterator[Condition]:
     for path, mark in unsupported_fields(policy.spec):
         yield _not_supported("has no effect yet" + (f"; {mark.hint}" if mark.hint else ""), f"spec.{path}")
     limit = policy.spec.rate_limit
+    shared = limit.global_.rules if limit is not None and limit.global_ is not None else ()
+    for index, each in enumerate(shared):
+        cost = each.cost
+        if cost is not None and cost.request is not None and cost.request.number == 0 and not _has_cost(cost.response):
+            message = "has no effect: with cost 0, and no cost of responses, nothing is ever counted"
+            yield _not_supported(message, f"spec.rateLimit.global.rules[{index}].cost.request.number")
     local = limit.local.rules if limit is not None and limit.local is not None else ()
     for index, each in enumerate(local):
         field = f"spec.rateLimit.local.rules[{index}]"
@@ -88,6 +94,10 @@ def _without_effect(policy: BackendTrafficPolicy) -> Iterator[Condition]:
                 "the requests that it is about pass without any limit: the rule for all others does not count them"
             )
             yield _not_supported(message, f"{field}.shadowMode")
+
+
+def _has_cost(specifier: api.RateLimitCostSpecifier | None) -> bool:
+    return specifier is not None and specifier.number != 0
 
 
 def _asks(rules: Sequence[ir.LimitRule], plans: ir.Plans | None) -> bool:
@@ -177,10 +187,15 @@ def _rule(rule: api.RateLimitRule) -> ir.LimitRule:
         cost=_cost(cost.request) if cost is not None and cost.request is not None else 1,
         response_cost=_cost(cost.response) if cost is not None and cost.response is not None else None,
         limit_from=_metadata(rule.limit.from_metadata) if rule.limit.from_metadata is not None else None,
-        headers_shown=rule.x_rate_limit_headers != "Off",
+        headers_shown=_headers_shown(rule),
         shared=rule.shared,
         shadow=rule.shadow_mode,
     )
+
+
+def _headers_shown(rule: api.RateLimitRule) -> bool:
+    # Who is told that nothing is left stops by himself, and a limit that is tried out is to change nothing.
+    return rule.x_rate_limit_headers != "Off" and (not rule.shadow_mode or rule.x_rate_limit_headers is not None)
 
 
 def _claim(match: api.ClaimMatch) -> ir.ClaimSelector:

@@ -206,6 +206,8 @@ def _set(descriptor: rls.RateLimitDescriptor, limit: ir.CallerLimit | None, on_e
     descriptor.rate_limit.unit = UNITS[limit.unit]
     descriptor.rate_limit.requests_per_unit = limit.requests
     descriptor.rate_limit.dragoman.CopyFrom(counting_of(limit.counting, on_error))
+    # As of rules: who is told that nothing is left stops by himself.
+    descriptor.rate_limit.dragoman.hidden = limit.shadow
 
 
 def _first_key(plans: ir.Plans) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from controlplane.api.meta import ObjectKey
-from controlplane.compile.ratelimit import compile_limits
+from controlplane.compile.ratelimit import Limits, compile_limits
 from tests.support import manifests as m
 from tests.unit.compile.view import PlainView
 
@@ -19,14 +19,16 @@ def rule(requests: int = 5, unit: str = "Day", *selectors: Any, **more: Any) -> 
     return {"limit": {"requests": requests, "unit": unit}, "clientSelectors": list(selectors), **more}
 
 
-def counters(*rules: Any, name: str = "p", api: str = OURS, **more: Any) -> list[tuple[str, str]]:
-    """What stands before the counters of each rule."""
+def compiled(*rules: Any, name: str = "p", api: str = OURS, **more: Any) -> Limits:
     target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
     spec = {"targetRefs": [target], "rateLimit": {"global": {"rules": list(rules), **more}}}
     view = PlainView(m.manifest(api, "BackendTrafficPolicy", name, spec))
-    limit = compile_limits(
-        view.get(ObjectKey(api.partition("/")[0], "BackendTrafficPolicy", "demo", name)), view
-    ).global_limit
+    return compile_limits(view.get(ObjectKey(api.partition("/")[0], "BackendTrafficPolicy", "demo", name)), view)
+
+
+def counters(*rules: Any, name: str = "p", api: str = OURS, **more: Any) -> list[tuple[str, str]]:
+    """What stands before the counters of each rule."""
+    limit = compiled(*rules, name=name, api=api, **more).global_limit
     assert limit is not None
     return [(each.home, each.name) for each in limit.rules]
 
@@ -93,6 +95,21 @@ def test_a_local_limit_that_is_tried_out_says_what_it_takes_from_the_rule_for_al
         view = PlainView(m.manifest(OURS, "BackendTrafficPolicy", "p", {"targetRefs": [target], "rateLimit": limits}))
         told.append([each.field for each in compile_limits(view.get(key), view).conditions])
     assert told == [["spec.rateLimit.local.rules[1].shadowMode"], [], []]
+
+
+def test_a_rule_that_never_counts_anything_says_so() -> None:
+    nothing, tokens = {"from": "Number", "number": 0}, {"from": "Metadata", "metadata": {"namespace": "a", "key": "b"}}
+    looks = rule(cost={"request": nothing})
+    found = compiled(ONE, rule(cost={"request": nothing, "response": tokens}), looks).conditions
+    assert [each.field for each in found] == ["spec.rateLimit.global.rules[2].cost.request.number"]
+    assert compiled(rule(cost={"request": nothing, "response": nothing})).conditions != ()
+
+
+def test_clients_are_not_told_of_a_limit_that_is_tried_out_unless_it_says_so() -> None:
+    told = rule(1, shadowMode=True, xRateLimitHeaders="DraftVersion03")
+    limit = compiled(ONE, rule(2, shadowMode=True), told, rule(4, xRateLimitHeaders="Off")).global_limit
+    assert limit is not None
+    assert [each.headers_shown for each in limit.rules] == [True, False, True, False]
 
 
 def test_rules_about_the_same_requests_and_policies_of_one_name_count_apart() -> None:
