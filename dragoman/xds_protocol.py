@@ -156,14 +156,15 @@ class Sotw:
             version = hashlib.sha256(body).hexdigest()
             if name in present:
                 fault = f"two resources are called {name!r}"
-                changed.pop(name, None)
             elif type_url != self._type_url:
                 fault = f"{name!r} is not a {self._type_url}"
             elif versions.get(name) != version:
                 changed[name] = version, body
             present.add(name)
-        # Of one that cannot be read it is not known whether it is one of these.
-        removed = frozenset(versions) - present if fault is None else frozenset[str]()
+        if fault is not None:
+            # It is not known what else there is, or is gone.
+            changed, present = {}, set(versions)
+        removed = frozenset(versions) - present
         version = response.version_info
         return Received(changed, removed, response.nonce, version=version, fault=fault, is_state=True)
 
