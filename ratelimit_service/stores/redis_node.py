@@ -296,7 +296,6 @@ class RedisNode:
             if connection.closed.done():
                 break
             if connection.stalled.is_set():
-                self._down(f"no answer within {self._options.timeout_s * 1000:.0f} ms", kind="timeout")
                 await self._probe(connection)
             elif time.monotonic() - connection.heard_at > _IDLE_S:
                 await self._ping(connection)
@@ -308,6 +307,8 @@ class RedisNode:
         self._needed = min(self._needed * 2, _MOST_ANSWERS) if flaps else 1
         answers = 0
         while not connection.closed.done():
+            # Each time: an outage that followed another too soon to be told is told when it lasts.
+            self._down(f"no answer within {timeout_s * 1000:.0f} ms", kind="timeout")
             took_s = await self._ping(connection)
             answers = answers + 1 if took_s <= timeout_s else 0
             if answers >= self._needed:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from ratelimit_service.stores import redis_node
 from ratelimit_service.stores.local import Local
 from ratelimit_service.stores.redis_store import RedisStore
 from ratelimit_service.stores.redis_url import RedisTarget
@@ -287,6 +288,34 @@ async def test_a_redis_slower_than_the_time_out_is_not_waited_for(redis: RedisSe
         slow.delay_s = lambda: 0.0
         await until(lambda: store.available, what="Redis to be trusted again")
         assert OK in codes(await load.more(500))
+
+
+async def test_an_outage_soon_after_another_is_told_when_it_lasts(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(redis_node, "_LOG_EVERY_S", 1.0)
+
+    def told(what: str) -> int:
+        return sum(what in record.message for record in caplog.records)
+
+    async with (
+        Delayed(redis.unix_path) as slow,
+        asking(slow.path) as store,
+        Load(Limiter(CONFIG, store, clock=Clock())) as load,
+    ):
+        await load.more(500)
+        for number in (1, 2):
+            slow.delay_s = lambda: 3 * TIMEOUT_S
+            await until(lambda: not store.available, what="Redis to be late")
+            if number == 1:
+                assert told("out of reach") == 1
+                slow.delay_s = lambda: 0.0
+                await until(lambda: store.available, what="Redis to be trusted again")
+        await until(lambda: told("out of reach") == 2, what="the second outage to be told")
+        slow.delay_s = lambda: 0.0
+        await until(lambda: told("answers again") == 2, what="the end of it to be told")
+        assert told("out of reach") == 2
 
 
 async def test_a_redis_that_is_late_every_other_time_is_trusted_ever_less(redis: RedisServer) -> None:
