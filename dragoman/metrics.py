@@ -67,22 +67,22 @@ def gauge(name: str, help: str, labels: Sequence[str], rows: Rows) -> Metric:
 class Distribution:
     """Counts observations in buckets: some 0.2 µs each, for one thread."""
 
-    __slots__ = ("_bounds", "counts", "total")
+    __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float] = LATENCY_BUCKETS_S) -> None:
-        self._bounds = tuple(bounds)
-        self.counts = [0] * (len(self._bounds) + 1)
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        self.counts[bisect_left(self._bounds, value)] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
         """Returns (upper bound, observations up to it), the last bound being infinite."""
         found: list[tuple[str, float]] = []
         seen = 0
-        for bound, count in zip((*map(str, self._bounds), "+Inf"), self.counts, strict=True):
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             seen += count
             found.append((bound, seen))
         return found
@@ -112,6 +112,11 @@ class CallMetrics(Collector):
         except KeyError:
             self._handled.setdefault((method, code), 1)
             self._seconds.setdefault(method, Distribution()).observe(seconds)
+
+    @property
+    def seconds(self) -> Mapping[str, Distribution]:
+        """How long calls took, by method."""
+        return self._seconds
 
     def collect(self) -> Iterable[Metric]:
         yield counter(

@@ -198,7 +198,7 @@ class Plan:
     reply: bytes = b""
     metadata: bytes = b""
     """The dynamic metadata, encoded, where it is asked for."""
-    is_known: bool = True
-    """Whether the domain is configured."""
+    unknown: tuple[str, int] | None = None
+    """The domain, and how many descriptors there are, where it is not configured."""
     once: bool = False
     """Whether no other request is of the same bytes."""

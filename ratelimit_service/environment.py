@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import quote, urlencode
 
-_TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE: Final = frozenset({"", "0", "f", "F", "FALSE", "false", "False"})
+from ratelimit_service.environment_given import FALSE, Given, Translation
+from ratelimit_service.environment_statsd import statsd
+
 _LEVELS: Final = {"trace": "DEBUG", "debug": "DEBUG", "info": "INFO", "warn": "WARNING", "warning": "WARNING"}
 _LEVELS_ABOVE: Final = {"error": "ERROR", "fatal": "CRITICAL", "panic": "CRITICAL"}
 
@@ -27,33 +27,49 @@ _FLAGS: Final = {
     "quota_mode": "QUOTA_MODE",
     "response_metadata": "RESPONSE_DYNAMIC_METADATA",
 }
-_NO_COUNTERPART: Final = {
-    "USE_STATSD": "metrics are at /metrics, for Prometheus",
-    "USE_DOG_STATSD": "metrics are at /metrics, for Prometheus",
-    "TRACING_ENABLED": "there are no traces",
-    "CONFIG_GRPC_XDS_NODE_METADATA": "the node has an id and a cluster alone",
-    "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": "a token goes into a file, xds_token",
-    "PROMETHEUS_ADDR": "metrics are at HOST:PORT",
+# Why a setting has no effect, by what it is about: told where it is asked for.
+_NO_EFFECT: Final = {
+    "there are no traces": ("TRACING_ENABLED",),
+    "the node has an id and a cluster alone": ("CONFIG_GRPC_XDS_NODE_METADATA",),
+    "a token goes into a file, xds_token": ("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS",),
+    "the control plane is connected to again after 0.1 to 2 s": (
+        "CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL",
+        "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL",
+        "XDS_CLIENT_BACKOFF_MAX_INTERVAL",
+        "XDS_CLIENT_BACKOFF_RANDOM_FACTOR",
+        "XDS_CLIENT_BACKOFF_JITTER",
+    ),
+    "messages of 64 MiB are taken": ("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES",),
+    "what is there is at HOST:PORT": ("DEBUG_HOST", "DEBUG_PORT"),
+    "metrics are at HOST:PORT": ("PROMETHEUS_ADDR",),
+    "metrics are at /metrics": ("PROMETHEUS_PATH",),
+    "metrics have names of their own": ("PROMETHEUS_MAPPER_YAML",),
+    "store_timeout_s says how long a store is waited for": ("REDIS_TIMEOUT", "REDIS_PERSECOND_TIMEOUT"),
+    "one connection takes all that is asked at a time": (
+        "REDIS_POOL_SIZE",
+        "REDIS_POOL_ON_EMPTY_BEHAVIOR",
+        "REDIS_PIPELINE_WINDOW",
+        "REDIS_PIPELINE_LIMIT",
+        "REDIS_PERSECOND_POOL_SIZE",
+        "REDIS_PERSECOND_POOL_ON_EMPTY_BEHAVIOR",
+        "REDIS_PERSECOND_PIPELINE_WINDOW",
+        "REDIS_PERSECOND_PIPELINE_LIMIT",
+    ),
+    "a lost store is told at /health/ready, and makes nobody unready": ("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION",),
+    "counters end with their windows": ("EXPIRATION_JITTER_MAX_SECONDS",),
+    "connections live as long as both ends want": ("GRPC_MAX_CONNECTION_AGE", "GRPC_MAX_CONNECTION_AGE_GRACE"),
 }
+_AS_IT_IS: Final = {"PROMETHEUS_PATH": "/metrics"}
 _NOT_SUPPORTED: Final = {
     "GRPC_CLIENT_TLS_SAN": "every certificate of GRPC_CLIENT_TLS_CACERT would be let in",
     "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT": "limits of one request count apart",
 }
 
 
-@dataclass(slots=True)
-class Translation:
-    """`settings` are ours, as texts; `faults` is what cannot be done, `notes` what has no counterpart."""
-
-    settings: dict[str, str] = field(default_factory=dict[str, str])
-    faults: list[str] = field(default_factory=list[str])
-    notes: list[str] = field(default_factory=list[str])
-
-
 def translate(environ: Mapping[str, str]) -> Translation:
     """Returns the settings that envoyproxy/ratelimit would have in this environment; no value is in faults or notes."""
     out = Translation()
-    given = _Given(environ, out)
+    given = Given(environ, out)
     _serving(given)
     if given.text("CONFIG_TYPE", "FILE") == "GRPC_XDS_SOTW":
         _xds(given)
@@ -67,38 +83,25 @@ def translate(environ: Mapping[str, str]) -> Translation:
     for name, theirs in _FLAGS.items():
         out.settings[name] = "true" if given.flag(theirs) else "false"
     out.settings["response_headers"] = "plain" if given.flag("LIMIT_RESPONSE_HEADERS_ENABLED") else "none"
-    for name, why in _NO_COUNTERPART.items():
-        if given.text(name) and given.text(name) not in _FALSE:
-            out.notes.append(f"{name} has no effect: {why}")
-    if given.flag("USE_PROMETHEUS") and not given.text("PROMETHEUS_ADDR"):
-        out.notes.append("USE_PROMETHEUS: metrics are at HOST:PORT, and not on port 9090")
+    statsd(given)
+    _without_effect(given)
     for name, why in _NOT_SUPPORTED.items():
-        if given.text(name) and given.text(name) not in _FALSE:
+        if given.text(name) and given.text(name) not in FALSE:
             out.faults.append(f"{name} is not supported: {why}")
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    environ: Mapping[str, str]
-    out: Translation
-
-    def text(self, name: str, default: str = "") -> str:
-        return self.environ.get(name) or default
-
-    def flag(self, name: str) -> bool:
-        value = self.environ.get(name, "")
-        if value not in _TRUE and value not in _FALSE:
-            self.out.faults.append(f"{name} is neither true nor false")
-        return value in _TRUE
-
-    def put(self, name: str, value: str) -> None:
-        """Sets what is not empty."""
-        if value:
-            self.out.settings[name] = value
+def _without_effect(given: Given) -> None:
+    notes = given.out.notes
+    for why, names in _NO_EFFECT.items():
+        asked = [each for each in names if given.text(each) not in FALSE | {_AS_IT_IS.get(each, "")}]
+        if asked:
+            notes.append(f"{', '.join(asked)} {'have' if len(asked) > 1 else 'has'} no effect: {why}")
+    if given.flag("USE_PROMETHEUS") and not given.text("PROMETHEUS_ADDR"):
+        notes.append("USE_PROMETHEUS: metrics are at HOST:PORT, and not on port 9090")
 
 
-def _serving(given: _Given) -> None:
+def _serving(given: Given) -> None:
     settings = given.out.settings
     path = given.text("GRPC_UDS")
     settings["listen"] = f"unix:{path}" if path else _address(given, "GRPC_", "8081")
@@ -112,12 +115,12 @@ def _serving(given: _Given) -> None:
     settings["log_format"] = "json" if given.text("LOG_FORMAT").lower() == "json" else "human"
 
 
-def _address(given: _Given, prefix: str, port: str) -> str:
+def _address(given: Given, prefix: str, port: str) -> str:
     host = given.text(f"{prefix}HOST", "0.0.0.0")
     return f"{f'[{host}]' if ':' in host else host}:{given.text(f'{prefix}PORT', port)}"
 
 
-def _xds(given: _Given) -> None:
+def _xds(given: Given) -> None:
     settings = given.out.settings
     settings["xds"] = given.text("CONFIG_GRPC_XDS_SERVER_URL", "localhost:18000")
     settings["xds_protocol"] = "sotw"
@@ -132,7 +135,7 @@ def _xds(given: _Given) -> None:
     given.put("xds_client_key", given.text("CONFIG_GRPC_XDS_CLIENT_TLS_KEY"))
 
 
-def _stores(given: _Given) -> None:
+def _stores(given: Given) -> None:
     if given.text("BACKEND_TYPE", "redis") != "redis":
         given.out.faults.append("BACKEND_TYPE is not supported unless it is redis")
         return
@@ -142,7 +145,7 @@ def _stores(given: _Given) -> None:
         given.put("redis_per_second", _url(given, "REDIS_PERSECOND", path))
 
 
-def _url(given: _Given, prefix: str, default: str) -> str:
+def _url(given: Given, prefix: str, default: str) -> str:
     """Returns the URL of a store from the variables that begin with `prefix`, empty with a fault."""
     kind = given.text(f"{prefix}_TYPE", "SINGLE").lower()
     url = given.text(f"{prefix}_URL", default)
@@ -173,7 +176,7 @@ def _credentials(auth: str) -> str:
     return f"{quote(user, safe='')}:{quote(password, safe='')}@" if colon else f":{quote(auth, safe='')}@"
 
 
-def _tls_options(given: _Given) -> dict[str, str]:
+def _tls_options(given: Given) -> dict[str, str]:
     files = {
         "ssl_ca_certs": given.text("REDIS_TLS_CACERT"),
         "ssl_certfile": given.text("REDIS_TLS_CLIENT_CERT"),

@@ -102,10 +102,10 @@ class RateLimiter:
     def _uncommon(self, plan: Plan, call: Call, now: float) -> None:
         """Answers a request with no limit or several, with a lease, or that may have to wait or is counted itself."""
         if plan.reply:
-            if plan.is_known:
+            if plan.unknown is None:
                 self._stats.no_limit += 1
             else:
-                self._stats.unknown_domain += 1
+                self._stats.count_unknown(*plan.unknown)
             call.done(plan.reply)
             return
         shape = plan.shape
@@ -147,9 +147,8 @@ class RateLimiter:
         try:
             plan = self._planner.plan(body)
         except Refusal as refusal:
-            if refusal.code is StatusCode.UNAVAILABLE:
-                self._stats.unknown_domain += 1
-            else:
+            # A domain that is not known has been counted.
+            if refusal.code is not StatusCode.UNAVAILABLE:
                 self._stats.malformed += 1
             call.fail(refusal.code, refusal.message)
             return None

@@ -38,6 +38,7 @@ from ratelimit_service.replicas import replicas_of
 from ratelimit_service.service import PlanOptions, Service
 from ratelimit_service.settings import DEFAULT_NODE_ID, RateLimitSettings
 from ratelimit_service.sources import Source, file_source, xds_source
+from ratelimit_service.statsd.main import of_the_service, telling
 from ratelimit_service.stores.base import Store
 from ratelimit_service.stores.leases import LeaseStore
 from ratelimit_service.stores.local import Local
@@ -147,6 +148,8 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         await stack.enter_async_context(_background(_follow(source)))
         if replicas is not None:
             await stack.enter_async_context(_background(replicas.run()))
+        others = partial(of_the_service, stats, answers, service, store)
+        statsd = await stack.enter_async_context(telling(settings, stats, others=others, calls=calls))
         registry = new_registry()
         registry.register(calls)
         registry.register(collector(stats, answers, service, store, local, leases))
@@ -155,6 +158,8 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             without = {"store": lambda: lacking(store), "config": source.without}
             if replicas is not None:
                 without["replicas"] = lambda: replicas.without
+            if statsd is not None:
+                without["statsd"] = lambda: statsd.without
             http = await serve_http(
                 health=health,
                 registry=registry,

@@ -20,6 +20,7 @@ from ratelimit_service.forms import Forms
 from ratelimit_service.memo import Memo
 from ratelimit_service.metadata import metadata_of
 from ratelimit_service.model import Config, Domain, OnStoreError, Rule, Unit
+from ratelimit_service.named import counted_values, metric_path, path_of
 from ratelimit_service.newer import gives_back, multiplier_of
 from ratelimit_service.reading import DONE_KEY, MAX_HITS, Asked, Entries, asked, read
 from ratelimit_service.stats import MAX_PATH, StatsRegistry
@@ -110,18 +111,20 @@ class Planner:
         if domain is None:
             domain = self._versions.closest(name, [each.entries for each in descriptors])
             if domain is None:
-                return self._of_unknown_domain(request, len(descriptors))
+                return self._of_unknown_domain(request, name, len(descriptors))
             # Not to be remembered: the domain itself may come.
             self._stats.other_version += 1
             return replace(self._plan_in(domain, request, descriptors), once=True)
         return self._plan_in(domain, request, descriptors)
 
-    def _of_unknown_domain(self, request: rls_pb2.RateLimitRequest | None, count: int) -> Plan:
+    def _of_unknown_domain(self, request: rls_pb2.RateLimitRequest | None, name: str, count: int) -> Plan:
         if self._unknown_domain is None and self._answers.enforces:
+            self._stats.count_unknown(name, count)
             raise Refusal(StatusCode.UNAVAILABLE, "no limits of this domain have come from the control plane")
         denied = self._unknown_domain is OnStoreError.DENY
         statuses = (wire.STATUS_OVER if denied else wire.STATUS_OK) * count
-        return Plan(reply=self._answers.plain(statuses, self._metadata(request, ()), over=denied), is_known=False)
+        reply = self._answers.plain(statuses, self._metadata(request, ()), over=denied)
+        return Plan(reply=reply, unknown=(name, count))
 
     def _plan_in(self, domain: Domain, request: rls_pb2.RateLimitRequest | None, descriptors: list[Asked]) -> Plan:
         if len(descriptors) == 1:
@@ -168,7 +171,7 @@ class Planner:
             statuses = b"".join(wire.STATUS_UNLIMITED if at == UNLIMITED else wire.STATUS_OK for at in positions)
             return Plan(reply=self._answers.plain(statuses, metadata), once=once)
         shape = self._shape(checks, positions)
-        plan = Plan(tuple(checks), shape, checks[0] if shape.is_plain else None, b"", metadata, True, once)
+        plan = Plan(tuple(checks), shape, checks[0] if shape.is_plain else None, b"", metadata, None, once)
         return plan if request is None else self._giving(plan)
 
     def _giving(self, plan: Plan) -> Plan:
@@ -254,7 +257,7 @@ class Planner:
         if unit is None:
             raise Refusal(StatusCode.INVALID_ARGUMENT, "the limit of a descriptor has no known unit")
         times = _multiplier_of(given)
-        path = configured.path if configured is not None else _path_of(entries)[:MAX_PATH]
+        path = configured.path if configured is not None else path_of(entries)[:MAX_PATH]
         # Two rules may have the same path: `a.b`, and `b` below `a`.
         key = domain.name, path, given.requests_per_unit, given.unit, times, id(configured)
         limit = self._brought.get(key)
@@ -288,7 +291,7 @@ class Planner:
 
     def _prefix(self, rule: Rule, domain: Domain, entries: Entries) -> bytes:
         if rule.shared:
-            values = _counted_values(rule, entries)
+            values = counted_values(rule, entries)
             named = "".join(f"{key}_{value}_" for (key, _), value in zip(entries, values, strict=True))
         else:
             named = "".join([f"{key}_{value}_" for key, value in entries])
@@ -320,28 +323,6 @@ def _parsed(body: bytes) -> tuple[rls_pb2.RateLimitRequest, str, list[Asked]]:
         if not found[at].ends:
             found[at] = found[at]._replace(hits=-found[at].hits)
     return request, domain, found
-
-
-def metric_path(domain: Domain, rule: Rule, entries: Entries) -> str:
-    """Returns what envoyproxy/ratelimit calls a limit in its statistics when values are told apart."""
-    if rule.detailed_metric:
-        if rule.shared:
-            counted = zip(entries, _counted_values(rule, entries), strict=True)
-            return ".".join(_named(key, value) for (key, _), value in counted)
-        return ".".join(f"{key}_{value}" for key, value in entries)
-    parts: list[str] = []
-    node = domain.root
-    for key, value in entries:
-        node = node.find(key, value) or node
-        told = node.value_to_metric and not node.share_threshold
-        # A wildcard without a value stands for any key that begins so: the key is told, and the wildcard as its value.
-        name = _named(key, node.name.removeprefix(f"{key}_")) if node.name.endswith("*") else node.name
-        parts.append(_named(key, value) if told else name)
-    return ".".join(parts)
-
-
-def _path_of(entries: Entries) -> str:
-    return ".".join(_named(key, value) for key, value in entries)
 
 
 def _refined(configured: Rule, brought: Rule) -> Rule:
@@ -385,14 +366,3 @@ def _add(checks: list[Check], places: dict[tuple[Limit, bytes, bytes], int], che
             return at
     checks.append(check)
     return len(checks) - 1
-
-
-def _counted_values(rule: Rule, entries: Entries) -> list[str]:
-    values = [value for _, value in entries]
-    for position, name in rule.shared:
-        values[position] = name.removeprefix(f"{entries[position][0]}_")
-    return values
-
-
-def _named(key: str, value: str) -> str:
-    return f"{key}_{value}" if value else key

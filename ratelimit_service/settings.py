@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from dragoman import logs
 from dragoman.grpc_worker import Address, Engine, TlsFiles
@@ -15,11 +16,16 @@ from ratelimit_service.answers import AnswerOptions
 from ratelimit_service.headers import HeaderNames, ResponseHeaders
 from ratelimit_service.model import OnStoreError
 from ratelimit_service.stats import Detail, StatsRegistry
+from ratelimit_service.statsd.target import Dialect, Rewrite, StatsdTarget, tags_of
 from ratelimit_service.stores.redis_url import RedisUrl
 
 
 def _header(name: str) -> Any:
     return Field(default=name, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")
+
+
+def _read(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
 
 
 DEFAULT_NODE_ID = "dragoman/ratelimit"
@@ -79,6 +85,13 @@ class RateLimitSettings(XdsSettings):
     """Configured descriptors with metrics of their own; what is more is counted for its domain."""
     metrics_max_values: int = Field(default=1_000, ge=0)
     """The same for what requests bring about: values that are told apart, limits that they bring."""
+    statsd: str | None = None
+    """A statsd collector that counts are sent to: udp://HOST:PORT, tcp://HOST:PORT or dogstatsd://HOST:PORT."""
+    statsd_tags: tuple[str, ...] = ()
+    """What every line is tagged with: name:value."""
+    statsd_interval_s: float = Field(default=10.0, ge=0.1, le=3600)
+    statsd_rewrites: Annotated[dict[str, Rewrite], BeforeValidator(_read)] = Field(default_factory=dict[str, Rewrite])
+    """For dogstatsd: names become others, with tags; the first that fits counts. In a variable it is JSON."""
     unknown_domain: OnStoreError | None = None
     """What a request is answered whose domain is not configured. Unless given, it is let through where limits come
     from files; where a control plane sends them the answer is UNAVAILABLE, and Envoy's failure mode decides."""
@@ -145,6 +158,19 @@ class RateLimitSettings(XdsSettings):
                 raise ValueError(f"{text}: expected HOST:PORT")
         return texts
 
+    @field_validator("statsd")
+    @classmethod
+    def _is_collector(cls, url: str | None) -> str | None:
+        if url is not None:
+            StatsdTarget.parse(url)
+        return url
+
+    @field_validator("statsd_tags")
+    @classmethod
+    def _are_tags(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        tags_of(texts)
+        return texts
+
     @field_validator("redis", "redis_per_second")
     @classmethod
     def _is_redis_url(cls, url: str | None) -> str | None:
@@ -162,4 +188,6 @@ class RateLimitSettings(XdsSettings):
             raise ValueError("redis_per_second is beside redis, and needs it")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_private_key")
+        if self.statsd_rewrites and (self.statsd is None or not self.statsd.startswith(Dialect.DOGSTATSD)):
+            raise ValueError("statsd_rewrites is for statsd: dogstatsd://HOST:PORT")
         return self

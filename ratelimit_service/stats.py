@@ -16,6 +16,8 @@ ALL, OTHER = "(all)", "(other)"
 MAX_PATH = 256
 """Characters of a path that count: values may be long."""
 
+_MAX_UNKNOWN = 100
+
 
 class RuleStats:
     """The hits of one rule; those of the local cache are among those over the limit, and near ones among the within."""
@@ -77,6 +79,8 @@ class StatsRegistry:
         self._shared: dict[Key, RuleStats] = {}
         self.folded_values = 0
         """How often a value had no room."""
+        self.unknown_domains: dict[str, int] = {}
+        """Descriptors of requests of domains that are not configured, by domain; `OTHER` for those without room."""
         self.unknown_domain = 0
         self.other_version = 0
         """How many requests were judged by another version of their policy than the one that they name."""
@@ -129,6 +133,14 @@ class StatsRegistry:
             return self._other(domain)
         found = self._found[key] = RuleStats()
         return found
+
+    def count_unknown(self, domain: str, descriptors: int) -> None:
+        """Counts a request of a domain that is not configured."""
+        self.unknown_domain += 1
+        domain = domain[:MAX_PATH]
+        if domain not in self.unknown_domains and len(self.unknown_domains) >= _MAX_UNKNOWN:
+            domain = OTHER
+        self.unknown_domains[domain] = self.unknown_domains.get(domain, 0) + descriptors
 
     def items(self) -> Iterator[tuple[Key, RuleStats]]:
         """Yields (domain, path) and the counts, each path once."""

@@ -30,10 +30,13 @@ from tests.support.ports import free_ports
 from tests.support.process import ChildProcess
 from tests.support.recorded import FOLDER, Recorded, answer_of, request_of
 from tests.support.redis import RedisServer
+from tests.support.statsd import Collector
 from tests.support.waiting import until
 
 _METHOD: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 _DAY: Final = ratelimit_unit_pb2.DAY
+_THEIRS: Final = ("ratelimit.go.", "ratelimit.redis_pool.", "ratelimit.localcache.", "runtime.", "datadog.")
+"""What begins so is about the insides of that service."""
 _STATS: Final = ("total_hits", "over_limit", "near_limit", "within_limit", "shadow_mode")
 
 Entry = tuple[str, str]
@@ -49,7 +52,22 @@ class Scene:
     requests: int
     pause_s: float = 0.0
     env: Mapping[str, str] = field(default_factory=dict)
+    lines: bool = False
+    """Whether all statsd lines are recorded, with their tags, rather than what they add up to for each limit."""
 
+
+_TAGGED: Final = {"EXTRA_TAGS": "zone:eu.1,app:shop", "LOCAL_CACHE_SIZE_IN_BYTES": "1000000"}
+_DATADOG: Final = {
+    "USE_STATSD": "false",
+    "USE_DOG_STATSD": "true",
+    "USE_DOG_STATSD_MOGRIFIERS": "LIMIT,CALL",
+    "DOG_STATSD_MOGRIFIER_LIMIT_PATTERN": r"^ratelimit\.service\.rate_limit\.([^.]*)\.(.*)\.([^.]*)$",
+    "DOG_STATSD_MOGRIFIER_LIMIT_NAME": "ratelimit.limit.$3",
+    "DOG_STATSD_MOGRIFIER_LIMIT_TAGS": "domain:$1,descriptor:$2,none:$4",
+    "DOG_STATSD_MOGRIFIER_CALL_PATTERN": r"ratelimit_server\.(?P<method>\w+)\.(total_)?(\w+)",
+    "DOG_STATSD_MOGRIFIER_CALL_NAME": "ratelimit.call.$3",
+    "DOG_STATSD_MOGRIFIER_CALL_TAGS": "method:$1,kind:x$2",
+}
 
 SCENES: Final = (
     Scene("features", ("features.yaml",), 2000),
@@ -57,6 +75,9 @@ SCENES: Final = (
     Scene("merged", ("merged-1.yaml", "merged-2.yaml"), 100, env={"MERGE_DOMAIN_CONFIG": "true"}),
     Scene("all-in-shadow-mode", ("features.yaml",), 300, env={"SHADOW_MODE": "true"}),
     Scene("all-in-quota-mode", ("features.yaml",), 300, env={"QUOTA_MODE": "true"}),
+    Scene("statsd-tcp", ("features.yaml",), 200, env={"SHADOW_MODE": "true"}, lines=True),
+    Scene("statsd-udp", ("features.yaml",), 300, env=_TAGGED | {"STATSD_PROTOCOL": "udp"}, lines=True),
+    Scene("statsd-dogstatsd", ("features.yaml",), 300, env=_TAGGED | _DATADOG, lines=True),
 )
 
 # Values to choose from for each key; what is not in the configuration is among them.
@@ -157,7 +178,11 @@ async def record(scene: Scene, peer: Path, home: Path) -> Recorded:
     """Plays a scene to the service, and returns what it answered."""
     exchanges: list[Any] = []
     stats: Counter[str] = Counter()
-    async with RedisServer() as redis, _statsd(stats) as statsd, _serving(scene, peer, home, redis, statsd) as ask:
+    async with (
+        RedisServer() as redis,
+        _statsd(stats, scene) as statsd,
+        _serving(scene, peer, home, redis, statsd) as ask,
+    ):
         for domain, descriptors, hits in requests_of(scene):
             # A request is in the second that it is noted with.
             await asyncio.sleep(max(0.0, 1.001 - time.time() % 1) if time.time() % 1 > 0.9 else 0)
@@ -167,7 +192,7 @@ async def record(scene: Scene, peer: Path, home: Path) -> Recorded:
             exchanges.append([int(at), domain, descriptors, hits, answer_of(response)])
             await asyncio.sleep(scene.pause_s)
         await _all_stats(stats)
-    return Recorded(scene.files, dict(scene.env), exchanges, dict(sorted(stats.items())))
+    return Recorded(scene.files, dict(scene.env), exchanges, _told(stats))
 
 
 @contextlib.asynccontextmanager
@@ -221,8 +246,12 @@ async def _serving(scene: Scene, peer: Path, home: Path, redis: RedisServer, sta
 
 
 @contextlib.asynccontextmanager
-async def _statsd(stats: Counter[str]) -> AsyncIterator[int]:
-    """Adds up the counters that come in; yields the port."""
+async def _statsd(stats: Counter[str], scene: Scene) -> AsyncIterator[int]:
+    """Adds up the counters that come in, over UDP or TCP; yields the port."""
+    if scene.lines:
+        async with Collector(tcp=scene.name.endswith("tcp"), counters=stats) as collector:
+            yield collector.port
+        return
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
@@ -240,11 +269,15 @@ async def _statsd(stats: Counter[str]) -> AsyncIterator[int]:
         server.close()
 
 
+def _told(stats: Counter[str]) -> dict[str, int]:
+    return {name: count for name, count in sorted(stats.items()) if not name.startswith(_THEIRS)}
+
+
 async def _all_stats(stats: Counter[str]) -> None:
     for _ in range(4):
-        before = stats.copy()
+        before = _told(stats)
         await asyncio.sleep(3)
-        if stats == before and stats:
+        if _told(stats) == before and before:
             return
     raise AssertionError("the statistics do not come to an end")
 
@@ -260,7 +293,7 @@ async def main() -> None:
             continue
         with tempfile.TemporaryDirectory(prefix="dgm-") as home:
             recorded = await record(scene, given.peer, Path(home))
-        recorded.write(FOLDER / f"{scene.name}.json")
+        recorded.write((FOLDER / "statsd" if scene.lines else FOLDER) / f"{scene.name}.json")
         sys.stdout.write(f"{scene.name}: {len(recorded.exchanges)} requests, {len(recorded.stats)} counters\n")
 
 

@@ -123,6 +123,10 @@ def ratelimit(
     redis: LimitRedis = None,
     redis_per_second: RedisPerSecond = None,
     http: Http = None,
+    statsd: Annotated[
+        str | None,
+        typer.Option(help="A statsd collector to send counts to: udp://, tcp:// or dogstatsd://HOST:PORT."),
+    ] = None,
     grpc_engine: Engine = None,
     state: State = None,
     envoyproxy_environment: Annotated[
@@ -145,6 +149,7 @@ def ratelimit(
         "redis": redis,
         "redis_per_second": redis_per_second,
         "http": http,
+        "statsd": statsd,
     }
     flags |= {"tls_certificate": tls_certificate, "tls_private_key": tls_private_key}
     flags |= {"xds_ca": xds_ca, "xds_server_name": xds_server_name, "xds_token": xds_token}

@@ -17,6 +17,7 @@ from tests.support.ports import free_port
 from tests.support.process import ChildProcess
 from tests.support.ratelimit import request
 from tests.support.redis import RedisServer
+from tests.support.statsd import Collector
 from tests.support.waiting import until
 
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
@@ -28,7 +29,7 @@ async def test_the_variables_of_envoyproxy_ratelimit_are_understood(tmp_path: Pa
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG)
     socket, port = tmp_path / "rl.sock", free_port()
-    async with RedisServer() as redis:
+    async with RedisServer() as redis, Collector(tcp=True) as collector:
         env = {
             "RUNTIME_ROOT": str(tmp_path / "runtime"),
             "RUNTIME_SUBDIRECTORY": "ratelimit",
@@ -40,7 +41,11 @@ async def test_the_variables_of_envoyproxy_ratelimit_are_understood(tmp_path: Pa
             "PORT": str(port),
             "LIMIT_RESPONSE_HEADERS_ENABLED": "true",
             "LIMIT_RESET_HEADER": "x-reset",
-            "USE_STATSD": "true",
+            # As there, counts are sent by TCP unless something else is said.
+            "STATSD_PORT": str(collector.port),
+            "STATS_FLUSH_INTERVAL": "100ms",
+            "EXTRA_TAGS": "zone:eu",
+            "REDIS_POOL_SIZE": "50",
             # Ours, and so that a busy machine is no lost store.
             "DRAGOMAN_STORE_TIMEOUT_S": "5",
             "HOME": str(tmp_path),
@@ -74,7 +79,18 @@ async def test_the_variables_of_envoyproxy_ratelimit_are_understood(tmp_path: Pa
                 "ratelimit-remaining",
                 "x-reset",
             ]
-            assert "USE_STATSD has no effect" in process.output()
+            limit = "ratelimit.service.rate_limit.d.k_v*"
+            expected = {
+                f"{limit}.total_hits.__zone=eu": 2,
+                f"{limit}.within_limit.__zone=eu": 1,
+                f"{limit}.near_limit.__zone=eu": 1,
+                f"{limit}.over_limit.__zone=eu": 1,
+                "ratelimit_server.ShouldRateLimit.total_requests.__zone=eu": 2,
+                "ratelimit.service.config_load_success.__zone=eu": 1,
+            }
+            await until(lambda: collector.counters == expected, what="counts", detail=lambda: str(collector.counters))
+            assert collector.times == {"ratelimit_server.ShouldRateLimit.response_time.__zone=eu": 2}
+            assert "REDIS_POOL_SIZE has no effect" in process.output()
         finally:
             await process.stop()
 
