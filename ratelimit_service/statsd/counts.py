@@ -17,8 +17,8 @@ LIMITS: Final = "ratelimit.service.rate_limit"
 CALLS: Final = "ratelimit_server"
 TIMES_AT_ONCE: Final = 100
 """How many times are told of all calls between two flushes: each stands for as many."""
-_AT_A_TIME: Final = 500
-"""Limits between which requests have their turn."""
+_AT_A_TIME: Final = 50
+"""Limits between which requests have their turn: some 0.4 ms."""
 
 # By our names, theirs.
 _OF_A_LIMIT: Final = {

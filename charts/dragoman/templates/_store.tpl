@@ -113,6 +113,15 @@
 - {name: DRAGOMAN_METRICS_DETAIL, value: {{ $values.metrics.detail | quote }}}
 - {name: DRAGOMAN_METRICS_MAX_DESCRIPTORS, value: {{ int64 $values.metrics.maxDescriptors | quote }}}
 - {name: DRAGOMAN_METRICS_MAX_VALUES, value: {{ int64 $values.metrics.maxValues | quote }}}
+{{- with $values.metrics.statsd }}
+{{- if .url }}
+- {name: DRAGOMAN_STATSD, value: {{ .url | quote }}}
+- {name: DRAGOMAN_STATSD_INTERVAL_S, value: {{ .intervalSeconds | quote }}}
+{{- with .tags }}
+- {name: DRAGOMAN_STATSD_TAGS, value: {{ join "," . | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with $values.keyPrefix }}
 - {name: DRAGOMAN_KEY_PREFIX, value: {{ . | quote }}}
 {{- end }}

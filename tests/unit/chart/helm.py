@@ -126,7 +126,11 @@ VARIANTS: dict[str, Document] = {
             "responseHeaders": "both",
             "keyPrefix": "edge:",
             "shadowMode": True,
-            "metrics": {"detail": "domain", "nearRatio": 0.95},
+            "metrics": {
+                "detail": "domain",
+                "nearRatio": 0.95,
+                "statsd": {"url": "dogstatsd://datadog:8125", "tags": ["app:edge", "zone:eu"]},
+            },
             "storeTimeoutSeconds": 0.05,
         },
     },

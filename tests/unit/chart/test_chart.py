@@ -144,6 +144,7 @@ def _is_value(name: str) -> bool:
         ({"ratelimit": {"responseHeaders": "some"}}, "/ratelimit/responseHeaders"),
         ({"ratelimit": {"storeTimeoutSeconds": 1}}, "/ratelimit/storeTimeoutSeconds"),
         ({"ratelimit": {"metrics": {"nearRatio": 2}}}, "/ratelimit/metrics/nearRatio"),
+        ({"ratelimit": {"metrics": {"statsd": {"url": "datadog:8125"}}}}, "/ratelimit/metrics/statsd/url"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(values: Document, named: str) -> None:

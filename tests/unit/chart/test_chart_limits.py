@@ -128,6 +128,7 @@ def test_the_limiters_settings_are_those_of_the_values_and_else_the_programs_own
     assert told.shadow_mode is True
     assert (told.near_ratio, told.metrics_detail) == (0.95, "domain")
     assert told.store_timeout_s == 0.05
+    assert (told.statsd, told.statsd_tags) == ("dogstatsd://datadog:8125", ("app:edge", "zone:eu"))
 
 
 def test_quotas_are_divided_by_one_pod_whatever_there_is_besides() -> None:
