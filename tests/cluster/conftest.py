@@ -16,7 +16,7 @@ from tests.support.cluster import Cluster
 from tests.support.cluster_faults import Faults
 from tests.support.cluster_logs import PodLogs
 from tests.support.cluster_rig import KUBECONFIG_VARIABLE, ROOT, Rig, reap, why_no_rig
-from tests.support.cluster_scene import GATEWAY_API, Scene
+from tests.support.cluster_scene import Scene, leave
 
 PREFIX = "test"
 KEPT_VARIABLE = "CLUSTER_KEPT"
@@ -82,11 +82,8 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
     name = "t-" + re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:50].strip("-")
     cluster.namespace(name)
     yield name
-    # It goes in the background: every test has a namespace of its own. What CRDs define goes at once, for Kubernetes
-    # leaves it behind when it clears a namespace while the API server comes back and knows no CRDs yet.
-    for kind in ("Gateway", "HTTPRoute"):
-        cluster.api.request("DELETE", cluster.api.path_of(GATEWAY_API, kind, name))
-    cluster.api.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    # It goes in the background: every test has a namespace of its own.
+    leave(cluster, name)
 
 
 def _fresh(request: pytest.FixtureRequest) -> Cluster:

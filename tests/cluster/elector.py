@@ -1,4 +1,7 @@
-"""Stands for election in a process of its own, and prints what comes of it: `elector.py KUBECONFIG NAMESPACE NAME`."""
+"""Stands for election in a process of its own, and prints what comes of it.
+
+Arguments: KUBECONFIG NAMESPACE NAME LEASE_S.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from controlplane.kube.client import Api
 from controlplane.kube.lease import Election, LeaseTiming
 
 
-async def main(kubeconfig: str, namespace: str, name: str) -> None:
+async def main(kubeconfig: str, namespace: str, name: str, lease_s: float) -> None:
     async with Api.connect(kubeconfig=Path(kubeconfig)) as api:
         await Election(
             api,
@@ -19,8 +22,8 @@ async def main(kubeconfig: str, namespace: str, name: str) -> None:
             identity=name,
             address=f"{name}:1",
             on_change=lambda leading: print("leads" if leading else "leads no more", flush=True),
-            timing=LeaseTiming(lease_s=2.0, renew_within_s=1.4, retry_s=0.2),
+            timing=LeaseTiming(lease_s=lease_s, renew_within_s=lease_s * 0.7, retry_s=0.2),
         ).run()
 
 
-asyncio.run(main(*sys.argv[1:]))
+asyncio.run(main(*sys.argv[1:4], lease_s=float(sys.argv[4])))

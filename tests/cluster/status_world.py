@@ -82,12 +82,19 @@ class StatusWorld:
         await until(lambda: not self.wrong(), what="the statuses", within_s=within_s, every_s=0.05)
 
     async def quiet(self, for_s: float = 0.5) -> None:
-        """Waits until no event has come for a while."""
+        """Waits until no event has come for a while, and nothing waits to be written or is under way."""
         await asyncio.sleep(for_s)
         before = -1
-        while before != sum(self.events.values()):
+        while before != sum(self.events.values()) or self._depth():
             before = sum(self.events.values())
             await asyncio.sleep(for_s)
+
+    def _depth(self) -> float:
+        return (
+            next(each for each in self.writer.metrics.collect() if each.name == "dragoman_status_queue")
+            .samples[0]
+            .value
+        )
 
     def _right(self, key: ObjectKey) -> bool:
         observed = self.observed.get(key)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Cluster
-from tests.support.cluster_scene import Scene, condition, echo, gateway, manifest, parent, route, rule
+from tests.support.cluster_scene import Scene, condition, echo, gateway, leave, manifest, parent, route, rule
 
 SPACE = "t-bad-objects"
 POLICY = "dragoman.dev/v1alpha1"
@@ -218,7 +218,7 @@ def scene(product: Cluster) -> Iterator[Scene]:
     """One for all: that the neighbours are undisturbed is the point."""
     product.namespace(SPACE)
     yield asyncio.run(Scene.make(product, SPACE))
-    product.api.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})
+    leave(product, SPACE)
 
 
 @pytest.mark.parametrize("name", BAD)

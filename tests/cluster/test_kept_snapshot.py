@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.cluster import Cluster
 from tests.support.cluster_faults import Faults
-from tests.support.cluster_scene import Scene, control_planes, kill, pods, rule
+from tests.support.cluster_scene import Scene, control_planes, kill, pid_of, pods, rule
 from tests.support.waiting import until
 
 Pod = Mapping[str, Any]
@@ -19,15 +19,14 @@ async def keeps(scene: Scene, planes: Sequence[Pod]) -> None:
     backend = pods(scene.cluster, scene.namespace, "app=echo")[0]["status"]["podIP"]
 
     def kept(plane: Pod) -> bool:
-        pid = plane["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
-        found = Path("/proc", pid, "root", "var", "lib", "dragoman").glob("kept.db*")
+        found = Path("/proc", str(pid_of(plane)), "root", "var", "lib", "dragoman").glob("kept.db*")
         content = b"".join(path.read_bytes() for path in found)
         return f"{scene.namespace}/edge".encode() in content and backend.encode() in content
 
-    await until(lambda: all(map(kept, planes)), what="the Gateway to be kept", within_s=20)
+    await until(lambda: all(map(kept, planes)), what="the Gateway to be kept", within_s=60)
 
 
-async def says(cluster: Cluster, plane: Pod, words: str, *, within_s: float = 30.0) -> str:
+async def says(cluster: Cluster, plane: Pod, words: str, *, within_s: float = 60.0) -> str:
     """Waits until a control plane is ready and says this of its config."""
 
     async def said() -> str | None:
@@ -55,7 +54,7 @@ async def test_an_envoy_that_starts_is_served_by_a_control_plane_that_started_wi
         kill(cluster, envoy)
         await scene.answers("/steady", within_s=60)
     for plane in planes:
-        await says(cluster, plane, "ok", within_s=60)
+        await says(cluster, plane, "ok")
     later = scene.route("later", rule("/later", "echo"))
     cluster.apply([later])
     await scene.answers("/later", within_s=60)
@@ -72,7 +71,7 @@ async def test_no_request_fails_when_control_planes_start_without_the_api_server
                 await says(scene.cluster, plane, "serving the snapshot that was kept")
             await traffic.goes_on(600)
         for plane in planes:
-            await says(scene.cluster, plane, "ok", within_s=60)
+            await says(scene.cluster, plane, "ok")
         scene.cluster.apply([scene.route("later", rule("/later", "echo"))])
         await scene.answers("/later", within_s=60)
         await traffic.stop()

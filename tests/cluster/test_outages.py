@@ -6,7 +6,7 @@ import os
 import signal
 
 from tests.support.cluster_faults import Faults
-from tests.support.cluster_scene import Scene, control_planes, kill, rule
+from tests.support.cluster_scene import Scene, control_planes, kill, pid_of, rule
 
 
 async def test_no_request_fails_while_the_api_server_is_gone(scene: Scene, faults: Faults) -> None:
@@ -25,7 +25,7 @@ async def test_an_envoy_that_starts_while_the_api_server_is_gone_gets_its_config
     envoy = scene.envoys()[0]
     with faults.no_api_server():
         kill(scene.cluster, envoy)
-        await scene.answers("/steady", within_s=30)
+        await scene.answers("/steady", within_s=60)
 
 
 async def test_a_frozen_store_changes_nothing_for_traffic(scene: Scene, faults: Faults) -> None:
@@ -44,10 +44,7 @@ async def test_what_was_deleted_in_forgotten_history_is_noticed(scene: Scene, fa
     scene.cluster.apply([deleted, kept])
     await scene.answers("/deleted")
     await scene.answers("/kept")
-    planes = [
-        int(pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2])
-        for pod in control_planes(scene.cluster)
-    ]
+    planes = [pid_of(pod) for pod in control_planes(scene.cluster)]
     async with scene.traffic() as traffic:
         for pid in planes:
             os.kill(pid, signal.SIGSTOP)

@@ -28,7 +28,7 @@ async def test_a_secret_is_rotated_while_connections_are_open(
     target = Target("/steady", host=HOST)
     async with (
         await network.connect(443, address=scene.address, tls=tls, sni=HOST) as old,
-        scene.traffic(target, port=443, trust_pem=authority.cert_pem, rate_per_s=220, fresh_every=10) as traffic,
+        scene.traffic(target, port=443, trust_pem=authority.cert_pem, fresh_every=10) as traffic,
     ):
         assert serial(old.certificate) == number(first)
         product.apply([second.secret(namespace, "cert")])

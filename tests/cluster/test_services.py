@@ -49,7 +49,7 @@ async def test_keys_and_limits_hold_and_the_services_are_replaced_without_a_fail
     assert (await scene.fetch("/guarded", headers={"x-api-key": "another"})).status == 401
     await scene.answers("/limited", 429)
     asks = Target("/guarded", headers=tuple(with_key.items()))
-    async with scene.traffic(asks, rate_per_s=200) as traffic:
+    async with scene.traffic(asks) as traffic:
         before = _pods(scene.cluster)
         scene.cluster.kubectl("-n", NAMESPACE, "rollout", "restart", "deployment/dragoman-authz")
         scene.cluster.wait_rollout(NAMESPACE, "dragoman-authz")

@@ -6,15 +6,15 @@ import asyncio
 from typing import Any
 
 import pytest
-import yaml
 
 from controlplane.api.meta import GATEWAY_GROUP, POLICY_GROUP, ObjectKey
 from controlplane.conditions import Condition, ListenerStatus, ObjectStatus, ParentRef, ParentStatus, false, true
 from controlplane.status.features import FEATURES
 from controlplane.status.merge import OURS as OURS_BY_TYPE
 from controlplane.status.writer import Desired
+from tests.cluster.definitions import install
 from tests.cluster.status_world import StatusWorld, api_of
-from tests.support.cluster import CHART, Cluster
+from tests.support.cluster import Cluster
 from tests.support.cluster_faults import Faults
 from tests.support.waiting import until
 
@@ -30,13 +30,7 @@ MANY = tuple(Condition(name, "True", "Reason") for name in sorted(OURS_BY_TYPE -
 @pytest.fixture(scope="module")
 def crds(cluster: Cluster) -> None:
     """Our own kinds, as the chart has them."""
-    found = [yaml.safe_load(path.read_text()) for path in sorted((CHART / "crds").glob("*.yaml"))]
-    cluster.apply(found)
-    for each in found:
-        cluster.wait_for(
-            each,
-            lambda crd: any(c["type"] == "Established" and c["status"] == "True" for c in crd["status"]["conditions"]),
-        )
+    install(cluster)
 
 
 def route(namespace: str, name: str, kind: str = "HTTPRoute", parent: str = "edge") -> dict[str, Any]:
@@ -151,10 +145,9 @@ async def test_the_api_server_takes_all_that_is_said_of_every_kind(
         desired = {key_of(document): Desired(status) for document, status in kinds}
         world.tell(desired)
         await world.converge()
+        await world.quiet()
         metrics = world.writer.metrics
         assert (metrics.errors, sum(metrics.writes.values())) == (0, len(kinds))
-        await world.quiet()
-        assert sum(metrics.writes.values()) == len(kinds)
         bare = [(key, Desired(ObjectStatus((true("Accepted"),)))) for key in desired]
         world.tell(dict(bare))
         await world.converge()
@@ -192,10 +185,13 @@ async def test_each_of_many_routes_is_written_once_for_each_change(cluster: Clus
         # An edit that changes nothing of what is said is written for the generation alone.
         before = metrics.writes["HTTPRoute"]
         cluster.api.patch(routes[0], {"spec": {"hostnames": ["b.example.com"]}})
+        await until(lambda: metrics.writes["HTTPRoute"] > before, what="a write", within_s=30)
         await world.quiet()
         await world.converge()
         assert metrics.writes["HTTPRoute"] == before + 1
+        events = world.events[keys[0]]
         cluster.api.patch(routes[0], {"metadata": {"labels": {"a": "b"}}})
+        await until(lambda: world.events[keys[0]] > events, what="the edit", within_s=30)
         await world.quiet()
         assert metrics.writes["HTTPRoute"] == before + 1
 
@@ -241,6 +237,6 @@ async def test_an_outage_of_the_api_server_is_made_good_afterwards(
         await world.converge()
         with faults.no_api_server():
             world.tell(dict.fromkeys(keys, attached(LONG)))
-            await until(lambda: world.writer.metrics.errors > 0, what="a write that fails")
+            await until(lambda: world.writer.metrics.errors > 0, what="a write that fails", within_s=30)
         await world.converge()
         assert world.writer.metrics.writes["HTTPRoute"] <= 2 * len(keys)

@@ -24,7 +24,7 @@ from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.tokens import SigningKey, bearer
 from tests.support.upstream import Upstream
-from tests.support.waiting import until
+from tests.support.waiting import soon, until
 
 StartEnvoy = Callable[..., Awaitable[Envoy]]
 
@@ -96,7 +96,8 @@ async def test_keys_of_the_store_pass_by_header_query_and_cookie_until_they_are_
     stack: AsyncExitStack, start_envoy: StartEnvoy, upstream: Upstream, tmp_path: Path
 ) -> None:
     store = SqliteKeyStore(tmp_path / "keys.db")
-    made = await add_key(store, NewKey("acme", scopes=["read"], metadata={"plan": "gold"}, tenant="t1"), time.time())
+    wanted = NewKey("acme", scopes=["read"], metadata={"plan": "gold"}, tenant="t1")
+    made = await add_key(store, wanted, time.time())
     rules: dict[str, Any] = {
         "extract_from": {"headers": [{"name": "x-api-key"}], "params": ["key"], "cookies": ["key"]},
         "use_store": True,
@@ -126,10 +127,20 @@ async def test_keys_of_the_store_pass_by_header_query_and_cookie_until_they_are_
         == 'ApiKey error="invalid_api_key", error_description="The API key is not valid"'
     )
 
-    revoked_at = time.monotonic()
+    async def refuses(key: str) -> bool:
+        return (await fetch(port, path, headers={"x-api-key": key})).status != 200
+
+    async def is_refused() -> float:
+        another = await add_key(store, wanted, time.time())
+        assert not await refuses(another.key)
+        revoked_at = time.monotonic()
+        assert await store.revoke(another.record.id, time.time())
+        await until(lambda: refuses(another.key), what="the refusal")
+        return time.monotonic() - revoked_at
+
+    await soon(is_refused, within_s=1.0)
     assert await store.revoke(made.record.id, time.time())
-    while (await fetch(port, path, headers={"x-api-key": made.key})).status == 200:
-        assert time.monotonic() - revoked_at < 1.0
+    await until(lambda: refuses(made.key), what="the refusal")
     for where, headers in ways:
         assert (await fetch(port, where, headers=headers)).status == 401
     await store.close()

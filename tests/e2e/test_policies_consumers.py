@@ -51,7 +51,7 @@ async def test_a_key_that_was_made_passes_with_its_identity_until_it_is_revoked(
         await gateway.answers("/made", 429, headers={"x-api-key": tin.key})
         assert (await gateway.get("/made", headers={"x-api-key": gold.key})).status == 200
         assert await store.revoke(gold.record.id, time.time())
-        await gateway.answers("/made", 401, headers={"x-api-key": gold.key}, within_s=2.0)
+        await gateway.answers("/made", 401, headers={"x-api-key": gold.key})
         await store.close()
 
 

@@ -98,12 +98,12 @@ async def test_another_plan_of_a_key_and_other_limits_of_a_plan_hold_within_a_se
         await gateway.answers("/api", headers=headers)
         assert await refused_after(gateway, "/api", headers) == 1
         assert await store.change(made.record.id, {"plan": "paid"})
-        await gateway.answers("/api", headers=headers, within_s=1.0)
+        await gateway.answers("/api", headers=headers)
         assert await refused_after(gateway, "/api", headers) == 4
 
         # What was counted stays counted: of 8 a day it has had 5, and one was refused.
         gateway.write("paid.yaml", [plan("paid", day(8))])
-        await gateway.answers("/api", headers=headers, within_s=1.0)
+        await gateway.answers("/api", headers=headers)
         assert await refused_after(gateway, "/api", headers) == 1
         gateway.remove("paid.yaml")
 
@@ -112,7 +112,7 @@ async def test_another_plan_of_a_key_and_other_limits_of_a_plan_hold_within_a_se
             key = (await add_key(store, another, time.time())).key
             return await refused_after(gateway, "/api", {"x-api-key": key}) == 2
 
-        await until(has_the_default_plan, what="the default plan", within_s=2.0)
+        await until(has_the_default_plan, what="the default plan")
         await store.close()
 
 
@@ -277,9 +277,11 @@ async def test_a_leaky_bucket_holds_requests_until_it_is_their_turn(upstream: Up
         assert [each.status for each in answers] == [200] * 4
         # One each 200 ms: at the least the last three have waited for each other.
         assert time.monotonic() - started >= 0.6
+        started = time.monotonic()
         crowd = await asyncio.gather(*(gateway.get("/paced") for _ in range(30)))
         assert {each.status for each in crowd} == {200, 429}
-        assert sum(each.status == 200 for each in crowd) <= 7
+        # Those whose turn came meanwhile, and who waits longest.
+        assert sum(each.status == 200 for each in crowd) <= 5 * (time.monotonic() - started) + 2
 
 
 async def test_requests_that_run_at_a_time_are_limited_and_make_room_when_they_end(upstream: Upstream) -> None:
@@ -301,14 +303,14 @@ async def test_requests_that_run_at_a_time_are_limited_and_make_room_when_they_e
             # The name of a request is not for the client to choose.
             headers = {**headers, "x-request-id": "00000000-0000-4000-8000-000000000000", "dragoman.request": "a"}
             await gateway.answers(path, headers=headers)
-            upstream.be_slow(1.0)
+            upstream.be_slow(2.5)
             running = [asyncio.create_task(gateway.get(path, headers=headers)) for _ in range(2)]
             begun = len(upstream.requests)
             await until(lambda count=begun: len(upstream.requests) == count + 2, what="two requests that run")
             assert (await gateway.get(path, headers=headers)).status == 429
             assert [each.status for each in await asyncio.gather(*running)] == [200, 200]
             upstream.be_slow(0.0)
-            await gateway.answers(path, headers=headers, within_s=2.0)
+            await gateway.answers(path, headers=headers)
         await store.close()
 
 
@@ -331,7 +333,7 @@ async def test_what_runs_while_a_limit_is_edited_counts_and_makes_room_when_it_e
         assert not running.done()
         assert (await running).status == 200
         upstream.be_slow(0.0)
-        await gateway.answers("/rule", within_s=2.0)
+        await gateway.answers("/rule")
 
 
 async def edited(gateway: Gateway) -> bool:
@@ -367,7 +369,7 @@ async def test_the_example_does_what_its_lines_say(tmp_path: Path) -> None:
         hooli = await add_key(store, NewKey("hooli", metadata={"plan": "free"}), time.time())
         assert await refused_after(gateway, "/keys", {"x-api-key": hooli.key}) == 20
         assert await store.change(made.record.id, {"plan": "paid"})
-        await gateway.answers("/keys", headers={"x-api-key": made.key}, within_s=1.0)
+        await gateway.answers("/keys", headers={"x-api-key": made.key})
         await store.close()
 
 

@@ -25,6 +25,9 @@ CHART = ROOT / "charts" / "dragoman"
 VALUES = ROOT / "tests" / "cluster" / "values.yaml"
 NAMESPACE = "dragoman-system"
 VALUES_VARIABLE = "CLUSTER_VALUES"
+_WAIT_S = 30.0
+_PAUSE_S = 180.0
+"""Clients of an API server that was killed pause for ever longer between tries, for up to two minutes in all."""
 
 
 class Cluster:
@@ -44,6 +47,7 @@ class Cluster:
         self._kubectl = str(rig.bin / "kubectl") if rig else "kubectl"
         self.helm = str(rig.bin / "helm") if rig else "helm"
         self._processes: list[ChildProcess] = []
+        self._whole_at = float("-inf")
 
     @staticmethod
     def start(name: str, *, channel: str = "experimental", keep: bool = False) -> Cluster:
@@ -149,24 +153,36 @@ class Cluster:
     def namespace(self, name: str, **labels: str) -> None:
         """Makes a namespace in which pods can run, once one of that name that is going is gone."""
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        self.wait(lambda: not _going(self.api.read(made)), what=f"the end of the namespace {name}", within_s=120)
+        patience_s = self.patience_s(120)
+        self.wait(lambda: not _going(self.api.read(made)), what=f"the end of the namespace {name}", within_s=patience_s)
         self.api.apply(made)
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": name, "name": "default"}}
-        # The controllers of Kubernetes take their time to come back after an outage of the API server.
-        self.wait(lambda: self.api.read(account), what=f"the service account of {name}", within_s=120)
+        self.wait(lambda: self.api.read(account), what=f"the service account of {name}", within_s=self.patience_s(120))
 
     # Waiting
+
+    def disturbed(self) -> None:
+        """Tells that the API server was killed: what controllers do for us may be late for a while."""
+        self._whole_at = time.monotonic() + _PAUSE_S
+
+    def patience_s(self, usually_s: float = _WAIT_S) -> float:
+        """Returns how long controllers may take: as long as they usually may, and longer after an API server's end."""
+        return max(usually_s, self._whole_at - time.monotonic())
 
     def wait(
         self,
         condition: Callable[[], T],
         *,
         what: str,
-        within_s: float = 30.0,
+        within_s: float | None = None,
         every_s: float = 0.05,
         detail: Callable[[], str] = lambda: "",
     ) -> T:
-        """Calls `condition` until it gives something true; that nobody answers, or a refusal, counts as not yet."""
+        """Calls `condition` until it gives something true; that nobody answers, or a refusal, counts as not yet.
+
+        Without `within_s` it has as long as controllers may take (`patience_s`).
+        """
+        within_s = self.patience_s() if within_s is None else within_s
         deadline = time.monotonic() + within_s
         while True:
             try:
@@ -176,7 +192,7 @@ class Cluster:
             except (OSError, ApiError) as fault:
                 seen = fault
             if time.monotonic() >= deadline:
-                raise AssertionError(f"waited {within_s} s for {what}; last seen: {seen!r}\n{detail()}".rstrip())
+                raise AssertionError(f"waited {within_s:.1f} s for {what}; last seen: {seen!r}\n{detail()}".rstrip())
             time.sleep(every_s)
 
     def wait_for(self, document: Document, holds: Callable[[Any], bool], *, what: str = "", **options: Any) -> Any:
@@ -201,7 +217,8 @@ class Cluster:
             return status.get("observedGeneration") == found["metadata"]["generation"] and counts == [wanted] * 3
 
         document = {"apiVersion": "apps/v1", "kind": kind, "metadata": {"namespace": namespace, "name": name}}
-        return self.wait_for(document, done, what=f"{kind} {namespace}/{name} to roll out", within_s=within_s)
+        what = f"{kind} {namespace}/{name} to roll out"
+        return self.wait_for(document, done, what=what, within_s=self.patience_s(within_s))
 
     # The product
 
@@ -214,6 +231,7 @@ class Cluster:
             path.write_text(yaml.safe_dump(dict(each)))
             options += ["--values", str(path)]
         command = [self.helm, "upgrade", "--install", release, str(CHART), "--namespace", NAMESPACE, *options]
+        within_s = self.patience_s(within_s)
         limit = f"{within_s:.0f}s"
         try:
             self.run(*command, "--create-namespace", "--wait", "--timeout", limit, within_s=within_s + 30)

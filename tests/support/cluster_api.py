@@ -160,6 +160,8 @@ class Api:
         if kind not in self._plurals.get(root, {}):
             found = self.get(root)["resources"]
             self._plurals[root] = {r["kind"]: (r["name"], r["namespaced"]) for r in found if "/" not in r["name"]}
+        if kind not in self._plurals[root]:
+            raise ApiError(404, f"{root} has no kind {kind} yet")
         return self._plurals[root][kind]
 
 

@@ -14,7 +14,10 @@ _WRITES = frozenset({"PUT", "PATCH", "APPLY"})
 
 @dataclass(frozen=True, slots=True)
 class StatusWrites:
-    """How many requests have written the status of objects of each resource (`httproutes`), and how many conflicted."""
+    """How many requests have written the status of objects of each resource (`httproutes`), and how many conflicted.
+
+    A request for an object that is gone has written nothing.
+    """
 
     done: dict[str, int]
     conflicts: dict[str, int]
@@ -28,7 +31,10 @@ class StatusWrites:
             values = dict(_LABEL.findall(labels))
             if values.get("subresource") != "status" or values.get("verb") not in _WRITES:
                 continue
-            counts = conflicts if values.get("code") == "409" else done
+            code = values.get("code", "")
+            if code != "409" and not code.startswith("2"):
+                continue
+            counts = conflicts if code == "409" else done
             resource = values.get("resource", "")
             counts[resource] = counts.get(resource, 0) + int(float(count))
         return StatusWrites(done, conflicts)

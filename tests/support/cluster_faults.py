@@ -35,12 +35,13 @@ class Faults:
         pid = self.pid("kube-apiserver")
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
         os.kill(pid, signal.SIGKILL)
-        self._cluster.wait(lambda: not _alive(pid), what="the end of the API server", within_s=10)
+        self._cluster.wait(lambda: not _alive(pid), what="the end of the API server", within_s=30)
         try:
             yield
         finally:
             self._start("kube-apiserver", [argument.decode() for argument in arguments])
-        self._cluster.wait(self._serves, what="the API server", within_s=60, detail=self._log)
+            self._cluster.disturbed()
+        self._cluster.wait(self._serves, what="the API server", within_s=120, detail=self._log)
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:

@@ -172,15 +172,39 @@ def control_planes(cluster: Cluster) -> list[dict[str, Any]]:
     return pods(cluster, NAMESPACE, CONTROL_PLANE)
 
 
+def leave(cluster: Cluster, namespace: str) -> None:
+    """Deletes a namespace, but does not wait until it is gone.
+
+    What CRDs define goes at once: Kubernetes leaves it behind when it clears a namespace while the API server comes
+    back and knows no CRDs yet, and then it is in the way of whoever counts.
+    """
+    for kind in ("Gateway", "HTTPRoute"):
+        path = cluster.api.path_of(GATEWAY_API, kind, namespace)
+        cluster.wait(lambda path=path: cluster.api.request("DELETE", path, within_s=120), what=f"no {kind}")
+    cluster.api.delete({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+
+
 def kill(cluster: Cluster, pod: Mapping[str, Any]) -> None:
     """Kills a pod's process at once, or where its processes are out of reach the pod."""
-    if cluster.ours:
-        os.kill(int(pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]), signal.SIGKILL)
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+    if not cluster.ours:
+        cluster.api.request("DELETE", path, {"gracePeriodSeconds": 0})
         return
-    options = {"gracePeriodSeconds": 0}
-    cluster.api.request(
-        "DELETE", f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}", options
-    )
+    try:
+        os.kill(pid_of(pod), signal.SIGKILL)
+    except ProcessLookupError:
+        # The pod was told of before the process that it has now was started.
+        cluster.wait(lambda: _killed(cluster.api.get(path)), what=f"a process of {pod['metadata']['name']}")
+
+
+def pid_of(pod: Mapping[str, Any]) -> int:
+    """Returns the id of the process of a pod's first container."""
+    return int(pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2])
+
+
+def _killed(pod: Mapping[str, Any]) -> bool:
+    os.kill(pid_of(pod), signal.SIGKILL)
+    return True
 
 
 def ready(pod: Mapping[str, Any]) -> bool:

@@ -81,7 +81,8 @@ async def reading(
         task = asyncio.create_task(found.run(stop))
         try:
             if whole:
-                await until(lambda: found.changes, what="all objects", detail=lambda: str(found.source.trouble))
+                detail = lambda: str(found.source.trouble)  # noqa: E731
+                await until(lambda: found.changes, what="all objects", within_s=30, detail=detail)
             yield found
         finally:
             stop.set()

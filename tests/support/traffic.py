@@ -13,6 +13,8 @@ from types import TracebackType
 from tests.support.http import Connection, HeaderInput, Response
 from tests.support.waiting import until
 
+_CATCHES_UP_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -67,7 +69,8 @@ class Probe:
     _under_way: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _loop: asyncio.Task[None] | None = None
     _began_at: float = 0.0
-    _ended_at: float | None = None
+    _due_at: float = 0.0
+    _ends_at: float = float("inf")
 
     async def __aenter__(self) -> Probe:
         self._began_at = time.monotonic()
@@ -80,13 +83,16 @@ class Probe:
         await self.stop()
 
     async def stop(self) -> None:
-        """Sends no more and waits for what is under way."""
+        """Sends what was due until now and no more, and waits for what is under way."""
         if self._loop is None:
             return
+        self._ends_at = time.monotonic()
+        if self._due_at < self._ends_at:
+            # A sender that was late for a moment has not sent too little; one that cannot keep up has.
+            await asyncio.wait((self._loop,), timeout=_CATCHES_UP_S)
         self._loop.cancel()
         await asyncio.gather(self._loop, return_exceptions=True)
         self._loop = None
-        self._ended_at = time.monotonic()
         await asyncio.gather(*self._under_way)
         for connection in self._idle:
             connection.close()
@@ -100,7 +106,7 @@ class Probe:
     @property
     def reached_per_s(self) -> float:
         """The requests a second that were answered or failed, over the probe's whole life so far."""
-        return len(self.results) / max((self._ended_at or time.monotonic()) - self._began_at, 1e-9)
+        return len(self.results) / max(min(self._ends_at, time.monotonic()) - self._began_at, 1e-9)
 
     def assert_none_failed(self, *, at_least_per_s: float = 200.0) -> None:
         """Raises AssertionError when a request failed, or when fewer were sent than would make that mean something."""
@@ -128,16 +134,18 @@ class Probe:
 
     async def _send_all(self) -> None:
         # An open loop: slow answers do not slow the sender, and a late wake-up is made up for at once.
-        due = time.monotonic()
+        self._due_at = self._began_at
         for number, target in enumerate(cycle(self.targets)):
+            await asyncio.sleep(max(0.0, self._due_at - time.monotonic()))
+            if self._due_at > self._ends_at:
+                return
             fresh = self.fresh_every > 0 and number % self.fresh_every == 0
             task = asyncio.create_task(self._send(target, fresh))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
-            due += 1 / self.rate_per_s
+            self._due_at += 1 / self.rate_per_s
             while len(self._under_way) > 500:
                 await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def _send(self, target: Target, fresh: bool) -> None:
         sent_at = time.monotonic()

@@ -134,16 +134,16 @@ async def test_a_secret_that_changed_while_history_was_lost_is_noticed(api: Fake
 
 async def test_an_object_waits_for_its_secret_only_so_long_and_others_not_at_all(api: FakeKubeApi) -> None:
     api.put(secret("one"))
-    async with reading(api, tuning=Tuning(patience_s=0.4, first_wait_s=0.01)) as found:
+    async with reading(api, tuning=Tuning(patience_s=2.0, first_wait_s=0.01)) as found:
         api.hanging = True
         began = asyncio.get_running_loop().time()
         api.put(gateway("gw", "one"))
         api.put(route("a"))
         await found.until_names("HTTPRoute", "a")
-        assert asyncio.get_running_loop().time() - began < 0.3
+        assert asyncio.get_running_loop().time() - began < 1.5
         assert found.names("Gateway") == set()
         await found.until_names("Gateway", "gw")
-        assert 0.4 <= asyncio.get_running_loop().time() - began < 2
+        assert 2.0 <= asyncio.get_running_loop().time() - began < 10
 
 
 async def test_a_secret_that_could_not_be_read_is_read_later(api: FakeKubeApi) -> None:

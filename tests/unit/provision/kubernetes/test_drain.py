@@ -82,7 +82,7 @@ async def test_the_hook_is_answered_when_the_last_client_has_gone(pod: Pod) -> N
     response = await connection.request("/")
     assert (response.status, response.header("connection")) == (200, "close")
     connection.close()
-    assert (await asyncio.wait_for(hook, 2)).status == 200
+    assert (await asyncio.wait_for(hook, 10)).status == 200
     await until(lambda: pod.drain.exit_code is not None, what="the drain process to end")
     assert "all clients have gone" in pod.drain.output()
 
