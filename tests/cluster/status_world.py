@@ -130,7 +130,10 @@ class StatusWorld:
         metadata = item["metadata"]
         group = api_version.rpartition("/")[0]
         key = ObjectKey(group, kind, metadata.get("namespace", ""), metadata["name"])
-        self.events[key] += 1
+        before = self.observed.get(key)
+        # A watch that was cut begins with what is known already.
+        if type_ == "DELETED" or before is None or before.resource_version != metadata["resourceVersion"]:
+            self.events[key] += 1
         if type_ == "DELETED":
             self.observed.pop(key, None)
         else:

@@ -66,9 +66,15 @@ async def test_two_envoys_let_no_more_through_than_the_limit_also_while_the_pod_
     async with _traffic(divided, one) as first, _traffic(divided, two) as second:
         loads = (first, second)
         await until(lambda: all(_refused(each) > OFFERED for each in loads), what="shares", within_s=30)
-        rate = await _rate(loads, [_seen(each) for each in loads], seconds=8.0)
-        print(f"shared: {rate:.1f} a second")
-        assert 0.85 * LIMIT < rate <= 1.05 * LIMIT + BURST / 8.0
+        rate = 0.0
+        for _ in range(3):
+            rate = await _rate(loads, [_seen(each) for each in loads], seconds=8.0)
+            print(f"shared: {rate:.1f} a second")
+            assert rate <= 1.05 * LIMIT + BURST / 8.0
+            # A machine that was busy for a second or two has sent too little to use the limit up.
+            if rate > 0.85 * LIMIT:
+                break
+        assert rate > 0.85 * LIMIT
 
         before, began = [_seen(each) for each in loads], time.monotonic()
         divided.kubectl("-n", NAMESPACE, "rollout", "restart", f"deployment/{QUOTA}")
@@ -77,7 +83,7 @@ async def test_two_envoys_let_no_more_through_than_the_limit_also_while_the_pod_
         rate = await _rate(loads, before, seconds=seconds)
         print(f"while the pod is replaced: {rate:.1f} a second in {seconds:.1f} s")
         assert 0.7 * LIMIT < rate <= 1.05 * LIMIT + BURST / seconds
-        assert await _parts(divided) == 2
+        await until(lambda: _divides(divided, 2), what="two parts", within_s=30, every_s=0.1)
     first.assert_none_failed(at_least_per_s=1)
     second.assert_none_failed(at_least_per_s=1)
 
@@ -91,12 +97,12 @@ async def _is_served(cluster: Cluster, address: str) -> bool:
     return answer.status in ASKS.expect
 
 
-async def _parts(cluster: Cluster) -> float:
-    """Into how many parts the one pod that is there divides the limit."""
+async def _divides(cluster: Cluster, parts: int) -> bool:
+    """Says whether the one pod that is there divides the limit into so many parts."""
     (pod,) = pods(cluster, NAMESPACE, "app.kubernetes.io/component=quota")
     text = (await cluster.network.fetch(18001, "/metrics", address=pod["status"]["podIP"])).text
     found = re.search(r"^dragoman_ratelimit_quota_shares\{.*\} (\S+)$", text, flags=re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    return found is not None and float(found[1]) == parts
 
 
 def _traffic(cluster: Cluster, address: str) -> Traffic:

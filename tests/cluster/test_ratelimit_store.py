@@ -11,6 +11,7 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.cluster import NAMESPACE, Cluster
 from tests.support.cluster_scene import Scene, manifest, pods, ready, rule
+from tests.support.http import Response
 from tests.support.redis_tls import redis_speaks_tls
 from tests.support.waiting import until
 
@@ -83,7 +84,7 @@ async def test_limits_are_counted_in_their_own_store_and_outlive_the_limiter(cou
 
     counted.kubectl("-n", NAMESPACE, "rollout", "restart", f"deployment/{LIMITER}")
     counted.wait_rollout(NAMESPACE, LIMITER)
-    assert (await scene.fetch("/limited")).status == 429
+    assert (await decided(scene, {})).status == 429
 
 
 async def test_limiters_without_their_store_divide_a_limit_among_as_many_as_there_are(
@@ -103,12 +104,25 @@ async def test_limiters_without_their_store_divide_a_limit_among_as_many_as_ther
         return all(await _told(counted, "local_checks_total"))
 
     await until(all_are_asked, what="all limiters to be asked", within_s=30)
-    codes = [(await scene.fetch("/limited", headers={"x-user": "ann"})).status for _ in range(60)]
-    assert codes.count(200) == 12
-    assert codes.count(429) == 48
+    codes = [(await decided(scene, {"x-user": "ann"})).status for _ in range(60)]
+    # What was not decided in time may have counted.
+    assert 10 <= codes.count(200) <= 12
+    assert codes.count(200) + codes.count(429) == 60
 
     scale(counted, NAMESPACE, LIMITER, 1)
     await until(lambda: _all_tell(counted, "local_parts", 1), what="one limiter", within_s=60)
+
+
+async def decided(scene: Scene, headers: dict[str, str]) -> Response:
+    """Returns the first answer that a limiter decided on: Envoy waits 100 ms for one, then a request passes without."""
+
+    async def answer() -> Response | None:
+        response = await scene.fetch("/limited", headers=headers)
+        return response if response.header("x-ratelimit-limit") is not None else None
+
+    response = await until(answer, what="a decision", within_s=20)
+    assert response is not None
+    return response
 
 
 def _policy(namespace: str, requests: int, **more: Any) -> dict[str, Any]:

@@ -170,7 +170,8 @@ async def test_each_of_many_routes_is_written_once_for_each_change(cluster: Clus
         await world.quiet()
         metrics = world.writer.metrics
         assert (metrics.writes["HTTPRoute"], metrics.errors) == (count, 0)
-        assert set(world.events.values()) == {2}, "each was created, and written once"
+        # One, where what was created was first seen after it was written.
+        assert set(world.events.values()) <= {1, 2}, "each was created, and written once"
 
         for status in (attached(LONG), attached()):
             world.tell(dict.fromkeys(keys, status))
