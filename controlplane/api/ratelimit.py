@@ -165,8 +165,8 @@ class RateLimitCostSpecifier(Model):
     number: Annotated[int, Field(strict=True, ge=0, le=MAX_COST)] | None = None
     """A fixed number; 0 only looks whether a global limit is reached. Local limits need 1 at least."""
     metadata: RateLimitMetadata | None = None
-    """Where the number is, which is rounded down. Without one there, the rule neither counts nor refuses; a local limit
-    refuses what costs 0."""
+    """Where the number is, which is rounded down. Without one there, a request costs 1 and a response nothing; a local
+    limit refuses what costs 0."""
 
     @model_validator(mode="after")
     def _source_has_value(self) -> RateLimitCostSpecifier:

@@ -26,10 +26,10 @@ def value(selector: ir.ClaimSelector, tokens: Mapping[str, str]) -> str | None:
     ids = ids_of(selector.provider, tokens)
     if not ids:
         return None
-    path = selector.claim.split(".")
+    steps = selector.claim.split(".")
     if selector.kind == "Distinct":
-        return _first_of([(_presence(id_, path), _claim(id_, path)) for id_ in ids])
-    found = " || ".join(_condition(id_, path, selector) for id_ in ids)
+        return _first_of([(_presence(id_, steps), _claim(id_, steps)) for id_ in ids])
+    found = " || ".join(_condition(id_, steps, selector) for id_ in ids)
     # There is no such key where it is false: so the expression fails, and nothing is asked of the service.
     return f"{{true: '{MATCHED}'}}[{f'!({found})' if selector.invert else found}]"
 
@@ -41,9 +41,9 @@ def ids_of(provider: str | None, tokens: Mapping[str, str]) -> Sequence[str]:
     return (tokens[provider],) if provider in tokens else ()
 
 
-def _condition(id_: str, path: Sequence[str], selector: ir.ClaimSelector) -> str:
+def _condition(id_: str, steps: Sequence[str], selector: ir.ClaimSelector) -> str:
     """Says whether the claim has one of the values; fails where it is not there, unless that is what is asked for."""
-    claim = _claim(id_, path)
+    claim = _claim(id_, steps)
     wanted = [literal for each in selector.values for literal in _literals(each)]
     if selector.array:
         held = " || ".join(f"{literal} in {claim}" for literal in wanted)
@@ -53,7 +53,7 @@ def _condition(id_: str, path: Sequence[str], selector: ir.ClaimSelector) -> str
     if not selector.invert:
         return f"({held})"
     is_list = f" && type({claim}) == list" if selector.array else ""
-    return f"({_presence(id_, path)}{is_list} && ({held}))"
+    return f"({_presence(id_, steps)}{is_list} && ({held}))"
 
 
 def _first_of(alternatives: Sequence[tuple[str, str]]) -> str:
@@ -62,23 +62,26 @@ def _first_of(alternatives: Sequence[tuple[str, str]]) -> str:
     return "".join(f"{presence} ? {found} : " for presence, found in others) + last
 
 
-def presence(steps: Sequence[str]) -> str:
-    """Says whether the metadata has a value there; it never fails, whatever a token has on the way to it."""
+def presence(steps: Sequence[str], *, maps: int = _ALWAYS_MAPS) -> str:
+    """Says whether the metadata has a value there; it never fails, whatever a token has on the way to it.
+
+    The first `maps` steps lead to maps in any case.
+    """
     found: list[str] = []
     for index, step in enumerate(steps):
-        within = _map(steps[:index])
-        if index > _ALWAYS_MAPS:
+        within = path(steps[:index])
+        if index > maps:
             found.append(f"type({within}) == map")
         found.append(f"{_quoted(step)} in {within}")
     return " && ".join(found)
 
 
-def _presence(id_: str, path: Sequence[str]) -> str:
-    return presence((METADATA, id_, *path))
+def _presence(id_: str, steps: Sequence[str]) -> str:
+    return presence((METADATA, id_, *steps))
 
 
-def _claim(id_: str, path: Iterable[str]) -> str:
-    return _map((METADATA, id_, *path))
+def _claim(id_: str, steps: Iterable[str]) -> str:
+    return path((METADATA, id_, *steps))
 
 
 def _literals(text: str) -> Iterator[str]:
@@ -90,7 +93,8 @@ def _literals(text: str) -> Iterator[str]:
         yield text
 
 
-def _map(steps: Iterable[str]) -> str:
+def path(steps: Iterable[str]) -> str:
+    """Returns the expression of a value in the metadata."""
     return "metadata.filter_metadata" + "".join(f"[{_quoted(step)}]" for step in steps)
 
 

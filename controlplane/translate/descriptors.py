@@ -7,7 +7,7 @@ makes no entry, and a descriptor that lacks one is not sent, so that the rule do
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from controlplane import ir
 from controlplane.translate import claims, newer
 from controlplane.translate.claims import MATCHED
+from controlplane.translate.costs import set_request_cost, set_response_cost
 from controlplane.translate.paths import path_regex
 from controlplane.translate.wire import packed
 
@@ -59,15 +60,20 @@ def rate_limits(
     message = RateLimit(actions=found)
     if rule.limit_from is not None:
         _set_limit(message, rule.limit_from, tokens)
-    if rule.cost != 1:
-        _set_cost(message, rule.cost, tokens)
+    if isinstance(rule.cost, ir.MetadataSource):
+        set_request_cost(message, _steps(rule.cost, tokens))
+    elif rule.cost != 1:
+        message.hits_addend.number.value = rule.cost
     yield message
     if rule.response_cost is not None:
         after = RateLimit(actions=found, apply_on_stream_done=True)
         if rule.limit_from is not None:
             # Another unit would be another counter.
             _set_limit(after, rule.limit_from, tokens)
-        _set_cost(after, rule.response_cost, tokens)
+        if isinstance(rule.response_cost, ir.MetadataSource):
+            set_response_cost(after, _steps(rule.response_cost, tokens))
+        else:
+            after.hits_addend.number.value = rule.response_cost
         yield after
 
 
@@ -140,22 +146,17 @@ def address_range(cidr: str) -> Mapping[str, Any]:
 
 def _set_limit(message: Any, source: ir.MetadataSource, tokens: Tokens) -> None:
     wanted = message.limit.dynamic_metadata.metadata_key
-    wanted.key = source.namespace
-    for step in _resolved(source, tokens).split(":"):
+    wanted.key, *path = _steps(source, tokens)
+    for step in path:
         wanted.path.add(key=step)
 
 
-def _set_cost(message: Any, cost: int | ir.MetadataSource, tokens: Tokens) -> None:
-    if isinstance(cost, int):
-        message.hits_addend.number.value = cost
-    else:
-        message.hits_addend.format = f"%DYNAMIC_METADATA({cost.namespace}:{_resolved(cost, tokens)})%"
-
-
-def _resolved(source: ir.MetadataSource, tokens: Tokens) -> str:
-    """Returns the key: the claims of a token stand under the id of its provider, and are asked for by its name."""
-    name, colon, rest = source.key.partition(":")
-    return f"{tokens[name]}{colon}{rest}" if source.of_token and name in tokens else source.key
+def _steps(source: ir.MetadataSource, tokens: Tokens) -> Sequence[str]:
+    """Returns the namespace, and the steps of the key: the claims of a token stand under the id of its provider, and
+    are asked for by its name.
+    """
+    first, *rest = source.key.split(":")
+    return source.namespace, tokens.get(first, first) if source.of_token else first, *rest
 
 
 def _header_key(selector: ir.ValueSelector) -> str:

@@ -128,11 +128,11 @@ def _value(who: ir.PlanIdentity, name: str, tokens: Mapping[str, str]) -> _Value
 
 def _in_metadata(places: Sequence[Sequence[str]]) -> _Value:
     """Returns the value of the first place that there is."""
-    found = [_Value(_presence(each), _map(each)) for each in places]
+    found = [_Value(_presence(each), claims.path(each)) for each in places]
     if len(found) == 1:
         return found[0]
     if not found:
-        return _Value(_NEVER, _map(("dragoman.nowhere", "")))
+        return _Value(_NEVER, claims.path(("dragoman.nowhere", "")))
     text = "".join(f"{each.present} ? {each.text} : " for each in found[:-1]) + found[-1].text
     return _Value(f"({' || '.join(each.present for each in found)})", f"({text})")
 
@@ -144,10 +144,6 @@ def _of_key(key: str, path: Sequence[str], default: str = "") -> Any:
 
 def _presence(steps: Sequence[str]) -> str:
     return f"({claims.presence(steps)})"
-
-
-def _map(steps: Iterable[str]) -> str:
-    return "metadata.filter_metadata" + "".join(f"[{_quoted(step)}]" for step in steps)
 
 
 def _quoted(text: str) -> str:

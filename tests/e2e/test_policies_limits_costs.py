@@ -67,8 +67,8 @@ async def test_a_request_may_cost_what_its_token_says_and_bring_a_limit(upstream
         await exhaust(gateway, "/priced", 2, **token(cost=4))
         # The request that was refused cost something too, as in envoyproxy/ratelimit.
         assert (await gateway.get("/priced", headers=token(cost=1))).status == 429
-        assert await statuses(gateway, "/priced", 3, **token(cost="much")) == [200] * 3
-        assert await statuses(gateway, "/priced", 3) == [200] * 3
+        assert await statuses(gateway, "/priced", 1, **token(cost="much")) == [429]
+        assert await statuses(gateway, "/priced", 1) == [429]
 
         mine = {"limits": {"day": {"requests_per_unit": 1, "unit": "DAY"}}}
         refused = await exhaust(gateway, "/brought", 1, **token(sub="ada", **mine))
@@ -77,6 +77,33 @@ async def test_a_request_may_cost_what_its_token_says_and_bring_a_limit(upstream
         await exhaust(gateway, "/brought", 3, **token(sub="eve", limits={"day": {"unit": "DAY"}}))
 
         assert await statuses(gateway, "/local", 3, **token(cost=4)) == [200, 200, 429]
+
+
+async def test_a_request_whose_cost_is_no_number_costs_one(upstream: Upstream) -> None:
+    guard = {"providers": [provider(KEY)], "optional": True}
+    kinds = {"type": "Distinct", "name": "x-kind"}
+    priced = limit(3, "Day", {"headers": [kinds]}, cost={"request": of_claim("main:usage:cost")})
+    files = {
+        "a.yaml": [
+            *routes(upstream, "priced", "free"),
+            security("guard", target("HTTPRoute", "priced"), jwt=guard),
+            limits("priced", shared(priced)),
+        ]
+    }
+    odd = [{}, {"usage": 2}, {"usage": {}}, {"usage": "2"}, {"usage": ["cost"]}, {"usage": None}]
+    odd += [{"usage": {"cost": each}} for each in ("", "much", "-2", "2e9", -2, True, None, [2], {"cost": 2})]
+    priced_so = {"2": 1, "3": 1, "0": 3, "2.0": 1}
+    async with Gateway(files) as gateway, ratelimit(gateway):
+        await gateway.answers("/free")
+        assert gateway.findings() == []
+        for number, claims in enumerate(odd):
+            await exhaust(gateway, "/priced", 3, **token(**claims), **{"x-kind": f"odd-{number}"})
+        for cost, passed in priced_so.items():
+            kind = {"x-kind": f"text-{cost}"}
+            found = await statuses(gateway, "/priced", 3, **token(usage={"cost": cost}), **kind)
+            assert found.count(200) == passed, cost
+        assert await statuses(gateway, "/priced", 2, **token(usage={"cost": 10**12}), **{"x-kind": "much"}) == [429] * 2
+        await exhaust(gateway, "/priced", 3, **{"x-kind": "nobody"})
 
 
 async def test_what_responses_cost_is_counted_when_they_are_done(upstream: Upstream) -> None:
