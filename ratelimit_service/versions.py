@@ -20,16 +20,20 @@ class Versions:
         self._config = config
         self._found: Mapping[str, Sequence[Domain]] | None = None
 
-    def closest(self, name: str, descriptors: Sequence[Iterable[tuple[str, str]]]) -> Domain | None:
-        """Returns the version of a domain that knows most of the descriptors, the newest of several; None for none."""
+    def of(self, name: str) -> Sequence[Domain]:
+        """Returns the versions that are known of what a domain is one of, the newest first."""
         policy, slash, _ = name.rpartition("/")
         if not slash:
-            return None
+            return ()
         if self._found is None:
             # Made when first asked for: nearly never.
             self._found = _by_policy(self._config)
+        return self._found.get(policy, ())[:_MOST_TRIED]
+
+    def closest(self, name: str, descriptors: Sequence[Iterable[tuple[str, str]]]) -> Domain | None:
+        """Returns the version of a domain that knows most of the descriptors, the newest of several; None for none."""
         best, known = None, 0
-        for domain in self._found.get(policy, ())[:_MOST_TRIED]:
+        for domain in self.of(name):
             count = sum(domain.root.rule_of(entries) is not None for entries in descriptors)
             if count > known:
                 best, known = domain, count

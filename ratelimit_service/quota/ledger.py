@@ -10,6 +10,7 @@ from ratelimit_service.model import Config, Rule
 from ratelimit_service.quota.division import LINGER_S, SETTLE_S, Division
 from ratelimit_service.quota.terms import Terms, TokenBucket, find_rule
 from ratelimit_service.stats import StatsRegistry
+from ratelimit_service.versions import Versions
 
 BucketKey = tuple[str, tuple[tuple[str, str], ...]]
 """The domain that the stream named, and the entries of the bucket's id in order of their keys."""
@@ -85,6 +86,7 @@ class Ledger:
     ) -> None:
         self._config = config
         self._seen = config()
+        self._versions = Versions(self._seen)
         self._stats = stats
         self._clock = clock
         self._bounds = bounds or Bounds()
@@ -144,7 +146,7 @@ class Ledger:
         bucket = self._buckets.get(key)
         own = self._streams[stream]
         if bucket is None or key not in own:
-            bucket = self._joined(own, key, bucket, usage.entries)
+            bucket = self._joined(own, key, bucket, usage)
             if bucket is None:
                 # Envoy would keep it, and report it, for ever. One that is in use it would only make anew.
                 if not usage.allowed and not usage.denied:
@@ -188,6 +190,7 @@ class Ledger:
         config = self._config()
         if config is not self._seen:
             self._seen = config
+            self._versions = Versions(config)
             self._later.update(dict.fromkeys(self._buckets))
 
     def _actions(self, key: BucketKey) -> list[Action]:
@@ -220,16 +223,16 @@ class Ledger:
         self.abandoned += len(streams)
         return [Action(stream, key) for stream in streams]
 
-    def _joined(
-        self, own: set[BucketKey], key: BucketKey, bucket: _Bucket | None, entries: Mapping[str, str]
-    ) -> _Bucket | None:
+    def _joined(self, own: set[BucketKey], key: BucketKey, bucket: _Bucket | None, usage: Usage) -> _Bucket | None:
         size = sum(len(name) + len(value) for name, value in key[1])
         bounds = self._bounds
         if len(key[1]) > bounds.entries or size > bounds.key_bytes or len(own) >= bounds.buckets_per_stream:
             self.refused += 1
             return None
         if bucket is None:
-            rule = find_rule(self._seen, key[0], entries)
+            # One that is not in use is of an edit that is over, and to be forgotten.
+            versions = self._versions if usage.allowed or usage.denied else None
+            rule = find_rule(self._seen, key[0], usage.entries, versions=versions)
             if rule is None:
                 self.unknown += 1
                 return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ratelimit_service.model import MAX_LIMIT, Algorithm, Config, Mode, Node, OnStoreError, Rule
+from ratelimit_service.versions import Versions
 
 DOMAIN_KEY = "dragoman.domain"
 """An entry of a bucket's id that names its domain, where one stream is about several."""
@@ -68,18 +69,25 @@ class Terms:
         )
 
 
-def find_rule(config: Config, domain: str, bucket: Mapping[str, str]) -> Rule | None:
+def find_rule(
+    config: Config, domain: str, bucket: Mapping[str, str], *, versions: Versions | None = None
+) -> Rule | None:
     """Returns the rule with `mode: quota` that a bucket is about; None where there is none.
 
     A bucket's id has no order: the descriptors of the configuration give it one. A path through them that uses every
-    entry once leads to the rule; of several, the one whose keys come first in the alphabet.
+    entry once leads to the rule; of several, the one whose keys come first in the alphabet. With `versions`, those of a
+    policy do for one that is not known.
     """
     entries = dict(sorted(bucket.items()))
-    found = config.domains.get(entries.pop(DOMAIN_KEY, domain))
-    if found is None or not entries:
+    name = entries.pop(DOMAIN_KEY, domain)
+    known = config.domains.get(name)
+    if not entries:
         return None
-    rule = _Search().find(found.root, entries)
-    return rule if rule is not None and rule.mode is Mode.QUOTA else None
+    for each in (known,) if known is not None else versions.of(name) if versions is not None else ():
+        rule = _Search().find(each.root, entries)
+        if rule is not None and rule.mode is Mode.QUOTA:
+            return rule
+    return None
 
 
 class _Search:

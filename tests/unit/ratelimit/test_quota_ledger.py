@@ -269,3 +269,21 @@ def test_reports_count_as_hits_of_their_rule(detail: Detail, path: str) -> None:
     scene.report(1, allowed=3, denied=4, plan="gold")
     counts = dict(scene.stats.items())["shop", path]
     assert (counts.total, counts.within, counts.over) == (7, 3, 4)
+
+
+def test_a_bucket_of_a_version_that_is_not_known_is_divided_by_another_while_it_is_in_use() -> None:
+    scene = Scene()
+    root = scene.config.domains["shop"].root
+    first, second = "demo/p/1", "demo/p/2"
+    scene.config = Config({first: Domain(first, root, counters_without_domain=True)})
+    scene.due()
+    scene.ledger.open(1)
+    scene.ledger.report(1, "", Usage({DOMAIN_KEY: second, "plan": "gold"}, 1, 0, 0.0))
+    assert [each.share for each in scene.due()] == [100]
+    scene.config = Config({second: Domain(second, root, counters_without_domain=True)})
+    assert scene.due() == []
+    assert (scene.ledger.buckets, scene.ledger.unknown) == (1, 0)
+    # What an Envoy has that heard of the edit is to be forgotten.
+    scene.ledger.report(1, "", Usage({DOMAIN_KEY: first, "plan": "gold"}, 0, 0, 5.0))
+    assert [each.strategy for each in scene.due()] == [None]
+    assert (scene.ledger.buckets, scene.ledger.unknown) == (1, 1)
