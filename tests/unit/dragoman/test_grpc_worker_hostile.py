@@ -267,7 +267,7 @@ async def test_connections_above_the_limit_are_cut(serving: Serve) -> None:
 
 
 async def test_a_silent_peer_is_pinged_and_then_cut(serving: Serve) -> None:
-    server = await serving(echo, limits=Limits(keepalive_time_s=0.1, keepalive_timeout_s=0.2))
+    server = await serving(echo, limits=Limits(keepalive_time_s=0.1, keepalive_timeout_s=2.0))
     answering = await RawClient.to(server.address)
     await answering.until(lambda: sum(isinstance(event, ngh2.PingReceived) for event in answering.events) >= 3)
     mute = await RawClient.to(server.address, start=False)

@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 
+import pytest
+
 from dragoman.steadiness import steady_loop
 
 
@@ -30,10 +32,15 @@ async def turns_beside_a_busy_thread() -> int:
 
 
 async def test_the_loop_has_its_turn_while_a_thread_computes() -> None:
-    unsteady = await turns_beside_a_busy_thread()
-    with steady_loop():
-        steady = await turns_beside_a_busy_thread()
-    assert steady > 1.5 * unsteady
+    # Another process may take the processor from one of the two.
+    unsteady = steady = 0
+    for _ in range(5):
+        unsteady = await turns_beside_a_busy_thread()
+        with steady_loop():
+            steady = await turns_beside_a_busy_thread()
+        if steady > 1.5 * unsteady:
+            return
+    pytest.fail(f"{steady} turns instead of {unsteady}")
 
 
 def test_what_serves_is_not_looked_through_again_and_again() -> None:

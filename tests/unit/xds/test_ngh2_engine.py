@@ -208,7 +208,7 @@ async def test_a_method_that_fails_ends_its_stream_alone(start_ads: StartAds, ca
 async def test_who_leaves_pings_unanswered_is_forgotten(start_ads: StartAds) -> None:
     cache = SnapshotCache()
     cache.publish({OWNER: snapshot(plain(CLUSTER, "a"))})
-    server = await start_ads(cache, engine="ngh2", limits=Limits(keepalive_s=0.3))
+    server = await start_ads(cache, engine="ngh2", limits=Limits(keepalive_s=1.0))
     async with H2Client(server.addresses[0], OWNER) as alive, H2Client(server.addresses[0], OWNER) as dead:
         for client in (alive, dead):
             client.send(type_url=CLUSTER)
