@@ -8,7 +8,7 @@ from typing import Any
 
 from ratelimit_service.algorithms.base import Stepped, Verdict
 from ratelimit_service.algorithms.scripts import Function, Script
-from ratelimit_service.algorithms.ticks import Scale, micros
+from ratelimit_service.algorithms.ticks import UNBOUNDED, Scale, micros
 from ratelimit_service.checks import Check, Limit
 from ratelimit_service.model import Rule
 
@@ -19,15 +19,20 @@ RETRY_AFTER_S = 1
 """When a place becomes free cannot be known; the leases tell when it does at the latest, which is no help."""
 
 # A sorted set of who is in flight, by the time (µs) at which the lease ends; several hits are as many members,
-# whose names no caller has: no header's value has a NUL in it.
+# whose names no caller has: no header's value has a NUL in it. A lease that ends later than one that begins now is of a
+# time when leases were longer, or of a clock that was ahead.
 IN_FLIGHT = Function(
     b"""\
 function(key, a, i, now)
-  local limit, lease, hits, caller = tonumber(a[i]), tonumber(a[i + 1]), tonumber(a[i + 2]), a[i + 3]
+  local limit, lease, hits, caller = tonumber(a[i]), tonumber(a[i + 1]), tonumber(a[i + 3]), a[i + 4]
+  local latest = string.format('%.0f', now + tonumber(a[i + 2]))
   local function place(n) return n == 1 and caller or caller .. '\\0' .. n end
   redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. latest, '+inf')) do
+    redis.call('ZADD', key, latest, name)
+  end
   local count = redis.call('ZCARD', key)
-  if a[i + 4] == '1' then
+  if a[i + 5] == '1' then
     local n = 1
     while redis.call('ZREM', key, place(n)) == 1 do n = n + 1 end
     return count - n + 1, false, count - n + 1
@@ -49,7 +54,7 @@ function(key, a, i, now)
   return count + hits, false, count, function() hold(hits) end
 end
 """,
-    5,
+    6,
 )
 
 
@@ -86,6 +91,16 @@ class InFlight:
         for _, caller in self._order[:ended]:
             self.count -= self._callers.pop(caller)[1]
         del self._order[:ended]
+
+    def shorten(self, latest_us: int) -> bool:
+        """Has all leases end by then; returns whether some ended later."""
+        later = bisect.bisect_left(self._order, (latest_us + 1, b""))
+        callers = sorted(caller for _, caller in self._order[later:])
+        del self._order[later:]
+        for caller in callers:
+            self._callers[caller] = latest_us, self._callers[caller][1]
+            bisect.insort(self._order, (latest_us, caller))
+        return bool(callers)
 
     def remove(self, caller: bytes) -> int:
         """Removes a caller; returns how many places it had."""
@@ -127,17 +142,19 @@ class Concurrency:
     def scale(self, rule: Rule) -> Scale:
         """A tick is a microsecond; the cost is the length of the lease."""
         lease_us = round((rule.lease_time_s or rule.seconds) * 1_000_000)
-        return Scale(1, lease_us, rule.requests_per_unit, rule.requests_per_unit)
+        # Limits that requests bring have leases of all lengths.
+        longest_us = UNBOUNDED if rule.refined else lease_us
+        return Scale(1, lease_us, rule.requests_per_unit, rule.requests_per_unit, longest_us)
 
     def key_part(self, limit: Limit) -> bytes:
         """The same for all limits: who is in flight is so under any."""
         return b"in_flight"
 
     def arguments(self, check: Check) -> Sequence[bytes | int]:
-        """The limit, the lease in microseconds, hits, caller, 1 if it has ended."""
+        """The limit, the lease and the longest one in microseconds, hits, caller, 1 if it has ended."""
         limit = check.limit
         at_most = limit.per_unit if check.hits <= MAX_PLACES else -1
-        return at_most, limit.cost, check.hits, check.caller, int(check.ends)
+        return at_most, limit.cost, limit.full, check.hits, check.caller, int(check.ends)
 
     def step(self, check: Check, held: Any, now: float) -> Stepped:
         """The state is an `InFlight`, or what it is of few callers."""
@@ -145,14 +162,15 @@ class Concurrency:
         state = InFlight.of(held)
         now_us = micros(now)
         state.expire(now_us)
+        kept = state.held if state.shorten(now_us + limit.full) else None
         if check.ends:
             state.remove(caller)
             return state.count, state.held, state.ends_us / 1_000_000
         again = caller in state
         if not again and check.hits and (state.count + check.hits > limit.per_unit or check.hits > MAX_PLACES):
-            return -1 - state.count, None, 0.0
+            return -1 - state.count, kept, state.ends_us / 1_000_000
         if not check.hits or not check.take:
-            return state.count, None, 0.0
+            return state.count, kept, state.ends_us / 1_000_000
         places = state.remove(caller) if again else check.hits
         state.add(caller, places, now_us + limit.cost)
         return state.count, state.held, state.ends_us / 1_000_000

@@ -25,7 +25,7 @@ class Scale(NamedTuple):
     size: int = 0
     """How many hits are admitted where nothing is counted."""
     full: int = UNBOUNDED
-    """How much there can be in a bucket. More is in one that was larger, and would take as long as that to drain."""
+    """How much there can be in a bucket, and how long a lease can last. More is of a limit before it was edited."""
 
 
 def micros(now: float) -> int:

@@ -223,7 +223,7 @@ class Concurrency:
     conditional = True
 
     def told(self, ask: Ask, *, taken: bool) -> Told:
-        here = [each for each in self.callers if each[2] > ask.now]
+        here = self._here(ask)
         count = sum(places for _, places, _ in here)
         if ask.ends:
             return False, self.limit - sum(places for caller, places, _ in here if caller != ask.caller), 0
@@ -234,11 +234,17 @@ class Concurrency:
         return False, self.limit - count - added, ceil(self.lease)
 
     def take(self, ask: Ask) -> None:
-        here = [each for each in self.callers if each[2] > ask.now]
+        here = self._here(ask)
         places = next((places for caller, places, _ in here if caller == ask.caller), ask.hits)
         self.callers = [each for each in here if each[0] != ask.caller]
         if not ask.ends and ask.hits:
             self.callers.append((ask.caller, places, ask.now + self.lease))
+
+    def _here(self, ask: Ask) -> list[tuple[str, int, Fraction]]:
+        """No lease ends later than one that begins now."""
+        latest = ask.now + self.lease
+        self.callers = [(caller, places, min(ends, latest)) for caller, places, ends in self.callers if ends > ask.now]
+        return self.callers
 
 
 def decided(asked: Sequence[tuple[Model, Ask, bool]]) -> list[Told]:

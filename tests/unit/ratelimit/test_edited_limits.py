@@ -87,6 +87,23 @@ async def test_a_bucket_that_an_edit_makes_smaller_is_full_and_no_more(
     assert status.duration_until_reset.seconds <= 2
 
 
+@pytest.mark.parametrize("clock_ahead_s", [0, 86400])
+async def test_who_is_in_flight_by_a_longer_lease_is_so_for_no_longer_than_a_new_one(
+    store: Store, clock_ahead_s: int
+) -> None:
+    begun = Clock()
+    limiter = Limiter(limit("concurrency", 1, unit="hour"), store, clock=begun)
+    begun.now += clock_ahead_s
+    assert (await asked(limiter)).code == OK
+    begun.now -= clock_ahead_s
+    limiter.use(limit("concurrency", 1, more=", lease_time: 5s"))
+    assert (await asked(limiter)).code == OVER
+    begun.now += 4
+    assert (await asked(limiter, 0)).limit_remaining == 0
+    begun.now += 1
+    assert (await asked(limiter)).code == OK
+
+
 def test_limits_that_requests_bring_to_a_bucket_make_no_room_for_one_another() -> None:
     fields = {"key": "k", "rate_limit": {"unit": "HOUR", "requests_per_unit": SMALL}}
     fields["rate_limit"]["dragoman"] = {"algorithm": "TOKEN_BUCKET"}
