@@ -23,6 +23,7 @@ _PLAIN: Final = {
 }
 _FLAGS: Final = {
     "merge_domains": "MERGE_DOMAIN_CONFIG",
+    "look_first": "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT",
     "shadow_mode": "SHADOW_MODE",
     "quota_mode": "QUOTA_MODE",
     "response_metadata": "RESPONSE_DYNAMIC_METADATA",
@@ -62,7 +63,6 @@ _NO_EFFECT: Final = {
 _AS_IT_IS: Final = {"PROMETHEUS_PATH": "/metrics"}
 _NOT_SUPPORTED: Final = {
     "GRPC_CLIENT_TLS_SAN": "every certificate of GRPC_CLIENT_TLS_CACERT would be let in",
-    "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT": "limits of one request count apart",
 }
 
 

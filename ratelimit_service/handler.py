@@ -9,12 +9,13 @@ from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.answers import Answers
 from ratelimit_service.checks import Check, Plan, all_fixed
 from ratelimit_service.giving import Giving
+from ratelimit_service.looking import Looking
 from ratelimit_service.memo import Memo
 from ratelimit_service.planner import Planner, Refusal
 from ratelimit_service.running import Running
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Flight, Store
-from ratelimit_service.stores.local import decided_here
+from ratelimit_service.stores.local import decided_here, judged
 from ratelimit_service.waiting_room import WaitingRoom
 from ratelimit_service.wire import OVERALL_OK
 
@@ -35,10 +36,12 @@ class RateLimiter:
         clock: Callable[[], float],
         answers: Answers | None = None,
         leases: Store | None = None,
+        looks_first: bool = False,
         memo_size: int = 16_384,
     ) -> None:
         self._store = store
         self._leases = leases or store
+        self._looks_first = looks_first
         self._stats = stats
         self._clock = clock
         self._answers = answers or Answers()
@@ -120,6 +123,9 @@ class RateLimiter:
             _Together(plan, call, now, self._answers, self.waiting, self.running).start(store)
             return
         if len(shape.positions) > 1:
+            if self._looks_first and not shape.leased:
+                Looking(plan, call, now, self._answers).start(store)
+                return
             _Several(plan, call, now, self._answers).start(store)
             return
         (check,) = plan.checks
@@ -171,7 +177,7 @@ class _One(Flight):
 
     def settle(self) -> None:
         check = self._check
-        verdict = _judged(check, self.replies[0], self._now)
+        verdict = judged(check, self.replies[0], self._now)
         self._call.done(self._answers.one(self._plan, check, verdict))
 
 
@@ -261,7 +267,7 @@ class _Several(Flight):
     def settle(self) -> None:
         plan, now, replies = self._plan, self._now, iter(self.replies)
         verdicts = [
-            known or _judged(check, next(replies), now) for check, known in zip(plan.checks, self._known, strict=True)
+            known or judged(check, next(replies), now) for check, known in zip(plan.checks, self._known, strict=True)
         ]
         self._call.done(self._answers.several(plan, verdicts))
 
@@ -359,12 +365,3 @@ def _with_caller(check: Check, patience_us: int, running: Running) -> Check:
     if counting.holds and 0 <= patience_us < check.limit.rule.delay_s * 1_000_000:
         return check._replace(patience_us=patience_us)
     return check
-
-
-def _judged(check: Check, reply: int | None, now: float) -> Verdict | None:
-    if reply is None:
-        decided = decided_here(check, now)
-        if decided is None:
-            return None
-        check, reply = decided
-    return check.limit.counting.judge(check, reply, now)

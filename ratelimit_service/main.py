@@ -123,7 +123,8 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
     answers = Answers(settings.answers)
     # What counts in this very process has no use for leases.
     leases = None if isinstance(store, MemoryStore) else LeaseStore(store, patience_s=settings.store_timeout_s)
-    limiter = RateLimiter(store, stats, clock=time.time, answers=answers, leases=leases)
+    looks = settings.look_first
+    limiter = RateLimiter(store, stats, clock=time.time, answers=answers, leases=leases, looks_first=looks)
     ahead = settings.response_quota
     handler = Granting(limiter, ahead=ahead, clock=time.time) if ahead else limiter
     local = Local(replicas=settings.replicas, processes=settings.processes)

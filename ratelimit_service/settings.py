@@ -76,6 +76,8 @@ class RateLimitSettings(XdsSettings):
     """Refuses no request: everything is counted and told, and let through."""
     quota_mode: bool = False
     """Every limit lets through what is over it, and names it in the dynamic metadata."""
+    look_first: bool = False
+    """Of a request of which one fixed window is over, the others count nothing: all are looked at first."""
     near_ratio: float = Field(default=0.8, gt=0, le=1)
     """From which part of a limit on hits count as near it, in metrics."""
     key_prefix: str = Field(default="", max_length=128)

@@ -75,6 +75,7 @@ SCENES: Final = (
     Scene("merged", ("merged-1.yaml", "merged-2.yaml"), 100, env={"MERGE_DOMAIN_CONFIG": "true"}),
     Scene("all-in-shadow-mode", ("features.yaml",), 300, env={"SHADOW_MODE": "true"}),
     Scene("all-in-quota-mode", ("features.yaml",), 300, env={"QUOTA_MODE": "true"}),
+    Scene("looking", ("looking.yaml",), 1500, env={"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT": "true"}),
     Scene("statsd-tcp", ("features.yaml",), 200, env={"SHADOW_MODE": "true"}, lines=True),
     Scene("statsd-udp", ("features.yaml",), 300, env=_TAGGED | {"STATSD_PROTOCOL": "udp"}, lines=True),
     Scene("statsd-dogstatsd", ("features.yaml",), 300, env=_TAGGED | _DATADOG, lines=True),
@@ -160,16 +161,33 @@ def windows(chance: random.Random) -> tuple[str, list[Descriptor], int]:
     return "windows", [{"e": entries}], chance.choice((0, 0, 0, 2))
 
 
+def looking(chance: random.Random) -> tuple[str, list[Descriptor], int]:
+    """Returns a request for several limits at a time, some of them used up before others."""
+    descriptors: list[Descriptor] = []
+    for _ in range(chance.choices((1, 2, 3, 4), (10, 40, 30, 20))[0]):
+        key = chance.choice(("small", "small", "large", "huge", "shadow", "quota", "none", "unlimited"))
+        descriptor: Descriptor = {"e": [(key, str(chance.randrange(12)))]}
+        if chance.random() < 0.3:
+            descriptor["h"] = chance.choice((0, 1, 2, 4))
+        descriptors.append(descriptor)
+    if chance.random() < 0.1:
+        descriptors.append(descriptors[0])
+    return "looking", descriptors, chance.choices((0, 2, 3), (80, 15, 5))[0]
+
+
 def merged(chance: random.Random) -> tuple[str, list[Descriptor], int]:
     """Returns a request for the domain of two files."""
     entry = chance.choice((("a", "1"), ("b", "1"), ("w", "x1"), ("w", "y1"), ("c", "1")))
     return "merged", [{"e": [entry]}], 0
 
 
+_MAKERS: Final = {"windows.yaml": windows, "merged-1.yaml": merged, "looking.yaml": looking}
+
+
 def requests_of(scene: Scene) -> Iterator[tuple[str, list[Descriptor], int]]:
     """Yields the scene's requests, the same ones every time."""
     chance = random.Random(scene.name)  # noqa: S311  (no secret)
-    make = {"windows": windows, "merged": merged}.get(scene.name, features)
+    make = _MAKERS.get(scene.files[0], features)
     for _ in range(scene.requests):
         yield make(chance)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.checks import Check, Counter, Limit
 from ratelimit_service.memo import Memo
 from ratelimit_service.stores.memory import MemoryStore
@@ -107,3 +108,13 @@ def decided_here(check: Check, now: float) -> tuple[Check, int] | None:
     if decided is not None:
         check.limit.stats.errors += abs(check.hits)
     return decided
+
+
+def judged(check: Check, reply: int | None, now: float) -> Verdict | None:
+    """Judges the store's reply, or what is estimated instead; None where nobody can tell."""
+    if reply is None:
+        decided = decided_here(check, now)
+        if decided is None:
+            return None
+        check, reply = decided
+    return check.limit.counting.judge(check, reply, now)

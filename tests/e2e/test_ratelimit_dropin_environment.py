@@ -21,7 +21,12 @@ from tests.support.statsd import Collector
 from tests.support.waiting import until
 
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
-CONFIG = "domain: d\ndescriptors:\n- key: k\n  value: v*\n  rate_limit: {unit: year, requests_per_unit: 3}\n"
+CONFIG = """
+domain: d
+descriptors:
+- {key: k, value: v*, rate_limit: {unit: year, requests_per_unit: 3}}
+- {key: other, rate_limit: {unit: year, requests_per_unit: 3}}
+"""
 
 
 async def test_the_variables_of_envoyproxy_ratelimit_are_understood(tmp_path: Path) -> None:
@@ -46,6 +51,7 @@ async def test_the_variables_of_envoyproxy_ratelimit_are_understood(tmp_path: Pa
             "STATS_FLUSH_INTERVAL": "100ms",
             "EXTRA_TAGS": "zone:eu",
             "REDIS_POOL_SIZE": "50",
+            "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT": "true",
             # Ours, and so that a busy machine is no lost store.
             "DRAGOMAN_STORE_TIMEOUT_S": "5",
             "HOME": str(tmp_path),
@@ -67,13 +73,15 @@ async def test_the_variables_of_envoyproxy_ratelimit_are_understood(tmp_path: Pa
             await until(serves, what="the service", within_s=30, detail=process.tail)
             async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
                 ask: Any = channel.unary_unary(METHOD)
-                body = request("d", [("k", "v1")])
 
-                async def asked() -> Any:
-                    return rls_pb2.RateLimitResponse.FromString(await ask(body))
+                async def asked(*descriptors: list[tuple[str, str]]) -> Any:
+                    return rls_pb2.RateLimitResponse.FromString(await ask(request("d", *descriptors)))
 
-                first, second = await asked(), await asked()
+                first, second = await asked([("k", "v1")]), await asked([("k", "v1")])
+                third = await asked([("k", "v1")], [("other", "a")])
             assert (first.overall_code, second.overall_code) == (1, 2)
+            # The other limit of a request that is refused counts nothing.
+            assert [(each.code, each.limit_remaining) for each in third.statuses] == [(2, 0), (1, 3)]
             assert [each.key for each in first.response_headers_to_add] == [
                 "ratelimit-limit",
                 "ratelimit-remaining",
@@ -81,15 +89,18 @@ async def test_the_variables_of_envoyproxy_ratelimit_are_understood(tmp_path: Pa
             ]
             limit = "ratelimit.service.rate_limit.d.k_v*"
             expected = {
-                f"{limit}.total_hits.__zone=eu": 2,
+                f"{limit}.total_hits.__zone=eu": 3,
                 f"{limit}.within_limit.__zone=eu": 1,
                 f"{limit}.near_limit.__zone=eu": 1,
-                f"{limit}.over_limit.__zone=eu": 1,
-                "ratelimit_server.ShouldRateLimit.total_requests.__zone=eu": 2,
+                f"{limit}.over_limit.__zone=eu": 2,
+                f"{limit}.over_limit_with_local_cache.__zone=eu": 1,
+                "ratelimit.service.rate_limit.d.other.total_hits.__zone=eu": 1,
+                "ratelimit.service.rate_limit.d.other.within_limit.__zone=eu": 1,
+                "ratelimit_server.ShouldRateLimit.total_requests.__zone=eu": 3,
                 "ratelimit.service.config_load_success.__zone=eu": 1,
             }
             await until(lambda: collector.counters == expected, what="counts", detail=lambda: str(collector.counters))
-            assert collector.times == {"ratelimit_server.ShouldRateLimit.response_time.__zone=eu": 2}
+            assert collector.times == {"ratelimit_server.ShouldRateLimit.response_time.__zone=eu": 3}
             assert "REDIS_POOL_SIZE has no effect" in process.output()
         finally:
             await process.stop()

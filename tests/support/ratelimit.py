@@ -116,11 +116,14 @@ class Limiter:
         unknown_domain: OnStoreError = OnStoreError.ALLOW,
         local: Local | None = None,
         leases: Store | None = None,
+        looks_first: bool = False,
     ) -> None:
         self.stats = StatsRegistry()
         self.clock = clock
         self.answers = Answers(answers)
-        self.handler = RateLimiter(store, self.stats, clock=clock, answers=self.answers, leases=leases)
+        self.handler = RateLimiter(
+            store, self.stats, clock=clock, answers=self.answers, leases=leases, looks_first=looks_first
+        )
         self._unknown_domain = unknown_domain
         self._local = local
         self.use(yaml)

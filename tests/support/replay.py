@@ -34,7 +34,8 @@ class Replay:
         self.stats = StatsRegistry()
         self.stats.configure(config.rules())
         self._clock = Clock()
-        self._handler = RateLimiter(store, self.stats, clock=self._clock, answers=answers)
+        looks = recorded.env.get("STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT") == "true"
+        self._handler = RateLimiter(store, self.stats, clock=self._clock, answers=answers, looks_first=looks)
         self._handler.use(Planner(config, self.stats, answers=answers))
 
     async def ask(self, at: int, domain: str, descriptors: Any, hits: int) -> Any:

@@ -85,6 +85,7 @@ def test_files_redis_and_what_answers_carry_are_understood() -> None:
         CACHE_KEY_PREFIX="p:",
         SHADOW_MODE="TRUE",
         MERGE_DOMAIN_CONFIG="1",
+        STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT="true",
         RESPONSE_DYNAMIC_METADATA="t",
         LOG_LEVEL="error",
     )
@@ -100,6 +101,7 @@ def test_files_redis_and_what_answers_carry_are_understood() -> None:
         "RateLimit-Reset",
     )
     assert (given.near_ratio, given.key_prefix, given.log_level) == (0.5, "p:", "ERROR")
+    assert given.look_first is True
     assert (given.shadow_mode, given.quota_mode, given.merge_domains, given.response_metadata) == (
         True,
         False,
@@ -146,7 +148,6 @@ def test_tls_to_redis_takes_its_files() -> None:
     [
         ({"BACKEND_TYPE": "memcache"}, "BACKEND_TYPE is not supported unless it is redis"),
         ({"GRPC_CLIENT_TLS_SAN": "envoy"}, "GRPC_CLIENT_TLS_SAN is not supported: every certificate"),
-        ({"STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT": "true"}, "limits of one request count apart"),
         ({"SHADOW_MODE": "maybe"}, "SHADOW_MODE is neither true nor false"),
         ({"REDIS_URL": "redis://:secret@r:1"}, "REDIS_URL and REDIS_TYPE are not understood"),
         ({"REDIS_TLS": "true"}, "REDIS_TLS is not supported on a Unix socket"),
