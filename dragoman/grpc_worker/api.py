@@ -70,15 +70,22 @@ class Limits:
     """Returns the reply to a message that is larger, or that there is no room for; without it, RESOURCE_EXHAUSTED."""
     max_concurrent_streams: int = 1024
     max_connections: int = 1024
+    """When there are so many, the one that has been idle longest gives way to a new one."""
     max_buffered_bytes: int = 64 * MIB
-    """Request bytes of incomplete messages that one connection may have us hold."""
+    """Request bytes of incomplete messages that one connection may have us hold ..."""
+    max_total_buffered_bytes: int = 256 * MIB
+    """... and all together: beyond it, the one that has us hold the most has its incomplete requests refused."""
+    max_incomplete: int = 16_384
+    """Requests that have not come whole, of all connections: beyond it, so do those of the one that has the most."""
     max_header_list_bytes: int = 64 * 1024
     connection_idle_s: float = 3600.0
     """A connection without calls for so long is closed with GOAWAY."""
     handshake_s: float = 10.0
-    """A connection that has not sent its HTTP/2 preface and SETTINGS by then is cut."""
+    """A connection that has not finished its TLS handshake, its HTTP/2 preface and SETTINGS by then is cut."""
     request_s: float = 30.0
     """A request whose message has not arrived whole by then is refused."""
+    unread_s: float = 60.0
+    """A connection whose peer has not taken all replies for so long is cut."""
     keepalive_time_s: float = 60.0
     """A connection that has been silent for so long is sent a PING ..."""
     keepalive_timeout_s: float = 20.0

@@ -6,7 +6,8 @@ from dragoman.grpc_worker.api import StatusCode
 from dragoman.grpc_worker.deadlines import Expiring
 
 if TYPE_CHECKING:
-    from dragoman.grpc_worker.ngh2_connection import Connection, Method
+    from dragoman.grpc_worker.ngh2_connection import Connection
+    from dragoman.grpc_worker.ngh2_shared import Method
 
 
 class Ngh2Call:

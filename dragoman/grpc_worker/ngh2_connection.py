@@ -4,59 +4,30 @@ import asyncio
 import logging
 import struct
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import ngh2
 from ngh2 import DataReceived, NGH2Error, RequestReceived, StreamClosed, StreamReset
 
-from dragoman.batch import Batch
 from dragoman.grpc_worker import wire
-from dragoman.grpc_worker.api import CallObserver, Handler, Limits, StatusCode
-from dragoman.grpc_worker.deadlines import Deadlines
+from dragoman.grpc_worker.api import StatusCode
 from dragoman.grpc_worker.ngh2_call import Ngh2Call
 from dragoman.grpc_worker.ngh2_session import new_session
+from dragoman.grpc_worker.ngh2_shared import Shared
 
 log = logging.getLogger("dragoman.grpc_worker")
 
 FLUSH_BYTES = 256 * 1024
+TURN_BYTES = 128 * 1024
 DRAIN_PING = b"draining"
 LIVENESS_PING = b"still-up"
 DRAIN_PING_S = 1.0
+LAST_WORDS_S = 1.0
+TOO_MANY = StatusCode.RESOURCE_EXHAUSTED, "too many incomplete requests"
 
 _prefix = struct.Struct(">BI")
 _pack_prefix = _prefix.pack
 _unpack_prefix = _prefix.unpack_from
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A gRPC method that is served."""
-
-    name: str
-    handler: Handler
-
-
-class Owner(Protocol):
-    """What a connection asks of its server."""
-
-    def opened(self, connection: "Connection") -> bool: ...
-    def closed(self, connection: "Connection") -> None: ...
-    def misbehaved(self, peer: str, error: Exception) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all connections of a server have in common."""
-
-    owner: Owner
-    loop: asyncio.AbstractEventLoop
-    methods: Mapping[bytes, Method]
-    limits: Limits
-    observe: CallObserver | None
-    deadlines: Deadlines
-    batch: Batch
 
 
 class Connection(asyncio.Protocol):
@@ -74,15 +45,19 @@ class Connection(asyncio.Protocol):
         self._calls: dict[int, Ngh2Call] = {}
         self._resets: list[int] = []
         """Streams that were answered before the client had sent everything."""
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
+        """Of requests that have not come whole."""
+        self.incomplete = 0
+        """How many of these there were at the last sweep."""
         self._flush_is_due = False
         self._writing_paused = False
         self._closing = False
         self._draining = False
         self._heard = False
         self._ready = False
-        self._heard_at = self._busy_at = self._opened_at = shared.loop.time()
+        self._heard_at = self._busy_at = self._opened_at = self._closed_at = shared.loop.time()
         self._pinged_at: float | None = None
+        self._unread_since: float | None = None
         self._last_stream = self._swept_stream = 0
 
     # The transport's callbacks.
@@ -90,7 +65,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         tls = transport.get_extra_info("ssl_object")
-        if not self._shared.owner.opened(self) or (tls is not None and tls.selected_alpn_protocol() != "h2"):
+        if (tls is not None and tls.selected_alpn_protocol() != "h2") or not self._shared.owner.opened(self):
             self.abort()
             return
         self._flush()
@@ -119,6 +94,8 @@ class Connection(asyncio.Protocol):
         finally:
             self._batch.end()
         self._flush()
+        if len(data) >= TURN_BYTES:
+            self._give_others_a_turn()
 
     def pause_writing(self) -> None:
         # A peer that does not read our replies gets no more of its requests read.
@@ -138,11 +115,21 @@ class Connection(asyncio.Protocol):
             self._on_stream_end(stream_id)
         self._shared.owner.closed(self)
 
+    def _give_others_a_turn(self) -> None:
+        # The loop would go on reading for as long as there is more: of small frames that takes it a second and longer.
+        if not (self._closing or self._writing_paused):
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not (self._closing or self._writing_paused):
+            self._transport.resume_reading()
+
     # What the server asks for.
 
     def abort(self) -> None:
         """Cuts the connection."""
-        self._closing = True
+        self._leave()
         self._transport.abort()
 
     def drain(self) -> None:
@@ -163,6 +150,8 @@ class Connection(asyncio.Protocol):
         """Runs every second or so: everything that is about time but not about deadlines."""
         limits = self._shared.limits
         if self._closing:
+            if now - self._closed_at > LAST_WORDS_S:
+                self._transport.abort()
             return
         if not self._ready:
             if now - self._opened_at > limits.handshake_s:
@@ -173,7 +162,13 @@ class Connection(asyncio.Protocol):
         self._sweep_incomplete(now, limits.request_s)
         if self._calls or self._last_stream != self._swept_stream:
             self._busy_at, self._swept_stream = now, self._last_stream
-        if now - self._busy_at > limits.connection_idle_s:
+        if not self._session.queued_body_size():
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now
+        if self._unread_since is not None and now - self._unread_since > limits.unread_s:
+            self.abort()
+        elif now - self._busy_at > limits.connection_idle_s:
             self.drain()
         elif self._pinged_at is not None:
             if now - self._pinged_at > limits.keepalive_timeout_s:
@@ -182,6 +177,33 @@ class Connection(asyncio.Protocol):
             self._pinged_at = now
             self._session.ping(LIVENESS_PING)
             self._flush()
+
+    @property
+    def has_called(self) -> bool:
+        """Whether there ever was a request."""
+        return self._last_stream > 0
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when (to about a second) nothing is under way; None while something is."""
+        if self._closing or self._calls or self._session.queued_body_size():
+            return None
+        return self._busy_at if self._last_stream == self._swept_stream else self._loop.time()
+
+    def give_way(self) -> None:
+        """Says GOAWAY and closes at once, for nothing is under way."""
+        if self._writing_paused:
+            self.abort()
+            return
+        self._session.send_goaway()
+        self._flush()
+        if not self._closing:
+            self._close()
+
+    def shed(self) -> None:
+        """Refuses what has not come whole."""
+        for call in [each for each in self._calls.values() if not each.complete]:
+            self._refuse_message(call, TOO_MANY, at_end=False)
 
     # What a call asks for.
 
@@ -211,7 +233,7 @@ class Connection(asyncio.Protocol):
         if content_type != b"application/grpc" and not wire.is_grpc_content_type(content_type):
             self._send_only_headers(stream_id, wire.NOT_GRPC, event.end_stream)
             return
-        method = self._methods.get(headers[b":path"])
+        method = self._methods.get(headers.get(b":path", b""))  # CONNECT has none.
         if method is None or headers[b":method"] != b"POST":
             refusal = wire.UNKNOWN_METHOD if method is None else wire.NOT_POST
             self._send_only_headers(stream_id, refusal, event.end_stream)
@@ -242,8 +264,12 @@ class Connection(asyncio.Protocol):
             call.buffer = bytearray()
         call.buffer += data
         call.complete = at_end
-        self._buffered_bytes += len(data)
-        fault = self._fault_of_message(call.buffer, at_end)
+        self.buffered_bytes += len(data)
+        self._shared.owner.buffered(len(data))
+        if call.ended:
+            return  # It has just been refused, for all together hold too much.
+        fault = TOO_MANY if self.buffered_bytes > self._shared.limits.max_buffered_bytes else None
+        fault = fault or wire.fault_of_message(call.buffer, at_end, self._max_message_bytes)
         if fault is not None:
             self._refuse_message(call, fault, at_end)
         elif at_end:
@@ -257,26 +283,6 @@ class Connection(asyncio.Protocol):
         call.done(too_large())
         if not at_end:
             self._resets.append(call.stream_id)
-
-    def _fault_of_message(self, message: bytearray, at_end: bool) -> tuple[StatusCode, str] | None:
-        if self._buffered_bytes > self._shared.limits.max_buffered_bytes:
-            return StatusCode.RESOURCE_EXHAUSTED, "too many incomplete requests on this connection"
-        if len(message) < wire.PREFIX_BYTES:
-            return (StatusCode.INTERNAL, "the request has no whole message") if at_end else None
-        flags, length = _unpack_prefix(message)
-        if flags == 1:
-            return StatusCode.UNIMPLEMENTED, "compressed messages are not supported"
-        if flags != 0:
-            return StatusCode.INTERNAL, "the message has unknown flags"
-        if length > self._max_message_bytes:
-            return (
-                StatusCode.RESOURCE_EXHAUSTED,
-                f"the message has {length} bytes, {self._max_message_bytes} are allowed",
-            )
-        surplus = len(message) - wire.PREFIX_BYTES - length
-        if surplus > 0:
-            return StatusCode.INTERNAL, "the request has more than one message"
-        return (StatusCode.INTERNAL, "the request has no whole message") if at_end and surplus else None
 
     def _dispatch(self, call: Ngh2Call, body: bytes) -> None:
         call.complete = True
@@ -318,7 +324,9 @@ class Connection(asyncio.Protocol):
             self._observe(call.method.name, code, time.perf_counter() - call.started)
 
     def _release(self, call: Ngh2Call) -> None:
-        self._buffered_bytes -= len(call.buffer or b"")
+        length = len(call.buffer or b"")
+        self.buffered_bytes -= length
+        self._shared.owner.buffered(-length)
         call.buffer = None
 
     def _send_only_headers(self, stream_id: int, headers: wire.Headers, request_ended: bool) -> None:
@@ -362,9 +370,9 @@ class Connection(asyncio.Protocol):
             self._flush()
 
     def _sweep_incomplete(self, now: float, request_s: float) -> None:
-        for call in list(self._calls.values()):
-            if call.complete:
-                continue
+        incomplete = [call for call in self._calls.values() if not call.complete]
+        self.incomplete = len(incomplete)
+        for call in incomplete:
             if call.swept_at is None:
                 call.swept_at = now
             elif now - call.swept_at > request_s:
@@ -375,5 +383,9 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        self._closing = True
+        self._leave()
         self._transport.close()
+
+    def _leave(self) -> None:
+        self._closing, self._closed_at = True, self._loop.time()
+        self._shared.owner.leaving(self)

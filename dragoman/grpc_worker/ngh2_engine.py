@@ -2,24 +2,23 @@
 
 import asyncio
 import contextlib
-import logging
+import math
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dragoman.batch import Batch
 from dragoman.grpc_worker import sockets
 from dragoman.grpc_worker.api import Address, CallObserver, Handler, Limits, TlsFiles
 from dragoman.grpc_worker.deadlines import Deadlines
 from dragoman.grpc_worker.health import CHECK_METHOD, HealthCheck
-from dragoman.grpc_worker.ngh2_connection import Connection, Method, Shared
+from dragoman.grpc_worker.ngh2_complaints import Complaints
+from dragoman.grpc_worker.ngh2_connection import LAST_WORDS_S, Connection
+from dragoman.grpc_worker.ngh2_shared import Method, Shared
 from dragoman.grpc_worker.tls import ServerTls
 
-log = logging.getLogger("dragoman.grpc_worker")
-
 MAX_SWEEP_S, MIN_SWEEP_S = 1.0, 0.02
-COMPLAINT_EVERY_S = 1.0
-LAST_WORDS_S = 1.0
 
 
 async def start(
@@ -64,7 +63,10 @@ class Ngh2Server:
             deadlines=Deadlines(self._loop),
             batch=batch or Batch(self._loop),
         )
-        self._connections: set[Connection] = set()
+        # In the order in which they came.
+        self._connections: dict[Connection, None] = {}
+        self._leaving: set[Connection] = set()
+        self._buffered_bytes = 0
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self._listener: asyncio.Server | None = None
@@ -73,8 +75,7 @@ class Ngh2Server:
         self._tls: ServerTls | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._sweep_s = _sweep_interval_s(limits)
-        self._complained_at = 0.0
-        self._complaints = 0
+        self._misbehaviour, self._crowding = Complaints(self._loop), Complaints(self._loop)
 
     @property
     def address(self) -> Address:
@@ -90,9 +91,10 @@ class Ngh2Server:
         if address.is_unix:
             self._inode = os.lstat(address.path).st_ino
         create = self._loop.create_unix_server if listener.family == socket.AF_UNIX else self._loop.create_server
-        self._listener = await create(
-            lambda: Connection(self._shared), sock=listener, ssl=self._tls and self._tls.context
-        )
+        # Who does not finish a handshake is not among the connections yet, and who does not answer the end no more.
+        bounds = {"ssl_handshake_timeout": self._limits.handshake_s, "ssl_shutdown_timeout": LAST_WORDS_S}
+        secured: dict[str, Any] = {"ssl": self._tls.context, **bounds} if self._tls is not None else {}
+        self._listener = await create(lambda: Connection(self._shared), sock=listener, **secured)
         self._sweep()
 
     async def drain(self, grace_s: float) -> None:
@@ -106,7 +108,7 @@ class Ngh2Server:
 
     async def close(self) -> None:
         self._stop_listening()
-        for connection in list(self._connections):
+        for connection in (*self._connections, *self._leaving):
             connection.abort()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_closed.wait(), LAST_WORDS_S)
@@ -116,25 +118,50 @@ class Ngh2Server:
     # What connections tell.
 
     def opened(self, connection: Connection) -> bool:
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._all_closed.clear()
-        return len(self._connections) <= self._limits.max_connections
+        most = self._limits.max_connections
+        if len(self._connections) <= most:
+            return True
+        idlest = self._idlest(but=connection) if len(self._connections) + len(self._leaving) <= 2 * most else None
+        if idlest is not None:
+            idlest.give_way()
+        self._crowding.note("there are %d connections: %s", most, "idle ones give way" if idlest else "no more come in")
+        return idlest is not None
+
+    def leaving(self, connection: Connection) -> None:
+        if connection in self._connections:
+            del self._connections[connection]
+            self._leaving.add(connection)
 
     def closed(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        if not self._connections:
+        self._connections.pop(connection, None)
+        self._leaving.discard(connection)
+        if not self._connections and not self._leaving:
             self._all_closed.set()
 
+    def buffered(self, more_bytes: int) -> None:
+        self._buffered_bytes += more_bytes
+        if self._buffered_bytes > self._limits.max_total_buffered_bytes and more_bytes > 0:
+            max(self._connections, key=lambda each: each.buffered_bytes).shed()
+
     def misbehaved(self, peer: str, error: Exception) -> None:
-        # A peer that reconnects to send garbage must not fill the log.
-        self._complaints += 1
-        now = self._loop.time()
-        if now - self._complained_at >= COMPLAINT_EVERY_S:
-            # Not the error itself: whoever keeps the record would keep the connection, by its traceback.
-            log.warning(
-                "closed the connection of %s: %s (%d such since the last report)", peer, str(error), self._complaints
-            )
-            self._complained_at, self._complaints = now, 0
+        # Not the error itself: whoever keeps the record would keep the connection, by its traceback.
+        self._misbehaviour.note("closed the connection of %s: %s", peer, str(error))
+
+    def _idlest(self, *, but: Connection) -> Connection | None:
+        """The one that may go first: the oldest that never had a request, else the one without for longest."""
+        found: Connection | None = None
+        longest = math.inf
+        for each in self._connections:
+            since = each.idle_since if each is not but else None
+            if since is None:
+                continue
+            if not each.has_called:
+                return each
+            if since < longest:
+                found, longest = each, since
+        return found
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -145,8 +172,10 @@ class Ngh2Server:
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for connection in list(self._connections):
+        for connection in (*self._connections, *self._leaving):
             connection.sweep(now)
+        if sum(each.incomplete for each in self._connections) > self._limits.max_incomplete:
+            max(self._connections, key=lambda each: each.incomplete).shed()
         if self._tls is not None:
             self._tls.refresh()
         self._sweeping = self._loop.call_later(self._sweep_s, self._sweep)
@@ -155,5 +184,5 @@ class Ngh2Server:
 def _sweep_interval_s(limits: Limits) -> float:
     """A quarter of the shortest time that is watched, so that none is overshot by much."""
     times = (limits.connection_idle_s, limits.handshake_s, limits.request_s)
-    shortest = min(*times, limits.keepalive_time_s, limits.keepalive_timeout_s)
+    shortest = min(*times, limits.unread_s, limits.keepalive_time_s, limits.keepalive_timeout_s)
     return min(MAX_SWEEP_S, max(MIN_SWEEP_S, shortest / 4))

@@ -3,11 +3,14 @@
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
+import struct
+
 from dragoman.grpc_worker.api import StatusCode
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-PREFIX_BYTES = 5
+_prefix = struct.Struct(">BI")
+PREFIX_BYTES = _prefix.size
 MAX_MESSAGE_CHARS = 1024
 
 RESPONSE_HEADERS: Headers = ((b":status", b"200"), (b"content-type", b"application/grpc"))
@@ -41,6 +44,23 @@ def error_trailers(code: StatusCode, message: str) -> Headers:
 def http_refusal(status: bytes, code: StatusCode, message: str) -> Headers:
     """A reply to what is not a gRPC request at all; gRPC headers are added for clients that look only at those."""
     return ((b":status", status), *error_trailers(code, message)[1:])
+
+
+def fault_of_message(message: bytes | bytearray, at_end: bool, max_bytes: int) -> tuple[StatusCode, str] | None:
+    """Why what has arrived of a request cannot become one plain message; None while it can, or is one."""
+    if len(message) < PREFIX_BYTES:
+        return (StatusCode.INTERNAL, "the request has no whole message") if at_end else None
+    flags, length = _prefix.unpack_from(message)
+    if flags == 1:
+        return StatusCode.UNIMPLEMENTED, "compressed messages are not supported"
+    if flags != 0:
+        return StatusCode.INTERNAL, "the message has unknown flags"
+    if length > max_bytes:
+        return StatusCode.RESOURCE_EXHAUSTED, f"the message has {length} bytes, {max_bytes} are allowed"
+    surplus = len(message) - PREFIX_BYTES - length
+    if surplus > 0:
+        return StatusCode.INTERNAL, "the request has more than one message"
+    return (StatusCode.INTERNAL, "the request has no whole message") if at_end and surplus else None
 
 
 def is_grpc_content_type(value: bytes) -> bool:

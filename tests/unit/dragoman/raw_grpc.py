@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import ngh2
 
-from dragoman.grpc_worker import Address
+from dragoman.grpc_worker import Address, Call, GrpcServer
 
 PATIENCE_S = 10.0
 METHOD = "/test.Service/Method"
@@ -24,6 +24,19 @@ def message(body: bytes, *, flags: int = 0, length: int | None = None) -> bytes:
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """An HTTP/2 frame (RFC 9113 §4.1)."""
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def echo(body: bytes, call: Call) -> None:
+    """A handler."""
+    call.done(body)
+
+
+async def assert_serves(server: GrpcServer) -> None:
+    """Raises AssertionError unless a new client of a server with that handler is served."""
+    client = await RawClient.to(server.address)
+    answer = await client.answer(client.ask(message(b"still there?")))
+    assert (answer.status, answer.body) == (0, message(b"still there?"))
+    client.close()
 
 
 @dataclass(slots=True)

@@ -253,8 +253,8 @@ async def test_a_flood_of_messages_that_are_never_whole_is_held_within_bounds() 
     await client.flush()
     await client.until(lambda: any(client.answers[stream].status == 8 for stream in streams))
     (connection,) = server._connections
-    assert connection._buffered_bytes <= 1 << 18
+    assert connection.buffered_bytes <= 1 << 18
     client.close()
-    await until(lambda: connection._buffered_bytes == 0 and not connection._calls, what="what was held to be freed")
+    await until(lambda: connection.buffered_bytes == 0 and not connection._calls, what="what was held to be freed")
     await server.close()
     assert not kept

@@ -2,45 +2,20 @@
 """What the gRPC worker does with peers that misbehave, stall or break off, and what it puts on the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ngh2
 import pytest
 
-from dragoman.grpc_worker import Address, Call, Engine, GrpcServer, Handler, Limits, StatusCode, serve
+from dragoman.grpc_worker import Call, Engine, GrpcServer, Limits, StatusCode
 from tests.support.waiting import until
-from tests.unit.dragoman.raw_grpc import METHOD, PREFACE, RawClient, frame, message
+from tests.unit.dragoman.raw_grpc import PREFACE, RawClient, assert_serves, echo, frame, message
 
 Serve = Callable[..., Awaitable[GrpcServer]]
 BOTH = pytest.mark.parametrize("engine", ["ngh2", "grpcio"])
 
 DATA, HEADERS, SETTINGS, PING, CONTINUATION = 0, 1, 4, 6, 9
-
-
-@pytest.fixture
-async def serving() -> AsyncIterator[Serve]:
-    servers: list[GrpcServer] = []
-
-    async def start(handler: Handler, *, engine: Engine = "ngh2", **options: Any) -> GrpcServer:
-        server = await serve({METHOD: handler}, listen=Address.parse("127.0.0.1:0"), engine=engine, **options)
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        await server.close()
-
-
-def echo(body: bytes, call: Call) -> None:
-    call.done(body)
-
-
-async def assert_serves(server: GrpcServer) -> None:
-    client = await RawClient.to(server.address)
-    answer = await client.answer(client.ask(message(b"still there?")))
-    assert (answer.status, answer.body) == (0, message(b"still there?"))
-    client.close()
 
 
 @BOTH
@@ -250,20 +225,6 @@ async def test_incomplete_messages_may_not_fill_the_memory(serving: Serve) -> No
     for stream in streams[:3]:
         client.session.reset_stream(stream)
     assert (await client.answer(client.ask(message(bytes(60_000))))).status == StatusCode.OK
-
-
-async def test_connections_above_the_limit_are_cut(serving: Serve) -> None:
-    server = await serving(echo, limits=Limits(max_connections=2))
-    first, _second = await RawClient.to(server.address), await RawClient.to(server.address)
-    third = await RawClient.to(server.address, start=False)
-    await third.ended()
-    first.close()
-
-    async def served() -> bool:
-        await assert_serves(server)
-        return True
-
-    await until(served, what="the freed place")
 
 
 async def test_a_silent_peer_is_pinged_and_then_cut(serving: Serve) -> None:

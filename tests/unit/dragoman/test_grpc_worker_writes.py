@@ -10,7 +10,8 @@ import pytest
 from dragoman.batch import Batch
 from dragoman.grpc_worker import Call, Handler, Limits
 from dragoman.grpc_worker.deadlines import Deadlines, Expiring
-from dragoman.grpc_worker.ngh2_connection import Connection, Method, Shared
+from dragoman.grpc_worker.ngh2_connection import Connection
+from dragoman.grpc_worker.ngh2_shared import Method, Shared
 from tests.unit.dragoman.raw_grpc import METHOD, message
 
 pytest.importorskip("ngh2")
@@ -22,7 +23,9 @@ class Owner:
     def opened(self, connection: Connection) -> bool:
         return True
 
+    def leaving(self, connection: Connection) -> None: ...
     def closed(self, connection: Connection) -> None: ...
+    def buffered(self, more_bytes: int) -> None: ...
     def misbehaved(self, peer: str, error: Exception) -> None: ...
 
 
@@ -31,7 +34,13 @@ class RecordingTransport:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.paused = False
+        self.paused = self.closed = self.aborted = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
@@ -114,6 +123,17 @@ async def test_nothing_is_read_or_written_while_the_peer_does_not_read() -> None
     assert replies(client, transport.written) == 5
 
 
+async def test_a_connection_whose_last_words_are_not_taken_is_cut() -> None:
+    connection, transport, _ = connected(lambda body, call: call.done(body))
+    connection.give_way()
+    assert (transport.closed, transport.aborted) == (True, False)
+    now = asyncio.get_running_loop().time()
+    connection.sweep(now + 0.5)
+    assert not transport.aborted
+    connection.sweep(now + 1.5)
+    assert transport.aborted
+
+
 class Timers:
     """Stands in for a loop: keeps what was asked of it, and its clock moves when told."""
 
@@ -181,3 +201,13 @@ def test_a_call_that_ended_is_not_kept_until_its_deadline() -> None:
     call.slot.discard(call)
     timers.advance(1)
     assert not call.expired
+
+
+async def test_who_sends_much_is_read_on_only_when_others_had_their_turn() -> None:
+    connection, transport, client = connected(lambda body, call: call.done(body))
+    ping = b"\0\0\x08\x06\x01\0\0\0\0answered"
+    connection.data_received(requests(client, 5) + ping * 10_000)
+    assert transport.paused
+    await asyncio.sleep(0)
+    assert not transport.paused
+    assert replies(client, transport.written) == 5
