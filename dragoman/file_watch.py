@@ -13,6 +13,7 @@ from typing import Final
 
 from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType]
 
+from dragoman.beside import beside
 from dragoman.inotify import Inotify
 
 _log = logging.getLogger(__name__)
@@ -36,14 +37,14 @@ async def looks(path: Path, folders: Callable[[], Folders]) -> AsyncGenerator[No
     happenings = _by_inotify if platform == "linux" else _by_watchfiles
     told = ""
     while True:
-        watched = await asyncio.to_thread(folders)
+        watched = await beside(folders)
         try:
             # Editors and Kubernetes replace files rather than write them, so it is folders that are watched.
             async with contextlib.aclosing(happenings(watched)) as found:
                 async for _ in found:
                     told = ""
                     yield
-                    if await asyncio.to_thread(folders) != watched:
+                    if await beside(folders) != watched:
                         break
             continue
         except FileNotFoundError:

@@ -10,7 +10,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import grpc.aio
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
+from dragoman.beside import beside
 from dragoman.xds_credentials import XdsCredentials
 from dragoman.xds_protocol import ClientNode, Delta, Dialect, NameOf, Received, Sotw, XdsProtocol
 
@@ -129,7 +130,7 @@ class XdsClient:
         if self._last_good is None:
             return False
         try:
-            kept = discovery_pb2.DeltaDiscoveryResponse.FromString(self._last_good.read_bytes())
+            kept = await beside(_response_in, self._last_good)
         except FileNotFoundError:
             return False
         except (OSError, DecodeError) as error:
@@ -138,7 +139,7 @@ class XdsClient:
         if kept.type_url != self._type_url:
             _log.warning("the last good state in %s is of another type; it is left alone", self._last_good)
             return False
-        rejection = await self._apply(Delta(self._type_url).of(kept, {}))
+        rejection = await self._apply(await beside(Delta(self._type_url).of, kept, {}))
         if rejection is not None:
             _log.warning("the last good state in %s is no good any more: %s", self._last_good, rejection)
         self._loaded = rejection is None or bool(self._held)
@@ -207,7 +208,7 @@ class XdsClient:
         while isinstance(raw, bytes):
             self._connected = True
             self._error = None
-            received = await asyncio.to_thread(dialect.received, raw, self._versions())
+            received = await beside(dialect.received, raw, self._versions())
             if received is None:
                 _log.debug("passed over a response of another type than %s", self._type_url)
             elif refused and received.version == refused:
@@ -256,7 +257,7 @@ class XdsClient:
         Of what is rejected, all that is good by itself is put in force all the same: a server that sends only what
         changes may never send it again.
         """
-        changed = {name: each for name, each in received.changed.items() if not self._has(name, each[0])}
+        changed = await beside(self._news, received.changed)
         names = [*received.removed, *changed]
         if received.fault is not None:
             await self._salvage([names], changed)
@@ -274,17 +275,17 @@ class XdsClient:
             elif piece:
                 self._unsaved.set()
 
-    def _has(self, name: str, version: str) -> bool:
-        held = self._held.get(name)
-        return held is not None and held.version == version
+    def _news(self, changed: Mapping[str, tuple[str, bytes]]) -> Mapping[str, tuple[str, bytes]]:
+        versions = self._versions()
+        return {name: each for name, each in changed.items() if versions.get(name) != each[0]}
 
     async def _put_in_force(self, names: Sequence[str], changed: Mapping[str, tuple[str, bytes]]) -> str | None:
         """Puts these in force, removing those that are not in `changed`; returns why they are rejected, all of them."""
         if not names:
             return None
-        removed = {name for name in names if name not in changed}
+        held, bodies, removed = await beside(self._parted, names, changed)
         try:
-            done = self._on_update({name: changed[name][1] for name in names if name in changed}, removed)
+            done = self._on_update(bodies, removed)
             if done is not None:
                 await done
         except Exception as error:
@@ -292,11 +293,16 @@ class XdsClient:
             return f"{type(error).__name__}: {error}"
         for name in removed:
             del self._held[name]
-        for name in names:
-            if name in changed:
-                version, body = changed[name]
-                self._held[name] = _Held(version, body if self._last_good else b"")
+        self._held.update(held)
         return None
+
+    def _parted(
+        self, names: Sequence[str], changed: Mapping[str, tuple[str, bytes]]
+    ) -> tuple[dict[str, _Held], dict[str, bytes], set[str]]:
+        """Returns what will be held, what the owner is told, and what is to be removed."""
+        come = {name: changed[name] for name in names if name in changed}
+        held = {name: _Held(version, body if self._last_good else b"") for name, (version, body) in come.items()}
+        return held, {name: body for name, (_, body) in come.items()}, {name for name in names if name not in changed}
 
     async def _save_changes(self) -> None:
         while True:
@@ -338,13 +344,20 @@ def _dialects(protocol: XdsProtocol, type_url: str, name_of: NameOf | None) -> t
     return (sotw,) if protocol == "sotw" else (Delta(type_url), sotw)
 
 
-def write_privately(path: Path, payload: bytes) -> None:
-    """Replaces a file atomically with one that its owner alone can read; raises OSError."""
+def _response_in(file: Path) -> discovery_pb2.DeltaDiscoveryResponse:
+    return discovery_pb2.DeltaDiscoveryResponse.FromString(file.read_bytes())
+
+
+def write_privately(path: Path, payload: bytes | Iterable[bytes]) -> None:
+    """Replaces a file atomically with one that its owner alone can read; raises OSError.
+
+    What is large is given in parts, for in between others have their turn.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:  # mkstemp creates with mode 0600.
-            file.write(payload)
+            file.writelines((payload,) if isinstance(payload, bytes) else payload)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

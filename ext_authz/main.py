@@ -12,7 +12,7 @@ import uvloop
 
 from dragoman import logs
 from dragoman.grpc_worker import Address
-from dragoman.signals import stop_on_signals
+from dragoman.signals import serve_until, stop_on_signals
 from dragoman.workers import WorkerPlace, listen_addresses, run_workers
 from ext_authz.settings import AuthzSettings
 from ext_authz.worker import worker
@@ -30,9 +30,7 @@ def run(settings: AuthzSettings) -> int:
 
 
 async def _one(settings: AuthzSettings) -> int:
-    stop = stop_on_signals()
-    async with worker(settings):
-        await stop.wait()
+    await serve_until(stop_on_signals(), worker(settings))
     return 0
 
 

@@ -22,7 +22,7 @@ from dragoman.grpc_worker import Address, GrpcServer, Limits
 from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, HttpServer, serve_http
 from dragoman.metrics import CallMetrics, new_registry
-from dragoman.signals import stop_on_signals
+from dragoman.signals import serve_until, stop_on_signals
 from dragoman.steadiness import steady_loop
 from dragoman.workers import WorkerPlace, run_workers
 from ratelimit_service.answers import Answers
@@ -66,10 +66,7 @@ def run(settings: RateLimitSettings) -> int:
 
 
 async def _one(settings: RateLimitSettings) -> int:
-    stop = stop_on_signals()
-    async with worker(settings):
-        await stop.wait()
-        _log.info("draining")
+    await serve_until(stop_on_signals(), worker(settings))
     return 0
 
 
@@ -138,7 +135,6 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         local=local,
     )
     service = Service(limiter, stats, options)
-    source = await _source(settings, service)
     calls = CallMetrics()
     health = Health()
     health.watch("config", lambda: service.ready or "no configuration has come yet")
@@ -146,6 +142,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         stack.push_async_callback(store.close)
         if leases is not None:
             stack.push_async_callback(leases.close)
+        source = await _source(settings, service)
         await stack.enter_async_context(_background(_follow(source)))
         if replicas is not None:
             await stack.enter_async_context(_background(replicas.run()))
@@ -216,6 +213,7 @@ async def _source(settings: RateLimitSettings, service: Service) -> Source:
 
 
 async def _drain(server: GrpcServer, service: Service, health: Health, drain_s: float) -> None:
+    _log.info("draining")
     service.on_ready = None
     health.drain()
     server.set_serving(False)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dragoman.beside import beside
 from dragoman.garbage import collector_paused
 from ratelimit_service.answers import Answers
 from ratelimit_service.build import retained
@@ -99,13 +100,13 @@ class Service:
         """Puts what was read in force; raises ConfigRejectedError for faults, and what was in force stays."""
         if faults:
             raise self.reject(faults)
-        change = await asyncio.to_thread(self._prepared, config)
+        change = await beside(self._prepared, config)
         # From here on nothing is waited for: a change is in force whole, or, where the task was cancelled, not at all.
         self._put_in_force(change)
 
     async def update(self, changed: Mapping[str, bytes], removed: set[str]) -> None:
         """Takes an update over xDS, all of it or, raising ConfigRejectedError, nothing."""
-        resources, faults = await asyncio.to_thread(self._updated, changed, removed)
+        resources, faults = await beside(self._updated, changed, removed)
         await self.take(resources.config, faults)
         self._resources = resources
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
+
+from dragoman.signals import serve_until
 
 SCRIPT = """
 import asyncio, os, signal, sys
@@ -40,3 +46,59 @@ def test_a_process_that_is_told_to_end_or_whose_terminal_is_closed_ends_in_order
 
 def test_with_nohup_a_closed_terminal_ends_nothing() -> None:
     assert said(signal.SIGHUP, "nohup") == "goes on\n"
+
+
+class Serving:
+    """What serves, as its context tells; it starts when it is let."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.may_start = asyncio.Event()
+        self.starting = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def here(self) -> AsyncGenerator[None]:
+        try:
+            self.starting.set()
+            await self.may_start.wait()
+            self.told.append("started")
+            yield
+        finally:
+            self.told.append("ended")
+
+
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+async def test_what_serves_ends_when_it_is_told_to() -> None:
+    stop, serving = asyncio.Event(), Serving()
+    serving.may_start.set()
+    running = asyncio.create_task(serve_until(stop, serving.here()))
+    await serving.starting.wait()
+    await asyncio.sleep(0)
+    assert serving.told == ["started"]
+    stop.set()
+    await running
+    assert serving.told == ["started", "ended"]
+
+
+async def test_what_is_told_to_end_before_it_serves_gives_up_starting() -> None:
+    stop, serving = asyncio.Event(), Serving()
+    running = asyncio.create_task(serve_until(stop, serving.here()))
+    await serving.starting.wait()
+    stop.set()
+    await running
+    assert serving.told == ["ended"]
+
+
+async def test_what_cannot_start_says_why() -> None:
+    @contextlib.asynccontextmanager
+    async def failing() -> AsyncGenerator[None]:
+        raise OSError("the address is taken")
+        yield
+
+    with pytest.raises(OSError, match="taken"):
+        await serve_until(asyncio.Event(), failing())

@@ -1,0 +1,45 @@
+"""Does work in a thread beside the event loop, which is neither held up by it nor kept from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def beside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Returns what `work` returns, or raises what it raises; meanwhile the loop goes on.
+
+    Nobody waits for a thread that was given up, not even the end of the process: a large file may take it seconds,
+    and a file system that is gone for ever. So what must be finished, such as writing, belongs in `asyncio.to_thread`.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)  # pyright: ignore[reportArgumentType]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work(*args, **kwargs)
+        except BaseException as fault:
+            error = fault
+        if outcome.cancelled():
+            # Something large is let go here, and not by the loop.
+            return
+        with contextlib.suppress(RuntimeError):  # The loop has ended, and with it whoever asked.
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name=getattr(work, "__name__", "beside"), daemon=True).start()
+    return await outcome
