@@ -8,7 +8,6 @@ import json
 import logging
 import random
 import ssl
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +16,8 @@ from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
+
+from dragoman.beside import beside
 
 MAX_BYTES = 1 << 20
 MAX_KEYS = 100
@@ -51,8 +52,8 @@ class JwksStatus:
 
 
 Fetch = Callable[[str], Awaitable[str]]
-OnChange = Callable[[str, str], None]
-"""Told of a URI whose canonical document is new or other than it was."""
+OnChange = Callable[[str, str], Awaitable[None] | None]
+"""Told of a URI whose canonical document is new or other than it was; a fetch ends when what it returns does."""
 
 
 def canonicalise(document: str | bytes) -> str:
@@ -81,32 +82,9 @@ async def fetch_jwks(
     """Returns what is at an http(s) URI; raises JwksError. At most three redirects, never from https to http."""
     if urlsplit(uri).scheme not in ("https", "http"):
         raise JwksError("neither https:// nor http://")
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[bytes] = loop.create_future()
-
-    def settle(body: bytes | None, error: Exception | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(body or b"")
-
-    def work() -> None:
-        body, error = None, None
-        try:
-            body = _get(uri, timeout_s, max_bytes, tls)
-        except Exception as fault:
-            error = fault
-        try:
-            loop.call_soon_threadsafe(settle, body, error)
-        except RuntimeError:
-            pass  # The loop has ended, and with it whoever asked.
-
-    # A thread of its own that dies with the process: a name server that hangs must not hold up its end.
-    threading.Thread(target=work, name="jwks", daemon=True).start()
     try:
-        body = await asyncio.wait_for(outcome, timeout_s)
+        # A name server that hangs must not hold up the end of the process.
+        body = await asyncio.wait_for(beside(_get, uri, timeout_s, max_bytes, tls), timeout_s)
         return body.decode()
     except TimeoutError as error:
         raise JwksError(f"no whole answer within {timeout_s:g} s") from error
@@ -215,8 +193,8 @@ class JwksCache:
         if uri not in self._refresh_s:
             return False
         self._states[uri] = JwksStatus(document, self._clock())
-        if document != before.document:
-            self._on_change(uri, document)
+        if document != before.document and (told := self._on_change(uri, document)) is not None:
+            await told
         return document != before.document
 
 

@@ -107,7 +107,7 @@ class _Layers:
 
     def add_file(self, document: Document, model: type[BaseModel]) -> None:
         self.faults += [Fault(where, message) for where, message in document.faults]
-        self._origins.update(document.places)
+        self._origins.update(document.places())
         self._add_mapping(document.value, document, model, ())
 
     def add_environment(
@@ -147,7 +147,7 @@ class _Layers:
             field = model.model_fields.get(name)
             if field is None:
                 message = f"{'.'.join(path)}: there is no such setting{_nearest(name, model.model_fields)}"
-                self.faults.append(Fault(document.places.get(path, str(document.file)), message))
+                self.faults.append(Fault(document.place(path) or str(document.file), message))
                 continue
             section = _section(field.annotation)
             if section is not None and isinstance(item, dict):

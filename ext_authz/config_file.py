@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from dragoman.settings_file import Document, read_document
+from dragoman.protos.dragoman.authz.v1 import policy_pb2 as pb
+from dragoman.settings_file import Document, dismantle, read_document
 from ext_authz.config_model import PolicyEntry
 from ext_authz.policy import InvalidPolicy
 from ext_authz.read_policy import read_policy
+
+MAX_BYTES: Final = 32 * 1024 * 1024
+MAX_VALUES: Final = 2_000_000
+MAX_JWKS_BYTES: Final = 1024 * 1024
+MAX_FAULTS: Final = 1000
+
+FileState = tuple[str] | tuple[str, int, int, int]
+"""Tells whether a file has changed: path, time of the content, size and inode; the path alone where there is none."""
+
+Check = Callable[[pb.Policy, bytes], tuple[str, ...]]
+"""Says what is wrong with a policy, given as a message and encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +46,25 @@ class ConfigFile:
 
     policies: dict[str, bytes] = field(default_factory=dict[str, bytes])
     unsound: set[str] = field(default_factory=set[str])
-    files: list[Path] = field(default_factory=list[Path])
+    files: dict[Path, str | None] = field(default_factory=dict[Path, "str | None"])
+    """The JWKS files that policies name, with their contents; None for one that cannot be read."""
+    states: set[FileState] = field(default_factory=set["FileState"])
+    """Those of the file and of those that it names, before they were read."""
     faults: list[Fault] = field(default_factory=list[Fault])
     readable: bool = True
     """False when the file as a whole says nothing: it is not there, or no YAML."""
 
 
-def read_config(path: Path) -> ConfigFile:
+def sound(message: pb.Policy, body: bytes) -> tuple[str, ...]:
+    """Says what is wrong with a policy by itself."""
+    read = read_policy(message)
+    return read.faults if isinstance(read, InvalidPolicy) else ()
+
+
+def read_config(path: Path, *, check: Check = sound) -> ConfigFile:
     """Reads `path`; a fault in one policy leaves the others be."""
-    document = read_document(path)
-    config = ConfigFile()
+    config = ConfigFile(states={state_of(path)})
+    document = read_document(path, max_bytes=MAX_BYTES, max_values=MAX_VALUES)
     if document.faults:
         config.faults += [Fault(where, "", message) for where, message in document.faults]
         config.readable = False
@@ -55,33 +77,62 @@ def read_config(path: Path) -> ConfigFile:
         config.readable = False
         return config
     for index, entry in enumerate(cast("list[Any]", entries)):
-        _read_entry(document, config, index, entry)
+        _read_entry(document, config, index, entry, check)
+    dismantle(document.value)
     return config
 
 
-def _read_entry(document: Document, config: ConfigFile, index: int, entry: Any) -> None:
+def state_of(file: Path) -> FileState:
+    """Returns what differs once a file has changed."""
+    try:
+        found = file.stat()
+    except OSError:
+        return (str(file),)
+    return str(file), found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _read_entry(document: Document, config: ConfigFile, index: int, entry: Any, check: Check) -> None:
     at = ("policies", str(index))
     raw = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
     policy_id = raw.get("id")
     faults: list[Fault] = []
     try:
         parsed = PolicyEntry.model_validate(entry)
-        config.files += [document.file.parent / name for name in parsed.files()]
-        message = parsed.message(document.file.parent)
-        read = read_policy(message)
-        if isinstance(read, InvalidPolicy):
-            faults += [_fault(document, at, fault) for fault in read.faults]
-        elif parsed.id in config.policies or parsed.id in config.unsound:
+        message = parsed.message(lambda name: _jwks(config, document.file.parent / name))
+        if parsed.api_keys is not None:
+            dismantle(parsed.api_keys.keys)
+        if parsed.id in config.policies or parsed.id in config.unsound:
             faults.append(_fault(document, (*at, "id"), f"{parsed.id!r} is there twice"))
         else:
-            config.policies[parsed.id] = message.SerializeToString(deterministic=True)
+            body = message.SerializeToString(deterministic=True)
+            faults += [_fault(document, at, fault) for fault in check(message, body)]
+            if not faults:
+                config.policies[parsed.id] = body
     except ValidationError as error:
-        faults += [_of_pydantic(document, at, each) for each in error.errors(include_input=False)]
+        faults += [_of_pydantic(document, at, each) for each in error.errors(include_input=False)[:MAX_FAULTS]]
     except (OSError, UnicodeDecodeError) as error:
         faults.append(_fault(document, at, f"a JWKS file cannot be read: {error}"))
     config.faults += faults
     if faults and isinstance(policy_id, str):
         config.unsound.add(policy_id)
+
+
+def _jwks(config: ConfigFile, file: Path) -> str:
+    """Reads a file once for all policies that name it."""
+    if file not in config.files:
+        config.states.add(state_of(file))
+        config.files[file] = None
+    text = config.files[file]
+    if text is None:
+        if not file.is_file():
+            # A pipe would be waited for until somebody writes to it.
+            raise OSError(errno.ENOENT, "there is no such file", str(file))
+        with file.open("rb") as opened:
+            content = opened.read(MAX_JWKS_BYTES + 1)
+        if len(content) > MAX_JWKS_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {MAX_JWKS_BYTES} bytes", str(file))
+        text = config.files[file] = content.decode("utf-8")
+    return text
 
 
 def _of_pydantic(document: Document, at: tuple[str, ...], error: Mapping[str, Any]) -> Fault:
@@ -92,7 +143,7 @@ def _of_pydantic(document: Document, at: tuple[str, ...], error: Mapping[str, An
 
 def _fault(document: Document, path: tuple[str, ...], message: str) -> Fault:
     """The line is the field's own, else that of what it is missing from."""
-    found = (document.places.get(path[:length]) for length in range(len(path), 0, -1))
+    found = (document.place(path[:length]) for length in range(len(path), 0, -1))
     where = next((place for place in found if place is not None), str(document.file))
     name = ""
     for part in path:

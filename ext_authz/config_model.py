@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -144,11 +144,8 @@ class ApiKeys(_Model):
     sanitize: bool = False
 
     def message(self) -> pb.ApiKeyAuth:
+        """Returns the message, but for the keys."""
         made = pb.ApiKeyAuth(
-            inline_keys=[
-                pb.ApiKeyAuth.InlineKey(id=key.id, sha256=bytes.fromhex(key.sha256), client=key.client)
-                for key in self.keys
-            ],
             use_store=self.store,
             consumers=self.consumers,
             tenant=self.tenant,
@@ -212,8 +209,8 @@ class PolicyEntry(_Model):
     remove_headers: list[str] = Field(default_factory=list[str])
     authorization: Authorization | None = None
 
-    def message(self, folder: Path) -> pb.Policy:
-        """Returns the message; JWKS files are read relative to `folder`. Raises OSError, UnicodeDecodeError."""
+    def message(self, text_of: Callable[[str], str]) -> pb.Policy:
+        """Returns the message; `text_of` reads JWKS files, and what it raises is raised."""
         made = pb.Policy(
             id=self.id,
             combination=pb.Policy.ALL_OF if self.combine == "All" else pb.Policy.ANY_OF,
@@ -222,18 +219,16 @@ class PolicyEntry(_Model):
         )
         for provider in self.jwt.providers if self.jwt is not None else ():
             jwks = provider.jwks
-            document = jwks.inline if jwks.file is None else (folder / jwks.file).read_text("utf-8")
+            document = jwks.inline if jwks.file is None else text_of(jwks.file)
             made.jwt_providers.append(provider.message(document))
         if self.api_keys is not None:
             made.api_keys.CopyFrom(self.api_keys.message())
+            # One by one: there may be very many.
+            for key in self.api_keys.keys:
+                made.api_keys.inline_keys.add(id=key.id, sha256=bytes.fromhex(key.sha256), client=key.client)
         if self.authorization is not None:
             made.authorization.CopyFrom(self.authorization.message())
         return made
-
-    def files(self) -> list[str]:
-        """Returns the files that it names."""
-        providers = self.jwt.providers if self.jwt is not None else []
-        return [provider.jwks.file for provider in providers if provider.jwks.file is not None]
 
 
 def _action(action: Action) -> pb.Authorization.Action:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Final, NamedTuple
 
-from dragoman.file_watch import folders_of, looks
-from dragoman.xds_client import write_privately
-from ext_authz.config_file import ConfigFile, read_config
-from ext_authz.policies import Policies
+from dragoman.beside import beside
+from dragoman.file_watch import Folders, folders_of
+from dragoman.followed import Followed
+from dragoman.kept_texts import keep_texts, kept_texts
+from ext_authz.config_file import ConfigFile, FileState, read_config, state_of
+from ext_authz.policies import Change, Policies
 
 log = logging.getLogger("ext_authz.config")
+
+_PART: Final = 48 * 1024
+
+
+class _Found(NamedTuple):
+    """What was read."""
+
+    config: ConfigFile
+    change: Change
+    took_s: float
 
 
 class FileSource:
@@ -33,78 +46,89 @@ class FileSource:
         self._policies = policies
         self._on_load = on_load
         self._last_good = last_good
-        self._kept: dict[str, bytes] = {}
-        self._files: list[Path] = [path]
-        self._seen: object = None
+        self._kept: Mapping[str, bytes] = {}
+        self._files = frozenset({path})
+        self._followed = Followed(path, self, self._take)
         self.ready = False
         """Whether a configuration is in force."""
         self.faults: tuple[str, ...] = ()
         """What is wrong with the file as it is now."""
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Loads the file; where it says nothing, what was in force stays, at the start the last good copy."""
-        self._seen = self._state()
-        started = time.perf_counter()
-        config = read_config(self._path)
-        self._files = [self._path, *config.files]
-        self._seen = self._state()
-        self.faults = tuple(map(str, config.faults))
-        for fault in self.faults[:100]:
-            log.error("configuration fault: %s", fault)
-        if not self.ready and config.faults:
-            self._restore()
-        if config.readable:
-            self._put(config)
-            took_ms = (time.perf_counter() - started) * 1000
-            log.info("%d policies in force from %s, %.1f ms", len(self._kept), self._path, took_ms)
+        await self._followed.load()
 
     async def run(self) -> None:
         """Follows the file, and those that it refers to, until cancelled."""
-        async with contextlib.aclosing(looks(self._path, lambda: folders_of(self._path))) as found:
-            async for _ in found:
-                if self._state() != self._seen:
-                    self.load()
+        await self._followed.run()
 
-    def _put(self, config: ConfigFile) -> None:
-        stay = {name: body for name, body in self._kept.items() if name in config.unsound}
-        self._kept = {**stay, **config.policies}
-        self._policies.replace(self._kept)
+    def state(self) -> frozenset[FileState]:
+        """Returns what differs once the file has changed, or one that it refers to."""
+        return frozenset(map(state_of, self._files))
+
+    def folders(self) -> Folders:
+        """Returns the folders in which a change of the file is noticed at once."""
+        return folders_of(self._path)
+
+    def read(self) -> tuple[frozenset[FileState], _Found]:
+        """Reads the files, up to what is to be put in force: what changes meanwhile replaces all of it."""
+        started = time.perf_counter()
+        change = Change()
+        config = read_config(self._path, check=partial(self._policies.read_into, change))
+        self._files = frozenset({self._path, *config.files})
+        return frozenset(config.states), _Found(config, change, time.perf_counter() - started)
+
+    async def _take(self, found: _Found) -> None:
+        config = found.config
+        self.faults = tuple(map(str, config.faults[:100]))
+        for fault in self.faults:
+            log.error("configuration fault: %s", fault)
+        if not self.ready and config.faults:
+            await self._restore()
+        if not config.readable:
+            return
+        stay = {name: body for name in config.unsound if (body := self._kept.get(name)) is not None}
+        await self._put(stay | config.policies, found.change)
+        log.info("%d policies in force from %s, %.1f ms", len(self._kept), self._path, found.took_s * 1000)
+        # Not beside: what is begun to be written is to be written.
+        await asyncio.to_thread(self._keep)
+
+    async def _put(self, bodies: Mapping[str, bytes], change: Change) -> None:
+        """Puts exactly these in force; others leave after the usual while."""
+        await self._policies.put(change, self._policies.by_id.keys() - bodies.keys())
+        self._kept = bodies
         self.ready = True
         self._on_load()
-        self._keep()
-
-    def _state(self) -> tuple[tuple[str, int, int, int] | str, ...]:
-        found: list[tuple[str, int, int, int] | str] = []
-        for file in self._files:
-            try:
-                stat = file.stat()
-                found.append((str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino))
-            except OSError:
-                found.append(str(file))
-        return tuple(found)
 
     def _keep(self) -> None:
         if self._last_good is None:
             return
-        kept = {name: base64.b64encode(body).decode() for name, body in self._kept.items()}
         try:
-            write_privately(self._last_good, json.dumps(kept).encode())
+            keep_texts(self._last_good, {name: _base64(body) for name, body in self._kept.items()})
         except OSError as error:
             log.warning("the last good configuration cannot be kept in %s: %s", self._last_good, error)
 
-    def _restore(self) -> None:
-        if self._last_good is None:
+    async def _restore(self) -> None:
+        restored = await beside(self._restored)
+        if restored is None:
             return
-        try:
-            kept: Mapping[str, str] = json.loads(self._last_good.read_bytes())
-            restored = {name: base64.b64decode(text) for name, text in kept.items()}
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            log.warning("the last good configuration in %s cannot be read: %s", self._last_good, error)
-            return
-        self._kept = restored
-        self._policies.replace(restored)
-        self.ready = True
-        self._on_load()
+        await self._put(*restored)
         log.warning("the last good configuration is in force, from %s", self._last_good)
+
+    def _restored(self) -> tuple[Mapping[str, bytes], Change] | None:
+        if self._last_good is None:
+            return None
+        try:
+            bodies = {name: base64.b64decode(text) for name, text in kept_texts(self._last_good).items()}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("the last good configuration in %s cannot be read: %s", self._last_good, error)
+            return None
+        return bodies, self._policies.prepared(bodies)
+
+
+def _base64(body: bytes) -> str:
+    # A large one in one go would keep every other thread waiting.
+    parts = (base64.b64encode(body[begin : begin + _PART]) for begin in range(0, len(body), _PART))
+    return b"".join(parts).decode()

@@ -1,6 +1,8 @@
 """A provider's JSON Web Key Set, parsed once into the key objects that verify tokens."""
 
+import hashlib
 import json
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -38,7 +40,7 @@ class SigningKey:
     """The key object that pyjwt takes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class KeySet:
     """The keys of one issuer; `skipped` says which members of the document are of no use here, and why."""
 
@@ -49,6 +51,21 @@ class KeySet:
         """Keys that may have signed a token with this header: a key with another name did not."""
         fitting = (key for key in self.keys if algorithm in key.algorithms and (kid is None or key.kid in ("", kid)))
         return tuple(fitting)[:MAX_CANDIDATES]
+
+
+class KeySets:
+    """Parses a document once for all policies that have the same one."""
+
+    def __init__(self) -> None:
+        self._parsed: weakref.WeakValueDictionary[bytes, KeySet] = weakref.WeakValueDictionary()
+
+    def parse(self, document: str) -> KeySet:
+        """Does as `parse_keys` does."""
+        digest = hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
+        found = self._parsed.get(digest)
+        if found is None:
+            found = self._parsed[digest] = parse_keys(document)
+        return found
 
 
 def parse_keys(document: str) -> KeySet:

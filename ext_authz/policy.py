@@ -63,7 +63,7 @@ class InlineKey:
     client: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ApiKeyRules:
     """Which API keys are accepted; see `ApiKeyAuth` in policy.proto for what the fields mean."""
 

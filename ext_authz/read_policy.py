@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
 from dragoman.protos.dragoman.authz.v1 import policy_pb2 as pb
-from ext_authz.jwt_keys import ALGORITHMS, KeySet, parse_keys
+from ext_authz.jwt_keys import ALGORITHMS, KeySet, KeySets
 from ext_authz.policy import (
     DEFAULT_CLOCK_SKEW_S,
     DEFAULT_JWKS_REFRESH_S,
@@ -37,17 +37,20 @@ JwksOf = Callable[[str], str | None]
 """Gives the JWKS that was fetched from a URI, None while there is none."""
 
 
-def read_policy(message: pb.Policy, *, jwks_of: JwksOf = lambda uri: None) -> Policy | InvalidPolicy:
+def read_policy(
+    message: pb.Policy, *, jwks_of: JwksOf = lambda uri: None, key_sets: KeySets | None = None
+) -> Policy | InvalidPolicy:
     """Returns the policy, or all that is wrong with the message."""
-    reader = _Reader(jwks_of)
+    reader = _Reader(jwks_of, key_sets or KeySets())
     policy = reader.policy(message)
     return InvalidPolicy(message.id, tuple(reader.faults)) if reader.faults else policy
 
 
 class _Reader:
-    def __init__(self, jwks_of: JwksOf) -> None:
+    def __init__(self, jwks_of: JwksOf, key_sets: KeySets) -> None:
         self.faults: list[str] = []
         self._jwks_of = jwks_of
+        self._key_sets = key_sets
         self._numbers: dict[tuple[str, str], int] = {}
 
     def policy(self, message: pb.Policy) -> Policy:
@@ -122,7 +125,7 @@ class _Reader:
             self._expect(kind != "inline_jwks", f"{at}.inline_jwks", "is empty")
             return KeySet()
         try:
-            return parse_keys(document)
+            return self._key_sets.parse(document)
         except ValueError as error:
             self._expect(False, f"{at}.{kind}", str(error))
             return KeySet()
@@ -130,7 +133,8 @@ class _Reader:
     def _api_keys(self, message: pb.ApiKeyAuth) -> ApiKeyRules:
         at = "api_keys"
         for number, key in enumerate(message.inline_keys):
-            self._expect(len(key.sha256) == 32, f"{at}.inline_keys[{number}].sha256", "is not 32 bytes")
+            if len(key.sha256) != 32:
+                self._expect(False, f"{at}.inline_keys[{number}].sha256", "is not 32 bytes")
         self._expect(message.use_store or bool(message.inline_keys), at, "has neither inline_keys nor use_store")
         client_header = message.forward_client_id_header
         return ApiKeyRules(

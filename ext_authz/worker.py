@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from dragoman.grpc_worker import Address, GrpcServer, Limits
 from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, json_response, serve_http
 from dragoman.jwks import JwksCache
+from dragoman.kept_texts import keep_texts, kept_texts
 from dragoman.metrics import Collected, new_registry
 from dragoman.steadiness import steady_loop
-from dragoman.xds_client import XdsClient, write_privately
+from dragoman.xds_client import XdsClient
 from ext_authz.check import METHOD, Checker
 from ext_authz.file_source import FileSource
 from ext_authz.key_lookup import KeyLookup
@@ -104,6 +104,7 @@ class _Parts:
         timeout_s = settings.store_timeout_s if settings.redis else None
         self._lookup = KeyLookup(open_store(location, timeout_s=timeout_s), on_change=self._verdicts.forget_keys)
         self._following: asyncio.Task[None] | None = None
+        self._keeping = asyncio.Lock()
         self.checker = Checker(
             self._policies.by_id,
             verdicts=self._verdicts,
@@ -124,7 +125,7 @@ class _Parts:
                 on_load=self._on_policies,
                 last_good=state / "authz-config.json" if state else None,
             )
-            source.load()
+            await source.load()
             self.health.watch("config", lambda: source.ready or "no configuration yet")
             self._config_note = lambda: "; ".join(source.faults[:5])
             return source.run()
@@ -171,7 +172,7 @@ class _Parts:
         while True:
             await asyncio.sleep(SWEEP_S)
             if self._policies.sweep():
-                self._on_policies()
+                self._jwks.want(self._policies.uris())
 
     async def close(self) -> None:
         """Ends what runs in the background."""
@@ -181,28 +182,30 @@ class _Parts:
             await asyncio.gather(self._following, return_exceptions=True)
         await self._lookup.close()
 
-    def _on_update(self, changed: Mapping[str, bytes], removed: set[str]) -> None:
-        invalid = self._policies.update(changed, removed)
+    async def _on_update(self, changed: Mapping[str, bytes], removed: set[str]) -> None:
+        invalid = await self._policies.take(changed, removed)
         self._on_policies()
         if invalid:
             raise RejectedError("; ".join(f"{policy.id}: {', '.join(policy.faults)}" for policy in invalid[:20]))
 
     def _on_policies(self) -> None:
         self._jwks.want(self._policies.uris())
-        stored = any(policy.api_keys and policy.api_keys.use_store for policy in self._policies.by_id.values())
-        if stored and self._following is None:
+        if self._following is None and self._policies.use_store():
             self._following = asyncio.create_task(self._lookup.follow())
 
-    def _on_jwks(self, uri: str, document: str) -> None:
-        self._policies.refetched(uri)
+    async def _on_jwks(self, uri: str, document: str) -> None:
+        await self._policies.refetched(uri)
         self._verdicts.forget_refusals()
         log.info("the signing keys of an issuer have changed", extra={"uri": uri})
+        async with self._keeping:
+            await asyncio.to_thread(self._keep_jwks, self._policies.uris())
+
+    def _keep_jwks(self, wanted: Iterable[str]) -> None:
         if self._jwks_file is None:
             return
-        wanted = self._policies.uris()
         kept = {each: self._jwks.document(each) for each in wanted}
         try:
-            write_privately(self._jwks_file, json.dumps({name: text for name, text in kept.items() if text}).encode())
+            keep_texts(self._jwks_file, {name: text for name, text in kept.items() if text})
         except OSError as error:
             log.warning("signing keys cannot be kept in %s: %s", self._jwks_file, error)
 
@@ -222,11 +225,10 @@ def _known_jwks(file: Path | None) -> dict[str, str]:
     if file is None:
         return {}
     try:
-        known = json.loads(file.read_bytes())
-        return {str(uri): str(document) for uri, document in known.items()}
+        return kept_texts(file)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         log.warning("the signing keys kept in %s cannot be read: %s", file, error)
         return {}
 

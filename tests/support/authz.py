@@ -120,8 +120,9 @@ class Service:
 
     def put(self, *messages: Policy) -> None:
         """Puts policies in force; raises where one is not sound."""
-        invalid = self.policies.update({item.id: item.SerializeToString() for item in messages}, ())
-        assert not invalid, invalid
+        change = self.policies.prepared({item.id: item.SerializeToString() for item in messages})
+        assert not change.invalid, change.invalid
+        self.policies.use(change, ())
 
     async def check(self, headers: Mapping[str, str] | None = None, **options: Any) -> Answer:
         """Asks, waits for the answer, and reads it."""

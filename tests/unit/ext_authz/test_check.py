@@ -38,14 +38,14 @@ async def test_a_removed_policy_stays_in_force_for_a_while(signing_key: SigningK
     now = [0.0]
     policies = Policies(clock=lambda: now[0])
     body = message(jwt_providers=[jwt_provider(signing_key)]).SerializeToString()
-    policies.update({POLICY: body}, ())
-    policies.update({}, {POLICY, "never/was/there"})
+    await policies.take({POLICY: body}, ())
+    await policies.take({}, {POLICY, "never/was/there"})
     now[0] = 59.0
     assert not policies.sweep()
-    policies.update({POLICY: body}, ())
+    await policies.take({POLICY: body}, ())
     now[0] = 61.0
     assert not policies.sweep(), "it was named again"
-    policies.update({}, {POLICY})
+    await policies.take({}, {POLICY})
     now[0] = 122.0
     assert policies.sweep()
     assert not policies.by_id
@@ -54,7 +54,7 @@ async def test_a_removed_policy_stays_in_force_for_a_while(signing_key: SigningK
 async def test_an_unsound_policy_leaves_the_others_and_its_own_last_content_in_force(signing_key: SigningKey) -> None:
     policies = Policies()
     sound = message(jwt_providers=[jwt_provider(signing_key)])
-    policies.update({POLICY: sound.SerializeToString()}, ())
+    await policies.take({POLICY: sound.SerializeToString()}, ())
     before = policies.by_id[POLICY]
     unsound: list[tuple[str, Any]] = [
         ("id: ", {"id": ""}),
@@ -75,14 +75,15 @@ async def test_an_unsound_policy_leaves_the_others_and_its_own_last_content_in_f
     ]
     for says, fields in unsound:
         bad = message(**{"id": POLICY, **fields}) if "id" not in fields else message(fields["id"])
-        invalid = policies.update({bad.id: bad.SerializeToString(), "b": b"\xff"}, ())
+        invalid = await policies.take({bad.id: bad.SerializeToString(), "b": b"\xff"}, ())
         assert any(says in fault for policy in invalid for fault in policy.faults), (says, invalid)
         assert policies.by_id == {POLICY: before}
 
 
 async def test_a_resource_must_be_called_as_its_policy_is(signing_key: SigningKey) -> None:
     body = message(jwt_providers=[jwt_provider(signing_key)]).SerializeToString()
-    assert "is not the resource's name" in Policies().update({"other/name/h": body}, ())[0].faults[0]
+    (invalid,) = await Policies().take({"other/name/h": body}, ())
+    assert "is not the resource's name" in invalid.faults[0]
 
 
 def test_verdicts_are_bounded_and_bad_credentials_push_out_no_good_one() -> None:
@@ -118,7 +119,7 @@ async def test_an_unknown_key_id_waits_for_one_fetch_of_the_issuers_keys(signing
     provider = jwt_provider(remote_jwks={"uri": uri})
     del provider["inline_jwks"]
     policy = message(jwt_providers=[provider])
-    assert not policies.update({policy.id: policy.SerializeToString()}, ())
+    assert not await policies.take({policy.id: policy.SerializeToString()}, ())
     assert policies.uris() == {uri: 300.0}
     fetched = asyncio.Event()
     fetches = 0
@@ -139,7 +140,7 @@ async def test_an_unknown_key_id_waits_for_one_fetch_of_the_issuers_keys(signing
     assert sum(bool(call.bodies) for call in calls) == 5, "those beyond the bound are refused at once"
     await asyncio.sleep(0)
     documents[uri] = jwt_provider(signing_key)["inline_jwks"]
-    policies.refetched(uri)
+    await policies.refetched(uri)
     fetched.set()
     await checker.drain()
     statuses = [Answer.read(call.bodies[0]).status for call in calls]

@@ -81,7 +81,7 @@ def test_every_field_reaches_the_policy(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text(json.dumps(jwks(SigningKey.make())))
     config = read_config(path)
     assert not config.faults
-    assert config.files == [tmp_path / "keys.json"]
+    assert [*config.files] == [tmp_path / "keys.json"]
     policy = Policy.FromString(config.policies["shop/orders"])
     first, second = policy.jwt_providers
     unset = [
