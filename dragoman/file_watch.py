@@ -75,7 +75,9 @@ async def _by_inotify(folders: Folders) -> AsyncGenerator[None, None]:
             looked = time.monotonic()
             yield
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(happened.wait(), _ANYWAY_S)
+                # Not wait_for, in which a cancellation is lost that comes with a happening: the last one often does.
+                async with asyncio.timeout(_ANYWAY_S):
+                    await happened.wait()
             await asyncio.sleep(looked + _BETWEEN_S - time.monotonic())
             happened.clear()
             while notify.read():

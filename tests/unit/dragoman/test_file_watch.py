@@ -116,3 +116,25 @@ def test_where_links_lead_is_watched_too(tmp_path: Path) -> None:
     found = folders_of(tmp_path / "mounted" / "current" / "file")
     assert found >= {tmp_path / "mounted", tmp_path / "versions" / "1"}
     assert tmp_path not in found
+
+
+async def test_who_is_cancelled_in_the_moment_of_a_change_ends(tmp_path: Path) -> None:
+    follower = Follower(tmp_path / "file")
+    follower.file.write_text("")
+    for number in range(20):
+        looked = asyncio.Event()
+
+        async def follow(looked: asyncio.Event = looked) -> None:
+            async with contextlib.aclosing(looks(follower.file, lambda: folders_of(follower.file))) as found:
+                async for _ in found:
+                    looked.set()
+
+        following = asyncio.create_task(follow())
+        await looked.wait()
+        # As a service does that removes its socket from the folder of its configuration.
+        follower.file.write_text(str(number))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait_for(following, 5)
