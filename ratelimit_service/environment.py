@@ -58,9 +58,9 @@ _NO_EFFECT: Final = {
     ),
     "a lost store is told at /health/ready, and makes nobody unready": ("REDIS_HEALTH_CHECK_ACTIVE_CONNECTION",),
     "counters end with their windows": ("EXPIRATION_JITTER_MAX_SECONDS",),
-    "connections live as long as both ends want": ("GRPC_MAX_CONNECTION_AGE", "GRPC_MAX_CONNECTION_AGE_GRACE"),
 }
 _AS_IT_IS: Final = {"PROMETHEUS_PATH": "/metrics"}
+_LONGEST_AGE_S: Final = 2_000_000.0
 _NOT_SUPPORTED: Final = {
     "GRPC_CLIENT_TLS_SAN": "every certificate of GRPC_CLIENT_TLS_CACERT would be let in",
 }
@@ -106,6 +106,11 @@ def _serving(given: Given) -> None:
     path = given.text("GRPC_UDS")
     settings["listen"] = f"unix:{path}" if path else _address(given, "GRPC_", "8081")
     settings["http"] = _address(given, "", "8080")
+    for name, theirs, default_s in (
+        ("max_connection_age_s", "GRPC_MAX_CONNECTION_AGE", 86_400.0),
+        ("max_connection_age_grace_s", "GRPC_MAX_CONNECTION_AGE_GRACE", 3600.0),
+    ):
+        settings[name] = f"{min(given.seconds(theirs, default_s), _LONGEST_AGE_S):g}"
     if given.flag("GRPC_SERVER_USE_TLS"):
         given.put("tls_certificate", given.text("GRPC_SERVER_TLS_CERT"))
         given.put("tls_private_key", given.text("GRPC_SERVER_TLS_KEY"))

@@ -174,7 +174,12 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             {METHOD: handler},
             listen=Address.parse(settings.listen),
             engine=settings.engine,
-            limits=Limits(max_message_bytes=MAX_MESSAGE_BYTES, too_large=limiter.too_large),
+            limits=Limits(
+                max_message_bytes=MAX_MESSAGE_BYTES,
+                too_large=limiter.too_large,
+                connection_age_s=settings.max_connection_age_s,
+                connection_age_grace_s=settings.max_connection_age_grace_s,
+            ),
             tls=settings.tls,
             observe=calls,
             health_names=(HEALTH_NAME,),

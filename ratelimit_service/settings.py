@@ -29,6 +29,8 @@ def _read(value: object) -> object:
 
 
 DEFAULT_NODE_ID = "dragoman/ratelimit"
+MAX_AGE_S = 2_000_000.0
+"""Of connections: grpcio counts milliseconds in 32 bits."""
 
 
 class RateLimitSettings(XdsSettings):
@@ -44,6 +46,11 @@ class RateLimitSettings(XdsSettings):
     """PEM files to serve TLS with; the clients must then show a certificate that `tls_client_ca` signed, if given."""
     tls_private_key: Path | None = None
     tls_client_ca: Path | None = None
+    max_connection_age_s: float = Field(default=0.0, ge=0, le=MAX_AGE_S)
+    """After how long a connection is closed once its calls have ended, so that another one may reach another pod; 0:
+    never. Give or take a tenth."""
+    max_connection_age_grace_s: float = Field(default=3600.0, ge=0, le=MAX_AGE_S)
+    """How long its calls may take then."""
     workers: PositiveInt = 1
     config: Path | None = None
     """A file, or a folder of files, in envoyproxy/ratelimit's format; this or `xds`."""

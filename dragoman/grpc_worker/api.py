@@ -80,6 +80,10 @@ class Limits:
     max_header_list_bytes: int = 64 * 1024
     connection_idle_s: float = 3600.0
     """A connection without calls for so long is closed with GOAWAY."""
+    connection_age_s: float = 0.0
+    """After so long, give or take a tenth, a connection is closed with GOAWAY: the next may go elsewhere ..."""
+    connection_age_grace_s: float = 3600.0
+    """... and cut when its calls have not ended after this. An age of 0 is none."""
     handshake_s: float = 10.0
     """A connection that has not finished its TLS handshake, its HTTP/2 preface and SETTINGS by then is cut."""
     request_s: float = 30.0

@@ -161,7 +161,12 @@ async def _answer(name: str, handler: Handler, body: bytes, call: _Call) -> tupl
 
 
 def options(limits: Limits) -> list[tuple[str, int]]:
+    age = [
+        ("grpc.max_connection_age_ms", int(limits.connection_age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(limits.connection_age_grace_s * 1000)),
+    ]
     return [
+        *(age if limits.connection_age_s else ()),
         (
             "grpc.max_receive_message_length",
             limits.max_buffered_bytes if limits.too_large else limits.max_message_bytes,

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import random
 import struct
 import time
 from typing import cast
@@ -56,6 +58,8 @@ class Connection(asyncio.Protocol):
         self._heard = False
         self._ready = False
         self._heard_at = self._busy_at = self._opened_at = self._closed_at = shared.loop.time()
+        age_s = shared.limits.connection_age_s * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
+        self._ends_at = self._opened_at + age_s if age_s else math.inf
         self._pinged_at: float | None = None
         self._unread_since: float | None = None
         self._last_stream = self._swept_stream = 0
@@ -166,9 +170,10 @@ class Connection(asyncio.Protocol):
             self._unread_since = None
         elif self._unread_since is None:
             self._unread_since = now
-        if self._unread_since is not None and now - self._unread_since > limits.unread_s:
+        unread = self._unread_since is not None and now - self._unread_since > limits.unread_s
+        if unread or now > self._ends_at + limits.connection_age_grace_s:
             self.abort()
-        elif now - self._busy_at > limits.connection_idle_s:
+        elif now - self._busy_at > limits.connection_idle_s or (now > self._ends_at and not self._draining):
             self.drain()
         elif self._pinged_at is not None:
             if now - self._pinged_at > limits.keepalive_timeout_s:

@@ -183,6 +183,6 @@ class Ngh2Server:
 
 def _sweep_interval_s(limits: Limits) -> float:
     """A quarter of the shortest time that is watched, so that none is overshot by much."""
-    times = (limits.connection_idle_s, limits.handshake_s, limits.request_s)
+    times = (limits.connection_age_s or MAX_SWEEP_S, limits.connection_idle_s, limits.handshake_s, limits.request_s)
     shortest = min(*times, limits.unread_s, limits.keepalive_time_s, limits.keepalive_timeout_s)
     return min(MAX_SWEEP_S, max(MIN_SWEEP_S, shortest / 4))

@@ -252,6 +252,32 @@ async def test_an_idle_connection_is_closed_with_goaway(serving: Serve) -> None:
     assert client.saw(ngh2.GoAwayReceived)
 
 
+async def test_an_old_connection_is_closed_with_goaway_and_serves_what_is_in_flight(serving: Serve) -> None:
+    kept: list[Call] = []
+    server = await serving(lambda _body, call: kept.append(call), limits=Limits(connection_age_s=0.3))
+    client = await RawClient.to(server.address)
+    stream = client.ask(message(b""))
+    await client.flush()
+    await client.until(lambda: client.saw(ngh2.GoAwayReceived))
+    kept[0].done(b"last")
+    assert (await client.answer(stream)).body == message(b"last")
+    with pytest.raises(ConnectionError):
+        await client.until(lambda: False)
+
+
+async def test_an_old_connection_whose_calls_do_not_end_is_cut(serving: Serve) -> None:
+    kept: list[Call] = []
+    limits = Limits(connection_age_s=0.2, connection_age_grace_s=0.2)
+    server = await serving(lambda _body, call: kept.append(call), limits=limits)
+    client = await RawClient.to(server.address)
+    client.ask(message(b""))
+    await client.flush()
+    with pytest.raises(ConnectionError):
+        await client.until(lambda: False)
+    assert client.saw(ngh2.GoAwayReceived)
+    await until(lambda: kept[0].cancelled, what="the call to be given up")
+
+
 async def test_draining_says_goaway_serves_what_is_in_flight_and_then_closes(serving: Serve) -> None:
     kept: list[Call] = []
     server = await serving(lambda _body, call: kept.append(call))

@@ -88,6 +88,8 @@ def test_files_redis_and_what_answers_carry_are_understood() -> None:
         STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT="true",
         RESPONSE_DYNAMIC_METADATA="t",
         LOG_LEVEL="error",
+        GRPC_MAX_CONNECTION_AGE="1h30m",
+        GRPC_MAX_CONNECTION_AGE_GRACE="1m",
     )
     assert given.config == Path("/srv/runtime/current/ratelimit/config")
     assert (given.listen, given.http) == ("unix:/run/rl.sock", "0.0.0.0:9000")
@@ -102,6 +104,7 @@ def test_files_redis_and_what_answers_carry_are_understood() -> None:
     )
     assert (given.near_ratio, given.key_prefix, given.log_level) == (0.5, "p:", "ERROR")
     assert given.look_first is True
+    assert (given.max_connection_age_s, given.max_connection_age_grace_s) == (5400, 60)
     assert (given.shadow_mode, given.quota_mode, given.merge_domains, given.response_metadata) == (
         True,
         False,
