@@ -32,6 +32,10 @@ def _let_go(policies: list[Policy]) -> None:
     for each in unused:
         # A request that waits for the store may still go by it.
         while each() is not None:
-            time.sleep(_LOOK_AGAIN_S)
+            _look_again()
     while parts:
         parts.pop()
+
+
+def _look_again() -> None:
+    time.sleep(_LOOK_AGAIN_S)

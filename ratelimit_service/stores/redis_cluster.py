@@ -222,7 +222,8 @@ class RedisClusterStore:
             await asyncio.sleep(min(1.0, _TROUBLED_S + 0.01 * troubled) * random.uniform(0.7, 1.3))  # noqa: S311
             if self.whole:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stale.wait(), _REFRESH_S * random.uniform(0.8, 1.2))  # noqa: S311
+                    async with asyncio.timeout(_REFRESH_S * random.uniform(0.8, 1.2)):  # noqa: S311
+                        await self._stale.wait()
 
     def _candidates(self) -> list[RedisTarget]:
         """Whom to ask, in turn: nodes that answer, then those that the URL names, then any."""

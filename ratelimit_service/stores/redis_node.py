@@ -250,7 +250,8 @@ class RedisNode:
                 failures = failures + 1 if time.monotonic() - started < _GIVE_UP_S else 0
             delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(failures, 10)) if failures else 0.0
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay_s * random.uniform(0.5, 1.0))  # noqa: S311
+                async with asyncio.timeout(delay_s * random.uniform(0.5, 1.0)):  # noqa: S311
+                    await self._wake.wait()
 
     async def _connect(self) -> RedisConnection:
         options = self._options

@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from ratelimit_service.service import ConfigRejectedError, PlanOptions, Service
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.memory import MemoryStore
 from tests.support.ratelimit import Clock, RecordedCall, request
+from tests.support.turns import Turns, full_collections, turns
 
 MANY = 5_000
 # In which other processes may take the processor from the loop, but not in all of them.
@@ -85,63 +83,25 @@ def written(limit: int) -> str:
     return "\n".join(["domain: d", "descriptors:", *lines])
 
 
-@dataclass
-class Turns:
-    """What a loop did beside a change: how often it had its turn, and how long it went without one at the most."""
-
-    count: int = 0
-    longest_s: float = 0.0
-    whole_s: float = 0.0
-
-
 async def turns_during(limiter: Limiter, until_limit: int) -> Turns:
-    """Asks as often as the loop comes round, until the answers are those of the new limit; all of them, old or new."""
-    turns = Turns()
     bodies = [request("d", [("k", str(index))]) for index in (0, MANY // 2, MANY - 1)]
-    before = limiter.ask(bodies[0])
-    begun = last = time.perf_counter()
-    while True:
-        found = {limiter.ask(body) for body in bodies}
-        assert found in ({before}, {until_limit}), "some limits are new and some are not"
-        if found == {until_limit}:
-            turns.whole_s = time.perf_counter() - begun
-            return turns
-        await asyncio.sleep(0.0005)
-        now = time.perf_counter()
-        turns.count += 1
-        turns.longest_s = max(turns.longest_s, now - last)
-        last = now
-
-
-@contextmanager
-def full_collections() -> Iterator[list[int]]:
-    found: list[int] = []
-
-    def collected(phase: str, told: dict[str, int]) -> None:
-        if phase == "stop" and told["generation"] == 2:
-            found.append(told["collected"])
-
-    gc.callbacks.append(collected)
-    try:
-        yield found
-    finally:
-        gc.callbacks.remove(collected)
+    return await turns(lambda: [limiter.ask(body) for body in bodies], until_limit)
 
 
 async def test_requests_are_answered_while_thousands_of_limits_change_over_xds() -> None:
     limiter = Limiter()
     await limiter.update(many(5))
-    turns = Turns()
+    found = Turns()
     for limit in range(6, 6 + ROUNDS):
         with steady_loop(), full_collections() as collections:
             updating = asyncio.create_task(limiter.update(many(limit)))
-            turns = await turns_during(limiter, limit)
+            found = await turns_during(limiter, limit)
             await updating
         assert not collections
         # Read on the loop, they would take one turn; what a turn takes is for the machine to say.
-        if turns.count >= 10 and turns.longest_s < turns.whole_s / 2:
+        if found.count >= 10 and found.longest_s < found.whole_s / 2:
             return
-    pytest.fail(str(turns))
+    pytest.fail(str(found))
 
 
 async def test_requests_are_answered_while_thousands_of_limits_change_in_a_file(tmp_path: Path) -> None:
@@ -152,20 +112,20 @@ async def test_requests_are_answered_while_thousands_of_limits_change_in_a_file(
     begun = time.perf_counter()
     await source.load()
     load_s = time.perf_counter() - begun
-    turns = Turns()
+    found = Turns()
     with steady_loop(), full_collections() as collections:
         following = asyncio.create_task(source.run())
         try:
             for limit in range(6, 6 + ROUNDS):
                 (tmp_path / "new").write_text(written(limit))
                 (tmp_path / "new").rename(file)
-                turns = await turns_during(limiter, limit)
-                if turns.longest_s < load_s / 2:
+                found = await turns_during(limiter, limit)
+                if found.longest_s < load_s / 2:
                     break
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-    assert turns.longest_s < load_s / 2
+    assert found.longest_s < load_s / 2
     assert not collections
 
 
