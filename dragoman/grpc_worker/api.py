@@ -77,6 +77,8 @@ class Limits:
     """... and all together: beyond it, the one that has us hold the most has its incomplete requests refused."""
     max_incomplete: int = 16_384
     """Requests that have not come whole, of all connections: beyond it, so do those of the one that has the most."""
+    max_unread_bytes: int = 256 * MIB
+    """What replies hold that peers do not take, of all connections: beyond it, the one that holds the most is cut."""
     max_header_list_bytes: int = 64 * 1024
     connection_idle_s: float = 3600.0
     """A connection without calls for so long is closed with GOAWAY."""

@@ -21,6 +21,8 @@ log = logging.getLogger("dragoman.grpc_worker")
 
 FLUSH_BYTES = 256 * 1024
 TURN_BYTES = 128 * 1024
+STREAM_BYTES = 1200
+"""What a stream that is open takes, about, beside what is sent on it."""
 DRAIN_PING = b"draining"
 LIVENESS_PING = b"still-up"
 DRAIN_PING_S = 1.0
@@ -51,6 +53,8 @@ class Connection(asyncio.Protocol):
         """Of requests that have not come whole."""
         self.incomplete = 0
         """How many of these there were at the last sweep."""
+        self.unread_bytes = 0
+        """About what replies held at the last sweep that the peer does not take."""
         self._flush_is_due = False
         self._writing_paused = False
         self._closing = False
@@ -166,10 +170,9 @@ class Connection(asyncio.Protocol):
         self._sweep_incomplete(now, limits.request_s)
         if self._calls or self._last_stream != self._swept_stream:
             self._busy_at, self._swept_stream = now, self._last_stream
-        if not self._session.queued_body_size():
-            self._unread_since = None
-        elif self._unread_since is None:
-            self._unread_since = now
+        queued = self._session.queued_body_size()
+        self.unread_bytes = queued + limits.max_concurrent_streams * STREAM_BYTES if queued else 0
+        self._unread_since = (self._unread_since or now) if queued else None
         unread = self._unread_since is not None and now - self._unread_since > limits.unread_s
         if unread or now > self._ends_at + limits.connection_age_grace_s:
             self.abort()

@@ -5,7 +5,7 @@ import contextlib
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dragoman.batch import Batch
@@ -174,11 +174,26 @@ class Ngh2Server:
         now = self._loop.time()
         for connection in (*self._connections, *self._leaving):
             connection.sweep(now)
-        if sum(each.incomplete for each in self._connections) > self._limits.max_incomplete:
-            max(self._connections, key=lambda each: each.incomplete).shed()
+        for connection in _heaviest(self._connections, lambda each: each.incomplete, self._limits.max_incomplete):
+            connection.shed()
+        for connection in _heaviest(self._connections, lambda each: each.unread_bytes, self._limits.max_unread_bytes):
+            connection.abort()
         if self._tls is not None:
             self._tls.refresh()
         self._sweeping = self._loop.call_later(self._sweep_s, self._sweep)
+
+
+def _heaviest(connections: Iterable[Connection], weigh: Callable[[Connection], int], most: int) -> Iterator[Connection]:
+    """As many of the heaviest as it takes for the others to weigh no more than `most` together."""
+    weights = [(weigh(each), each) for each in connections]
+    surplus = sum(weight for weight, _ in weights) - most
+    if surplus <= 0:
+        return
+    weights.sort(key=lambda pair: pair[0])
+    while surplus > 0:
+        weight, connection = weights.pop()
+        surplus -= weight
+        yield connection
 
 
 def _sweep_interval_s(limits: Limits) -> float:

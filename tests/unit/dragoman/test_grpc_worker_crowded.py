@@ -151,6 +151,20 @@ async def test_a_peer_that_takes_no_replies_is_cut_in_the_end(serving: Serve) ->
     await assert_serves(server)
 
 
+async def test_who_leaves_most_replies_of_all_unread_is_cut(serving: Serve) -> None:
+    limits = Limits(max_concurrent_streams=100, max_unread_bytes=1_000_000, keepalive_timeout_s=0.1)
+    server = await serving(lambda _body, call: call.done(bytes(10_000)), limits=limits)
+    modest, greedy = [await RawClient.to(server.address, window_bytes=0) for _ in range(2)]
+    stream = modest.ask(message(b""))
+    await modest.flush()
+    for _ in range(100):
+        greedy.ask(message(b""))
+    await greedy.flush()
+    await greedy.ended()
+    modest.session.set_local_window_size(100_000, stream_id=stream)
+    assert len((await modest.answer(stream)).body) == 10_005
+
+
 async def test_who_has_most_of_all_incomplete_messages_held_loses_them(serving: Serve) -> None:
     server = await serving(echo, limits=Limits(max_total_buffered_bytes=200_000))
     modest, greedy = await RawClient.to(server.address), await RawClient.to(server.address)

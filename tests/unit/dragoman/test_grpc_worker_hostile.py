@@ -10,7 +10,7 @@ import pytest
 
 from dragoman.grpc_worker import Call, Engine, GrpcServer, Limits, StatusCode
 from tests.support.waiting import until
-from tests.unit.dragoman.raw_grpc import PREFACE, RawClient, assert_serves, echo, frame, message
+from tests.unit.dragoman.raw_grpc import PREFACE, Answer, RawClient, assert_serves, echo, frame, message
 
 Serve = Callable[..., Awaitable[GrpcServer]]
 BOTH = pytest.mark.parametrize("engine", ["ngh2", "grpcio"])
@@ -151,6 +151,16 @@ async def test_what_is_not_grpc_gets_an_http_status(serving: Serve, request_with
     client = await RawClient.to(server.address)
     answer = await client.answer(client.ask(message(b""), **request_with))
     assert answer.headers[":status"] == status
+
+
+async def test_a_request_to_connect_somewhere_is_refused(serving: Serve) -> None:
+    server = await serving(echo)
+    client = await RawClient.to(server.address)
+    connect = [(b":method", b"CONNECT"), (b":authority", b"worker"), (b"content-type", b"application/grpc")]
+    stream = client.session.send_request(connect)
+    client.answers[stream] = Answer()
+    assert (await client.answer(stream)).status == StatusCode.UNIMPLEMENTED
+    assert (await client.answer(client.ask(message(b"next")))).status == StatusCode.OK
 
 
 @pytest.mark.parametrize("content_type", ["application/grpc+proto", "application/grpc;charset=utf-8"])
