@@ -61,9 +61,6 @@ _NO_EFFECT: Final = {
 }
 _AS_IT_IS: Final = {"PROMETHEUS_PATH": "/metrics"}
 _LONGEST_AGE_S: Final = 2_000_000.0
-_NOT_SUPPORTED: Final = {
-    "GRPC_CLIENT_TLS_SAN": "every certificate of GRPC_CLIENT_TLS_CACERT would be let in",
-}
 
 
 def translate(environ: Mapping[str, str]) -> Translation:
@@ -85,9 +82,6 @@ def translate(environ: Mapping[str, str]) -> Translation:
     out.settings["response_headers"] = "plain" if given.flag("LIMIT_RESPONSE_HEADERS_ENABLED") else "none"
     statsd(given)
     _without_effect(given)
-    for name, why in _NOT_SUPPORTED.items():
-        if given.text(name) and given.text(name) not in FALSE:
-            out.faults.append(f"{name} is not supported: {why}")
     return out
 
 
@@ -115,6 +109,7 @@ def _serving(given: Given) -> None:
         given.put("tls_certificate", given.text("GRPC_SERVER_TLS_CERT"))
         given.put("tls_private_key", given.text("GRPC_SERVER_TLS_KEY"))
         given.put("tls_client_ca", given.text("GRPC_CLIENT_TLS_CACERT"))
+        given.put("tls_client_san", given.text("GRPC_CLIENT_TLS_SAN"))
     level = given.text("LOG_LEVEL", "warn").lower()
     settings["log_level"] = (_LEVELS | _LEVELS_ABOVE).get(level, "INFO")
     settings["log_format"] = "json" if given.text("LOG_FORMAT").lower() == "json" else "human"

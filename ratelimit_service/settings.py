@@ -46,6 +46,8 @@ class RateLimitSettings(XdsSettings):
     """PEM files to serve TLS with; the clients must then show a certificate that `tls_client_ca` signed, if given."""
     tls_private_key: Path | None = None
     tls_client_ca: Path | None = None
+    tls_client_san: str = ""
+    """The DNS name, IP address or URI that such a certificate must be for besides."""
     max_connection_age_s: float = Field(default=0.0, ge=0, le=MAX_AGE_S)
     """After how long a connection is closed once its calls have ended, so that another one may reach another pod; 0:
     never. Give or take a tenth."""
@@ -128,7 +130,7 @@ class RateLimitSettings(XdsSettings):
         """The files to serve TLS with; None for plaintext."""
         if self.tls_certificate is None or self.tls_private_key is None:
             return None
-        return TlsFiles(self.tls_certificate, self.tls_private_key, self.tls_client_ca)
+        return TlsFiles(self.tls_certificate, self.tls_private_key, self.tls_client_ca, self.tls_client_san)
 
     @property
     def stats(self) -> StatsRegistry:
@@ -197,6 +199,10 @@ class RateLimitSettings(XdsSettings):
             raise ValueError("redis_per_second is beside redis, and needs it")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_private_key")
+        if self.tls_client_san and self.tls_client_ca is None:
+            raise ValueError("tls_client_san needs tls_client_ca")
+        if self.tls_client_san and self.quota_listen is not None:
+            raise ValueError("tls_client_san is not supported with quota_listen")
         if self.statsd_rewrites and (self.statsd is None or not self.statsd.startswith(Dialect.DOGSTATSD)):
             raise ValueError("statsd_rewrites is for statsd: dogstatsd://HOST:PORT")
         return self

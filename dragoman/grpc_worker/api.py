@@ -109,6 +109,8 @@ class TlsFiles:
     certificate: Path
     private_key: Path
     client_ca: Path | None = None
+    client_san: str = ""
+    """If given, the certificate must be for this name besides: a DNS name, an IP address or a URI."""
 
 
 @dataclass(frozen=True, slots=True)

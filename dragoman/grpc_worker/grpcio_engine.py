@@ -185,6 +185,8 @@ def options(limits: Limits) -> list[tuple[str, int]]:
 
 
 def bind(server: grpc.aio.Server, listen: Address, tls: TlsFiles | None, unix_mode: int) -> Address:
+    if tls is not None and tls.client_san:
+        raise OSError(f"cannot listen on {listen}: this engine does not look at whom certificates of clients are for")
     if listen.is_unix:
         sockets.clear_stale(listen.path)
     try:

@@ -15,7 +15,7 @@ from dragoman.grpc_worker import wire
 from dragoman.grpc_worker.api import StatusCode
 from dragoman.grpc_worker.ngh2_call import Ngh2Call
 from dragoman.grpc_worker.ngh2_session import new_session
-from dragoman.grpc_worker.ngh2_shared import Shared
+from dragoman.grpc_worker.ngh2_shared import Shared, peer_of
 
 log = logging.getLogger("dragoman.grpc_worker")
 
@@ -72,8 +72,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        tls = transport.get_extra_info("ssl_object")
-        if (tls is not None and tls.selected_alpn_protocol() != "h2") or not self._shared.owner.opened(self):
+        tls, owner = transport.get_extra_info("ssl_object"), self._shared.owner
+        if (tls is not None and not owner.admits(tls, peer_of(transport))) or not owner.opened(self):
             self.abort()
             return
         self._flush()
@@ -387,7 +387,7 @@ class Connection(asyncio.Protocol):
                 call.fail(StatusCode.DEADLINE_EXCEEDED, "the request did not arrive in time")
 
     def _broken(self, error: Exception) -> None:
-        self._shared.owner.misbehaved(str(self._transport.get_extra_info("peername") or "unix"), error)
+        self._shared.owner.misbehaved(peer_of(self._transport), error)
         self._close()
 
     def _close(self) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -144,6 +145,12 @@ class Ngh2Server:
         self._buffered_bytes += more_bytes
         if self._buffered_bytes > self._limits.max_total_buffered_bytes and more_bytes > 0:
             max(self._connections, key=lambda each: each.buffered_bytes).shed()
+
+    def admits(self, client: ssl.SSLObject, peer: str) -> bool:
+        fault = self._tls.fault_of(client) if self._tls is not None else None
+        if fault is not None:
+            self._misbehaviour.note("closed the connection of %s: %s", peer, fault)
+        return fault is None
 
     def misbehaved(self, peer: str, error: Exception) -> None:
         # Not the error itself: whoever keeps the record would keep the connection, by its traceback.

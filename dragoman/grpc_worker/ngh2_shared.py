@@ -1,6 +1,7 @@
 """What the connections of a server of the ngh2 engine have in common, and what they ask of it."""
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +25,7 @@ class Method:
 class Owner(Protocol):
     """What a connection asks of its server."""
 
+    def admits(self, client: ssl.SSLObject, peer: str) -> bool: ...
     def opened(self, connection: "Connection") -> bool: ...
     def leaving(self, connection: "Connection") -> None: ...
     def closed(self, connection: "Connection") -> None: ...
@@ -42,3 +44,8 @@ class Shared:
     observe: CallObserver | None
     deadlines: Deadlines
     batch: Batch
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """Says who the other side is."""
+    return str(transport.get_extra_info("peername") or "unix")

@@ -1,7 +1,10 @@
 """Certificates that are replaced on disk while a server runs, as cert-manager and SPIFFE helpers do."""
 
+import ipaddress
 import logging
 import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dragoman.grpc_worker.api import TlsFiles
 from dragoman.logs import in_words
@@ -39,6 +42,15 @@ class ServerTls:
         """Raises OSError, which names them, when the files cannot be used."""
         self._watched = Watched(files)
         self.context = _context(files)
+        self._client_san = files.client_san
+
+    def fault_of(self, client: ssl.SSLObject) -> str | None:
+        """Returns why a client is not let in that has shaken hands; None if it is."""
+        if client.selected_alpn_protocol() != "h2":
+            return "it does not speak HTTP/2"
+        if self._client_san and not is_for(client.getpeercert() or {}, self._client_san):
+            return f"its certificate is not for {self._client_san}"
+        return None
 
     def refresh(self) -> None:
         """Takes new files in, for connections from now on; keeps what it has when they do not fit together."""
@@ -52,6 +64,30 @@ class ServerTls:
             log.error("the new certificate %s is not used: %s", files.certificate, error)
         else:
             log.info("took the new certificate %s", files.certificate)
+
+
+def is_for(certificate: Mapping[str, Any], name: str) -> bool:
+    """Whether a certificate, as `getpeercert` tells it, is for a DNS name, an IP address or a URI (RFC 9525 §6)."""
+    names: Sequence[tuple[str, str]] = certificate.get("subjectAltName", ())
+    if "://" in name:
+        return ("URI", name) in names
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return any(kind == "DNS" and _fits(pattern.lower(), name.lower().rstrip(".")) for kind, pattern in names)
+    return any(kind == "IP Address" and _is_address(told, address) for kind, told in names)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    label, dot, parent = name.partition(".")
+    return pattern == name or bool(label and dot and pattern == f"*.{parent}")
+
+
+def _is_address(told: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    try:
+        return ipaddress.ip_address(told.strip()) == address
+    except ValueError:
+        return False
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:

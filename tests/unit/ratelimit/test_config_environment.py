@@ -57,6 +57,19 @@ def test_the_limiter_that_envoy_gateway_runs_is_understood() -> None:
     assert translate(ENVOY_GATEWAY).notes == ["PROMETHEUS_ADDR has no effect: metrics are at HOST:PORT"]
 
 
+def test_clients_are_known_by_their_certificates() -> None:
+    files = {"GRPC_SERVER_TLS_CERT": "/c", "GRPC_SERVER_TLS_KEY": "/k", "GRPC_CLIENT_TLS_CACERT": "/ca"}
+    given = settings_of(GRPC_SERVER_USE_TLS="true", GRPC_CLIENT_TLS_SAN="envoy.example", **files)
+    assert given.tls is not None
+    assert (given.tls.client_ca, given.tls.client_san) == (Path("/ca"), "envoy.example")
+    # Without an authority nobody shows a certificate, and it would be for nothing.
+    translated = translate({"GRPC_SERVER_USE_TLS": "true", "GRPC_CLIENT_TLS_SAN": "envoy"} | files)
+    ours = {f"DRAGOMAN_{name.upper()}": value for name, value in translated.settings.items()}
+    del ours["DRAGOMAN_TLS_CLIENT_CA"]
+    with pytest.raises(layers.SettingsError, match="tls_client_san needs tls_client_ca"):
+        layers.load(RateLimitSettings, environ=ours)
+
+
 def test_where_metrics_are_is_told_to_who_looks_for_them_elsewhere() -> None:
     assert translate({"USE_PROMETHEUS": "true"}).notes == [
         "USE_PROMETHEUS: metrics are at HOST:PORT, and not on port 9090"
@@ -150,7 +163,6 @@ def test_tls_to_redis_takes_its_files() -> None:
     ("environ", "fault"),
     [
         ({"BACKEND_TYPE": "memcache"}, "BACKEND_TYPE is not supported unless it is redis"),
-        ({"GRPC_CLIENT_TLS_SAN": "envoy"}, "GRPC_CLIENT_TLS_SAN is not supported: every certificate"),
         ({"SHADOW_MODE": "maybe"}, "SHADOW_MODE is neither true nor false"),
         ({"REDIS_URL": "redis://:secret@r:1"}, "REDIS_URL and REDIS_TYPE are not understood"),
         ({"REDIS_TLS": "true"}, "REDIS_TLS is not supported on a Unix socket"),
