@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.support.process import ChildProcess
 
 CALLS = 30_000
 ROUNDS = 4
+_BEFORE_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,12 @@ class Cost:
 
 @asynccontextmanager
 async def served(
-    module: str, config: Mapping[str, Any], settings: Mapping[str, Any], *, workers: int = 1
+    module: str,
+    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    workers: int = 1,
+    within_s: float = 10.0,
 ) -> AsyncIterator[Served]:
     """Starts a service of ours on a Unix socket for each worker."""
     async with AsyncExitStack() as stack:
@@ -62,7 +69,7 @@ async def served(
         )
         stack.push_async_callback(process.stop)
         for name in names:
-            await peers.listening(process, folder / name)
+            await peers.listening(process, folder / name, within_s=within_s)
         yield Served(process, [Address.parse(f"unix:{folder / name}") for name in names])
 
 
@@ -84,6 +91,20 @@ async def cost(service: Served, load: grpc_load.Load) -> Cost:
     if result.failed:
         raise RuntimeError(f"{result.failed} of {result.requests} calls failed\n{service.process.tail()}")
     return Cost((cpu_s(service.process.pid) - before_s) / result.requests * 1e6, result)
+
+
+async def longest_ms(
+    service: Served, change: Callable[[], Awaitable[None]], *, method: str, body: bytes, per_s: float, seconds: float
+) -> float:
+    """Returns the longest wait of a call while something changes; raises RuntimeError where one fails."""
+    load = grpc_load.Load(method=method, body=body, per_s=per_s, seconds=seconds)
+    asked = asyncio.create_task(grpc_load.run(service.addresses, load))
+    await asyncio.sleep(_BEFORE_S)
+    await change()
+    result = await asked
+    if result.failed:
+        raise RuntimeError(f"{result.failed} of {result.requests} calls failed\n{service.process.tail()}")
+    return result.longest_ms
 
 
 async def check_that_it(service: Served, method: str, body: bytes, *, passes: bool = True) -> None:

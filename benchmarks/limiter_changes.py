@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -12,8 +11,7 @@ from typing import Any
 
 import grpc.aio
 
-from benchmarks.asked import Served, check_that_it, served
-from benchmarks.grpc_load import Load, run
+from benchmarks.asked import Served, check_that_it, longest_ms, served
 from benchmarks.rows import Row
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2
 from ratelimit_service.config_xds import TYPE_URL
@@ -25,7 +23,6 @@ from tests.support.waiting import until
 _DESCRIPTORS = 5_000
 _PER_S = 1_000.0
 _SECONDS = 2.5
-_AFTER_S = 0.3
 _NODE = "bench"
 _ASKED = request("bench", [("route", "0")])
 
@@ -63,15 +60,7 @@ async def _answers(service: Served) -> bool:
 
 
 async def _longest_ms(service: Served, change: Callable[[], Awaitable[None]]) -> float:
-    asked = asyncio.create_task(
-        run(service.addresses, Load(method=METHOD, body=_ASKED, per_s=_PER_S, seconds=_SECONDS))
-    )
-    await asyncio.sleep(_AFTER_S)
-    await change()
-    result = await asked
-    if result.failed:
-        raise RuntimeError(f"{result.failed} of {result.requests} calls failed\n{service.process.tail()}")
-    return result.longest_ms
+    return await longest_ms(service, change, method=METHOD, body=_ASKED, per_s=_PER_S, seconds=_SECONDS)
 
 
 async def _replace(file: Path, text: str) -> None:

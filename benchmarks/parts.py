@@ -124,7 +124,7 @@ def _all(wanted: Wanted) -> Iterator[tuple[str, str, Callable[[], Awaitable[list
     plan = storm.SHORT if wanted.quick else storm.PLAN
     yield "storm", "a storm of changes and restarts", partial(storm.measure, plan=plan)
     yield "storm", "changes that interleave at random", storm.interleavings
-    yield "services", "verdicts, asked by gRPC", partial(services.measure, wanted.peers.authz)
+    yield "services", "verdicts, asked by gRPC", partial(services.measure, wanted.peers.authz, quick=wanted.quick)
     decisions = partial(limiter.measure, wanted.peers.ratelimit, quick=wanted.quick)
     yield "limiter", "rate-limit decisions, asked by gRPC", decisions
     yield "guarded", "requests through Envoy, guarded in each way", partial(guarded.measure, wanted.peers)

@@ -92,7 +92,7 @@ async def _running(
         await process.stop()
 
 
-async def listening(process: ChildProcess, socket: Path) -> None:
+async def listening(process: ChildProcess, socket: Path, *, within_s: float = 10.0) -> None:
     """Waits until a process takes connections on its Unix socket."""
 
     async def listens() -> bool:
@@ -102,7 +102,7 @@ async def listening(process: ChildProcess, socket: Path) -> None:
         writer.close()
         return True
 
-    await until(listens, what=f"{socket.name} to be served", detail=process.tail)
+    await until(listens, what=f"{socket.name} to be served", within_s=within_s, detail=process.tail)
 
 
 def limits_of(folder: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from benchmarks import peers
+from benchmarks import authz_changes, peers
 from benchmarks.asked import CALLS, Served, check_that_it, costs, served
 from benchmarks.grpc_load import Load
 from benchmarks.rows import Row
@@ -32,7 +32,7 @@ _HEADERS = {
 }
 
 
-async def measure(peer: Path | None) -> list[Row]:
+async def measure(peer: Path | None, *, quick: bool = False) -> list[Row]:
     """Measures ext_authz, one process beside its load; where the peer is given, in turns with it."""
     key = SigningKey.make("bench", "RS256")
     provider = {"name": "issuer", "issuer": "https://issuer.example", "jwks": {"inline": json.dumps(jwks(key))}}
@@ -66,4 +66,4 @@ async def measure(peer: Path | None) -> list[Row]:
     if peer is not None:
         ratio = found[0].cpu_us / found[2].cpu_us
         out.append(Row("verdict for a cached JWT: CPU against a minimal grpc-go server", ratio, "×", _VERDICT_RATIO))
-    return out
+    return out + await authz_changes.measure(rounds=2 if quick else 4)
