@@ -55,7 +55,7 @@ class Running:
         fresh.write_text(yaml.safe_dump({"policies": list(policies)}))
         fresh.replace(self.config)
 
-    async def start(self, *, within_s: float = 20.0) -> None:
+    async def start(self, *, within_s: float = 60.0) -> None:
         file = self.folder / "settings.json"
         file.write_text(json.dumps(self.settings))
         self.process = ChildProcess([sys.executable, "-m", "ext_authz", str(file)], log=self.folder / "log")
@@ -106,7 +106,7 @@ async def test_a_revoked_key_is_refused_by_every_worker_within_a_second_under_lo
     stack.push_async_callback(store.close)
     made = await add_key(store, NewKey("acme"), time.time())
     other = await add_key(store, NewKey("other"), time.time())
-    await stack.enter_async_context(running(tmp_path, KEY_POLICY, workers=2, redis=redis_url))
+    await stack.enter_async_context(running(tmp_path, KEY_POLICY, workers=2, redis=redis_url, store_timeout_s=5))
     sockets = [f"{tmp_path}/a.sock.{index}" for index in range(2)]
     # An Envoy for each worker, so that it is known which of them answered.
     ports = [await envoy_before(stack, [path], upstream, "shop/keys") for path in sockets]

@@ -98,7 +98,9 @@ async def running(
 ) -> AsyncIterator[Scene]:
     path = tmp_path / "shop.yaml"
     path.write_text(CONFIG)
-    settings = RateLimitSettings(listen=f"unix:{tmp_path}/rl.sock", config=path, drain_s=0.1, redis=redis)
+    settings = RateLimitSettings(
+        listen=f"unix:{tmp_path}/rl.sock", config=path, drain_s=0.1, redis=redis, store_timeout_s=5
+    )
     port = free_port()
     async with worker(settings) as service, Upstream() as upstream:
         given = bootstrap(port=port, upstream=upstream, service_socket=service.address.path)

@@ -72,7 +72,9 @@ def respond(request: Request) -> Answer:
 async def running(tmp_path: Path, given_back: dict[str, Any], redis: str | None = None) -> AsyncIterator[Scene]:
     path = tmp_path / "shop.yaml"
     path.write_text(CONFIG)
-    settings = RateLimitSettings(listen=f"unix:{tmp_path}/rl.sock", config=path, drain_s=0.1, redis=redis)
+    settings = RateLimitSettings(
+        listen=f"unix:{tmp_path}/rl.sock", config=path, drain_s=0.1, redis=redis, store_timeout_s=5
+    )
     port = free_port()
     async with worker(settings) as service, Upstream(respond=respond) as upstream:
         given = bootstrap(port=port, upstream=upstream, service_socket=service.address.path)

@@ -74,7 +74,7 @@ async def test_a_service_without_its_redis_starts_says_so_and_recovers(tmp_path:
     bodies = [request("d", [("k", "x")]), request("d", [("strict", "x")])]
     async with RedisServer() as redis:
         await redis.kill()
-        async with running(tmp_path, config=str(config), redis=redis.url) as process:
+        async with running(tmp_path, config=str(config), redis=redis.url, store_timeout_s=1) as process:
             assert [r.overall_code for r in await ask(tmp_path / "rl.sock", *bodies)] == [OK, OVER]
             state = await ready(process)
             assert (state["status"], state["degraded"]) == ("ready", {"store": "cannot be asked"})

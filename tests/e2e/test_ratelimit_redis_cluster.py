@@ -273,7 +273,12 @@ async def test_health_and_metrics_tell_of_each_node(cluster: RedisCluster, tmp_p
     config = tmp_path / "limits.yaml"
     config.write_text(CONFIG)
     settings = RateLimitSettings(
-        listen=f"unix:{tmp_path}/rl.sock", http="127.0.0.1:0", config=config, redis=cluster.url, drain_s=0
+        listen=f"unix:{tmp_path}/rl.sock",
+        http="127.0.0.1:0",
+        config=config,
+        redis=cluster.url,
+        store_timeout_s=0.5,
+        drain_s=0,
     )
     async with worker(settings) as running:
         assert running.http is not None

@@ -39,7 +39,7 @@ class Up:
     def text(self) -> str:
         return "\n".join(self.lines)
 
-    async def says(self, pattern: str, *, after: int = 0, within_s: float = 30.0) -> str:
+    async def says(self, pattern: str, *, after: int = 0, within_s: float = 60.0) -> str:
         def find() -> str | None:
             return next((line for line in self.lines[after:] if re.search(pattern, line)), None)
 

@@ -131,7 +131,7 @@ class Service:
     async def check_bytes(self, body: bytes) -> Answer:
         call = RecordedCall()
         self.checker(body, call)
-        await asyncio.wait_for(call.ended.wait(), 10)
+        await asyncio.wait_for(call.ended.wait(), 30)
         assert not call.failures, call.failures
         assert len(call.bodies) == 1, "a call is answered once"
         return Answer.read(call.bodies[0])

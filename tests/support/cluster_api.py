@@ -39,7 +39,7 @@ class Api:
         body: Any = None,
         *,
         content_type: str = "application/json",
-        within_s: float = 15.0,
+        within_s: float = 60.0,
         parameters: Mapping[str, str] | None = None,
     ) -> Any:
         """Returns the decoded answer (text where it is no JSON); raises ApiError for a status of 400 or more."""

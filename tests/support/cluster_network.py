@@ -73,7 +73,7 @@ class Network:
         inside = self.socket()
         inside.setblocking(False)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 await asyncio.get_running_loop().sock_connect(inside, (address, port))
                 name = (sni or address) if tls is not None else None
                 streams = await asyncio.open_connection(sock=inside, ssl=tls, server_hostname=name, limit=_LIMIT)

@@ -117,7 +117,7 @@ class Scene:
         path: str,
         status: int = 200,
         *,
-        within_s: float = 20.0,
+        within_s: float = 60.0,
         port: int = 80,
         host: str = "example.com",
         headers: HeaderInput = (),
@@ -135,7 +135,7 @@ class Scene:
         assert found is not None
         return found
 
-    def accepted(self, document: Mapping[str, Any], *, within_s: float = 20.0) -> Any:
+    def accepted(self, document: Mapping[str, Any], *, within_s: float = 60.0) -> Any:
         """Waits until our parent entry of a route says that it is accepted, of its present generation."""
 
         def said(found: Any) -> bool:

@@ -57,7 +57,7 @@ class Serve:
         assert self._process is not None, "the control plane is not started"
         return self._process
 
-    async def start(self, *, ready: bool = True, within_s: float = 30.0) -> None:
+    async def start(self, *, ready: bool = True, within_s: float = 60.0) -> None:
         """Starts the process; with `ready`, waits until it has built its first snapshot."""
         listen = ("--xds", f"127.0.0.1:{self.xds_port}", "--http", f"127.0.0.1:{self.http_port}")
         command = (dragoman_command(), "serve", "--config", str(self.folder), *listen, *self._arguments)

@@ -76,7 +76,7 @@ class Envoy:
         assert self._process is not None, "Envoy is not started"
         return self._process
 
-    async def start(self, *, ready: bool = True, within_s: float = 20.0) -> None:
+    async def start(self, *, ready: bool = True, within_s: float = 60.0) -> None:
         """Starts the process; with `ready`, waits until it serves (its first listeners have come, or none are due)."""
         path = self.folder / "envoy.yaml"
         path.write_text(_as_yaml(self.bootstrap))
@@ -87,7 +87,7 @@ class Envoy:
         if ready:
             await self.ready(within_s=within_s)
 
-    async def ready(self, *, within_s: float = 20.0) -> None:
+    async def ready(self, *, within_s: float = 60.0) -> None:
         """Waits until Envoy says that it serves."""
 
         async def live() -> bool:
@@ -119,7 +119,7 @@ class Envoy:
         """Returns what Envoy holds: its admin endpoint's config_dump."""
         return (await self.admin("/config_dump?include_eds" if with_endpoints else "/config_dump")).json()
 
-    async def stat_reaches(self, name: str, value: int, *, within_s: float = 10.0) -> None:
+    async def stat_reaches(self, name: str, value: int, *, within_s: float = 30.0) -> None:
         """Waits until a counter or gauge is at least `value`."""
 
         async def reached() -> bool:

@@ -158,7 +158,7 @@ class Gateway:
         async with await Connection.to(self.port(port, gateway), **connect) as connection:
             return await connection.request(path, method=method, host=host, headers=headers, body=body)
 
-    async def answers(self, path: str, status: int = 200, *, within_s: float = 10.0, **request: Any) -> Response:
+    async def answers(self, path: str, status: int = 200, *, within_s: float = 30.0, **request: Any) -> Response:
         """Waits until a request is answered with this status, and returns the response."""
 
         async def answered() -> Response | None:
@@ -169,7 +169,7 @@ class Gateway:
         assert found is not None
         return found
 
-    async def refuses(self, port: int, *, gateway: str | None = None, within_s: float = 10.0) -> None:
+    async def refuses(self, port: int, *, gateway: str | None = None, within_s: float = 30.0) -> None:
         """Waits until nobody listens on a listener's port."""
 
         async def refused() -> bool:
@@ -181,7 +181,7 @@ class Gateway:
 
         await until(refused, within_s=within_s, what=f"port {port} to be closed")
 
-    async def cannot_connect(self, port: int, *, within_s: float = 10.0, **connect: Any) -> None:
+    async def cannot_connect(self, port: int, *, within_s: float = 30.0, **connect: Any) -> None:
         """Waits until new connections are cut, such as those for a name that no listener has."""
 
         async def cut() -> bool:
@@ -193,7 +193,7 @@ class Gateway:
 
         await until(cut, within_s=within_s, what=f"connections to port {port} to be cut")
 
-    async def found_pending(self, subject: str, words: str, *, within_s: float = 10.0) -> None:
+    async def found_pending(self, subject: str, words: str, *, within_s: float = 30.0) -> None:
         """Waits until an object (`KIND NS/NAME`) says of itself that it waits."""
 
         def said() -> bool:
@@ -207,7 +207,7 @@ class Gateway:
 
         await until(said, within_s=within_s, what=f"{subject} to say {words!r}")
 
-    async def found(self, *parts: str, within_s: float = 10.0) -> str:
+    async def found(self, *parts: str, within_s: float = 30.0) -> str:
         """Waits for a finding that has all these parts, and returns it."""
 
         def found() -> str | None:

@@ -54,7 +54,7 @@ class Reading:
         """Returns the names of all objects of a kind."""
         return {key.name for key in self.objects if key.kind == kind}
 
-    async def until_names(self, kind: str, *names: str, within_s: float = 10.0) -> None:
+    async def until_names(self, kind: str, *names: str, within_s: float = 30.0) -> None:
         """Waits until exactly these objects of a kind are there."""
         await until(
             lambda: self.names(kind) == set(names),
@@ -86,7 +86,7 @@ async def reading(
             yield found
         finally:
             stop.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await task
 
 

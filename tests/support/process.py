@@ -63,7 +63,7 @@ class ChildProcess:
         if self.exit_code is None:
             self._process.send_signal(number)
 
-    async def ended(self, *, within_s: float = 10.0) -> int:
+    async def ended(self, *, within_s: float = 30.0) -> int:
         """Waits for the end of the process and returns its exit code; raises AssertionError past the deadline."""
         deadline = time.monotonic() + within_s
         while (code := self.exit_code) is None:
@@ -72,7 +72,7 @@ class ChildProcess:
             await asyncio.sleep(0.005)
         return code
 
-    async def stop(self, *, within_s: float = 5.0) -> int:
+    async def stop(self, *, within_s: float = 30.0) -> int:
         """Asks the process to end, kills it when it does not in time, and returns its exit code."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)

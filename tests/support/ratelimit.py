@@ -147,7 +147,7 @@ class Limiter:
         call = RecordedCall()
         call.answered = asyncio.get_running_loop().create_future()
         self.handler(body, call)
-        await asyncio.wait_for(call.answered, 5)
+        await asyncio.wait_for(call.answered, 30)
         return call.response
 
 

@@ -128,7 +128,7 @@ class SotwClient:
         self._call.cancel()
         await self._channel.close()
 
-    async def fetch(self, *, within_s: float = 10.0) -> list[Any]:
+    async def fetch(self, *, within_s: float = 30.0) -> list[Any]:
         """Waits for a response and acknowledges it; returns its resources (Any). Raises grpc.aio.AioRpcError."""
         response = await asyncio.wait_for(self._call.read(), within_s)
         assert response is not grpc.aio.EOF, "the stream ended"

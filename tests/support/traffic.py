@@ -116,7 +116,7 @@ class Probe:
         assert self.reached_per_s >= at_least_per_s, f"only {self.reached_per_s:.0f} requests/s were sent"
 
     async def sees(
-        self, predicate: Callable[[Result], bool], *, what: str = "a change", within_s: float = 10.0
+        self, predicate: Callable[[Result], bool], *, what: str = "a change", within_s: float = 30.0
     ) -> Result:
         """Waits for the first result, from now on, of which `predicate` holds, and returns it."""
         start = len(self.results)

@@ -15,7 +15,7 @@ async def until(
     condition: Callable[[], T | Awaitable[T]],
     *,
     what: str,
-    within_s: float = 10.0,
+    within_s: float = 30.0,
     every_s: float = 0.005,
     detail: Callable[[], str] = lambda: "",
 ) -> T:

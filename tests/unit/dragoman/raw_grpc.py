@@ -11,7 +11,7 @@ import ngh2
 
 from dragoman.grpc_worker import Address, Call, GrpcServer
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 METHOD = "/test.Service/Method"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -21,7 +21,7 @@ from tests.support.certificates import Authority, Certificate
 from tests.support.waiting import until
 
 METHOD = "/test.Service/Method"
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 Serve = Callable[..., Awaitable[GrpcServer]]
 
 

@@ -56,7 +56,7 @@ class Stream:
     async def say(self, body: bytes) -> None:
         await self.call.write(body)
 
-    async def hear(self, *, within_s: float = 5) -> Any:
+    async def hear(self, *, within_s: float = 30) -> Any:
         """Returns the next message."""
         body = await asyncio.wait_for(self.call.read(), within_s)
         assert body is not grpc.aio.EOF, await self.call.code()
@@ -64,7 +64,7 @@ class Stream:
 
     async def code(self) -> Any:
         """Waits for the end; returns the status."""
-        return await asyncio.wait_for(self.call.code(), 5)
+        return await asyncio.wait_for(self.call.code(), 30)
 
 
 @contextlib.asynccontextmanager
@@ -222,7 +222,7 @@ async def test_a_stream_that_is_not_read_is_ended_and_told_so_once_it_is_read() 
     async with unread(StreamBounds(write_s=0.2)) as (stream, server):
         assert server.unread == 1
         with contextlib.suppress(grpc.aio.AioRpcError):
-            while await asyncio.wait_for(stream.call.read(), 5) is not grpc.aio.EOF:
+            while await asyncio.wait_for(stream.call.read(), 30) is not grpc.aio.EOF:
                 pass
         # Why, or that its own words did not get through: whichever the client's side learns first.
         assert await stream.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)

@@ -54,7 +54,7 @@ class RawReplica:
 
     async def ended(self) -> tuple[grpc.StatusCode, str]:
         try:
-            while isinstance(await asyncio.wait_for(self.call.read(), 10), bytes):
+            while isinstance(await asyncio.wait_for(self.call.read(), 30), bytes):
                 pass
         except grpc.aio.AioRpcError:
             pass

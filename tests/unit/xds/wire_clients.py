@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 
 from controlplane.xds.server import DELTA_METHOD, SOTW_METHOD
 
-_WITHIN_S = 10.0
+_WITHIN_S = 30.0
 
 
 class RawClient:
