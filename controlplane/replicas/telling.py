@@ -83,7 +83,9 @@ class Telling:
     async def _wait(self) -> None:
         while not self._due.is_set():
             try:
-                await asyncio.wait_for(self._due.wait(), _CATCH_UP_S)
+                # Not wait_for, in which a cancellation is lost that comes with what is due.
+                async with asyncio.timeout(_CATCH_UP_S):
+                    await self._due.wait()
             except TimeoutError:
                 if self._report is not None and self._report.behind:
                     self._report.touch_all()

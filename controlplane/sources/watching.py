@@ -110,7 +110,9 @@ async def _by_inotify(
                 yield hint
             gone = not _is_there(folder)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), _RETRY_S if gone else due_s())
+                # Not wait_for, in which a cancellation is lost that comes with a happening.
+                async with asyncio.timeout(_RETRY_S if gone else due_s()):
+                    await wake.wait()
             wake.clear()
             seen_at = noticed.pop() if noticed else None
             hint = EVERYTHING if gone else replace(_hint(_drain(notify)), seen_at=seen_at)
