@@ -15,6 +15,7 @@ from ngh2 import DataReceived, NGH2Error, RequestReceived, StreamClosed, StreamR
 from controlplane.xds.authentication import Authenticated
 from controlplane.xds.identity import Principal
 from controlplane.xds.listening import Limits
+from controlplane.xds.ngh2_session import new_session
 from controlplane.xds.ngh2_stream import Sink, Stream
 from controlplane.xds.ngh2_tls import Tls
 from controlplane.xds.streams import HEAR_OUT_S, SILENT, STALLED, STOPPING, Admission, End, Gate, Visit
@@ -23,9 +24,6 @@ from dragoman.grpc_worker.api import StatusCode
 
 PIECE_BYTES: Final = 131_072
 """As much is handed to a connection at a time, so that a thousand that are sent a megabyte each take turns."""
-_STREAM_WINDOW_BYTES: Final = 256 * 1024
-_CONNECTION_WINDOW_BYTES: Final = 1024 * 1024
-_MAX_HEADER_LIST_BYTES: Final = 32 * 1024
 _END_WITHIN_S: Final = 2.0
 """A client that is told that its stream is over ends its side in this time; a reset could overtake what it is told."""
 _PING: Final = b"still-up"
@@ -78,7 +76,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._session = _new_session()
+        self._session = new_session()
         admission = shared.admission
         tls = admission.tls if isinstance(admission, Authenticated) else None
         self._tls = Tls(tls.context) if tls is not None else None
@@ -162,10 +160,18 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._transport.close()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is of no use to anybody: who follows has a stream."""
+        return not self._closing and not self._streams
+
     def sweep(self, now: float) -> None:
         """Runs every second or so: everything that is about time."""
         limits = self._shared.limits
         if self._closing:
+            # Who does not take the last words would keep it open for ever.
+            if now - self._busy_at > _END_WITHIN_S:
+                self._transport.abort()
             return
         if self._heard:
             self._heard, self._heard_at, self._pinged_at = False, now, None
@@ -380,20 +386,3 @@ class Connection(asyncio.Protocol):
         self._shared.owner.misbehaved(self.peer, error)
         self._closing = True
         self._transport.close()
-
-
-def _new_session() -> ngh2.Connection:
-    session = ngh2.Connection(
-        ngh2.Role.SERVER,
-        ngh2.Configuration(max_inbound_header_list_size=_MAX_HEADER_LIST_BYTES, max_inbound_header_count=256),
-    )
-    session.initiate_connection(
-        {
-            # Of one client: more than Envoy and our own clients ever open.
-            ngh2.Setting.MAX_CONCURRENT_STREAMS: 100,
-            ngh2.Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW_BYTES,
-            ngh2.Setting.MAX_HEADER_LIST_SIZE: _MAX_HEADER_LIST_BYTES,
-        }
-    )
-    session.set_local_window_size(_CONNECTION_WINDOW_BYTES)
-    return session

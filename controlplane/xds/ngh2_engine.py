@@ -94,9 +94,15 @@ class Ngh2Server:
     # What connections tell
 
     def opened(self, connection: Connection) -> bool:
+        most = self._limits.max_connections
+        full = len(self._connections) >= most
+        # The oldest: a new one is about to open a stream.
+        idle = next((each for each in self._connections if each.is_idle), None) if full else None
         self._connections[connection] = None
         self._all_closed.clear()
-        return len(self._connections) <= self._limits.max_connections
+        if idle is not None:
+            idle.shut()
+        return not full or (idle is not None and len(self._connections) <= 2 * most)
 
     def closed(self, connection: Connection) -> None:
         self._connections.pop(connection, None)

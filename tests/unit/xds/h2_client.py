@@ -78,6 +78,11 @@ class H2Client(asyncio.Protocol):
         self._session.end_stream(self._stream)
         self._flush()
 
+    def reset(self) -> None:
+        """Gives the stream up."""
+        self._session.reset_stream(self._stream)
+        self._flush()
+
     def read_on(self) -> None:
         """Lets the server send what it has."""
         for stream in (0, self._stream):

@@ -226,6 +226,54 @@ async def test_a_connection_without_streams_is_closed(start_ads: StartAds) -> No
     await until(lambda: idle.closed and mute.closed, what="both to be closed")
 
 
+async def test_idle_connections_keep_no_client_out_and_those_with_streams_stay(start_ads: StartAds) -> None:
+    cache = SnapshotCache()
+    cache.publish({OWNER: snapshot(plain(CLUSTER, "a"))})
+    server = await start_ads(cache, engine="ngh2", limits=Limits(max_connections=5))
+    async with H2Client(server.addresses[0], OWNER, node_id="first") as first:
+        first.send(type_url=CLUSTER)
+        await until(lambda: bool(first.responses), what="an answer")
+        crowd = [await Raw.to(server.addresses[0]) for _ in range(10)]
+        async with H2Client(server.addresses[0], OWNER, node_id="second") as second:
+            second.send(type_url=CLUSTER)
+            await until(lambda: bool(second.responses), what="an answer")
+            assert not first.closed
+        assert crowd[0].closed
+        assert any(isinstance(each, ngh2.GoAwayReceived) for each in crowd[0].events)
+        for each in crowd:
+            each.transport.abort()
+
+
+async def test_where_all_have_streams_no_more_connections_come_in(start_ads: StartAds) -> None:
+    cache = SnapshotCache()
+    cache.publish({OWNER: snapshot(plain(CLUSTER, "a"))})
+    server = await start_ads(cache, engine="ngh2", limits=Limits(max_connections=1))
+    async with H2Client(server.addresses[0], OWNER) as client:
+        client.send(type_url=CLUSTER)
+        await until(lambda: bool(client.responses), what="an answer")
+        another = await Raw.to(server.addresses[0])
+        await until(lambda: another.closed, what="the other to be cut")
+        assert not client.closed
+
+
+async def test_who_does_not_take_what_was_sent_before_the_end_keeps_no_connection(start_ads: StartAds) -> None:
+    cache = SnapshotCache()
+    cache.publish({OWNER: snapshot(Resource.of(CLUSTER, "a", bytes(16 << 20)))})
+    limits = Limits(max_connections=1, connection_idle_s=0.1, keepalive_s=1_000.0)
+    server = await start_ads(cache, engine="ngh2", limits=limits)
+    async with H2Client(server.addresses[0], OWNER, window=1 << 28) as mute:
+        mute.send(type_url=CLUSTER)
+        mute.transport.pause_reading()
+        await until(lambda: cache.clients(), what="its request")
+        await until(lambda: server._servers[0]._connections and _is_stuck(server), what="no more to fit in")  # pyright: ignore
+        mute.reset()
+        await until(lambda: not server._servers[0]._connections, what="it to be cut")  # pyright: ignore
+
+
+def _is_stuck(server: Any) -> bool:
+    return all(each._paused for each in server._servers[0]._connections)
+
+
 async def test_a_socket_that_is_served_is_not_taken_over(tmp_path: Path, start_ads: StartAds) -> None:
     where = {f"unix:{tmp_path}/xds": Principal("any")}
     await start_ads(SnapshotCache(), engine="ngh2", listen=where)
