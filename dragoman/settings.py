@@ -52,12 +52,14 @@ def load(
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, object] | None = None,
     foreign_variables: Collection[str] = (),
+    foreign_fields: bool = False,
     prefix: str = PREFIX,
 ) -> M:
     """Returns the settings; raises SettingsError with all faults.
 
     `flags` maps fields (`listen`, `xds.listen`) to values; None means that the flag was not given. `foreign_variables`
-    are names with our prefix that are not settings of this model, but not mistakes either.
+    are names with our prefix that are not settings of this model, but not mistakes either; with `foreign_fields`, the
+    file may have such fields.
     """
     leaves = dict(_leaves(model))
     layers = _Layers()
@@ -65,7 +67,7 @@ def load(
         # Only here: most are told by options and variables, and have no use for a parser.
         from dragoman.settings_file import read_document
 
-        layers.add_file(read_document(file), model)
+        layers.add_file(read_document(file), model, foreign_fields=foreign_fields)
     layers.add_environment(environ or {}, leaves, foreign_variables, prefix)
     layers.add_flags(flags or {}, leaves)
     try:
@@ -105,10 +107,11 @@ class _Layers:
         self.faults: list[Fault] = []
         self._origins: dict[FieldPath, str] = {}
 
-    def add_file(self, document: Document, model: type[BaseModel]) -> None:
+    def add_file(self, document: Document, model: type[BaseModel], *, foreign_fields: bool = False) -> None:
         self.faults += [Fault(where, message) for where, message in document.faults]
         self._origins.update(document.places())
-        self._add_mapping(document.value, document, model, ())
+        own = {name: item for name, item in document.value.items() if name in model.model_fields}
+        self._add_mapping(own if foreign_fields else document.value, document, model, ())
 
     def add_environment(
         self, environ: Mapping[str, str], leaves: Mapping[FieldPath, Any], foreign: Collection[str], prefix: str

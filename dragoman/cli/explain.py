@@ -11,7 +11,7 @@ import typer
 
 from dragoman.cli.asking import get, not_understood, print_lines
 from dragoman.cli.errors import CommandError
-from dragoman.cli.settings import Quota, RatelimitQuota, Served, served
+from dragoman.cli.settings import GivenSettings, Quota, RatelimitQuota, Served, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +51,7 @@ def explain(
     server: Server = None,
     quota: Quota = None,
     ratelimit_quota: RatelimitQuota = None,
+    settings: GivenSettings = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what becomes of a request, and why: listener, host, rule, filters, policies, backends.
@@ -62,7 +63,7 @@ def explain(
 
     if (folder is None) == (server is None):
         raise CommandError("give either a folder or --server")
-    given = _given(server, quota=quota, ratelimit_quota=ratelimit_quota)
+    given = _given(server, settings, quota=quota, ratelimit_quota=ratelimit_quota)
     headers = header or []
     try:
         request = Request.of(url, method=method, headers=headers)
@@ -86,6 +87,7 @@ def diff(
     server: Server = None,
     quota: Quota = None,
     ratelimit_quota: RatelimitQuota = None,
+    settings: GivenSettings = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a folder would change, against another folder (OLD NEW) or what is live (NEW --server URL).
@@ -99,7 +101,7 @@ def diff(
 
     if (other is None) == (server is None):
         raise CommandError("give either two folders, OLD and NEW, or NEW and --server")
-    given = _given(server, quota=quota, ratelimit_quota=ratelimit_quota)
+    given = _given(server, settings, quota=quota, ratelimit_quota=ratelimit_quota)
     if server is not None:
         before = _summary_of(server)
         # What is live says how the folder would be served.
@@ -113,10 +115,12 @@ def diff(
         raise typer.Exit(1)
 
 
-def _given(server: str | None, *, quota: bool | None, ratelimit_quota: list[str] | None) -> Served:
+def _given(
+    server: str | None, settings: Path | None, *, quota: bool | None, ratelimit_quota: list[str] | None
+) -> Served:
     """Returns what is taken for given of the gateway that a folder is for; one that runs says so itself."""
     if server is None:
-        return served(quota=quota, ratelimit_quota=ratelimit_quota)
+        return served(settings, quota=quota, ratelimit_quota=ratelimit_quota)
     if quota is not None or ratelimit_quota:
         raise CommandError("--quota and --ratelimit-quota are for folders: a control plane that runs knows")
     return Served()

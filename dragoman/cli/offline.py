@@ -25,7 +25,7 @@ from controlplane.translate.services import QUOTA_CLUSTER
 from controlplane.xds.cache import SnapshotCache
 from dragoman.cli.errors import CommandError
 from dragoman.cli.options import validator
-from dragoman.cli.settings import Quota, RatelimitQuota, Served, served
+from dragoman.cli.settings import GivenSettings, Quota, RatelimitQuota, Served, served
 
 if TYPE_CHECKING:
     from controlplane.quarantine.validator import Validator
@@ -45,12 +45,13 @@ def validate(
     ] = None,
     quota: Quota = None,
     ratelimit_quota: RatelimitQuota = None,
+    settings: GivenSettings = None,
 ) -> None:
     """Check a folder of manifests; print file:line, object and field of every fault.
 
     Exit code 0: nothing is wrong; 1: something is. Nothing is started and nothing is contacted.
     """
-    given = served(quota=quota, ratelimit_quota=ratelimit_quota)
+    given = served(settings, quota=quota, ratelimit_quota=ratelimit_quota)
     found = report(engine_of(folder, given, begun=command.obj, asked=validator(validate_with)))
     if all_:
         _show_statuses(found)
@@ -68,9 +69,10 @@ def translate(
     gateway: Annotated[str | None, typer.Option(help="Only this Gateway (NAMESPACE/NAME).")] = None,
     quota: Quota = None,
     ratelimit_quota: RatelimitQuota = None,
+    settings: GivenSettings = None,
 ) -> None:
     """Print the Envoy configuration of each Gateway of a folder as YAML; private keys and credentials are redacted."""
-    given = served(quota=quota, ratelimit_quota=ratelimit_quota)
+    given = served(settings, quota=quota, ratelimit_quota=ratelimit_quota)
     engine = engine_of(folder, given, begun=command.obj)
     out: dict[str, Any] = {}
     for key, snapshot in sorted(engine.pipeline.snapshots.current().items()):

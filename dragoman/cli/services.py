@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dragoman.cli.errors import CommandError
-from dragoman.cli.settings import SettingsFile, load
+from dragoman.cli.settings import CheckSettings, SettingsFile, load, looking
 from ext_authz.settings import AuthzSettings
 from ratelimit_service.settings import RateLimitSettings
 
@@ -181,17 +181,37 @@ def _read_environment(*, has_source: bool) -> None:
 
 @ratelimit_app.command()
 def check(
+    command: typer.Context,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Files, or folders of files, that are one configuration.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="Files, or folders of files, that are one configuration. [default: what the settings name]",
+        ),
+    ] = None,
     merge_domains: Annotated[
-        bool, typer.Option("--merge-domains", help="Let several files give parts of one domain.")
-    ] = False,
+        bool | None, typer.Option("--merge-domains", help="Let several files give parts of one domain.")
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            envvar="DRAGOMAN_SETTINGS",
+            help="The YAML file of settings that `dragoman ratelimit` is given: config and merge_domains of it.",
+        ),
+    ] = None,
 ) -> None:
     """Check configuration files of the rate limiter, and say what is wrong in which line.
 
     Exit code 0: nothing is wrong; 1: something is. Nothing is started and nothing is contacted.
     """
+    if settings is None and command.parent is not None:
+        settings = command.parent.params.get("settings")
+    given = looking(CheckSettings, settings, merge_domains=merge_domains)
+    paths = paths or [each for each in (given.config,) if each is not None]
+    if not paths:
+        raise CommandError("name the files to be checked, or give the --settings that do")
     from ratelimit_service.config_file import read_files
     from ratelimit_service.config_folder import passed_over, read
 
@@ -203,7 +223,7 @@ def check(
         faults += unreadable
         for file in passed_over(path) if not unreadable else ():
             typer.secho(f"{file}: is not read: it is neither .yaml, .yml nor .json", err=True, dim=True)
-    config, wrong = read_files(files, merge_domains=merge_domains)
+    config, wrong = read_files(files, merge_domains=given.merge_domains)
     faults += wrong
     if not files and not faults:
         faults.append(f"{paths[0]}: holds no configuration file")

@@ -31,6 +31,17 @@ SettingsFile = Annotated[
     ),
 ]
 
+GivenSettings = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        exists=True,
+        dir_okay=False,
+        envvar=_SETTINGS,
+        help="The YAML file of settings that `serve` or `up` is given, whose other settings are passed over.",
+    ),
+]
+
 Quota = Annotated[
     bool | None,
     typer.Option("--quota", help="Take it that Envoys enforce limits with mode: Quota, as with `up --quota`."),
@@ -198,6 +209,16 @@ class InspectSettings(BaseModel):
         return texts
 
 
+class CheckSettings(BaseModel):
+    """What `dragoman ratelimit check` takes of the settings of `dragoman ratelimit`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: Path | None = None
+    """The file, or the folder of files, that is checked where none is named."""
+    merge_domains: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """What is taken for given of the gateway that a folder is for: its services, and where limits are divided."""
@@ -237,16 +258,30 @@ def load(model: type[M], file: Path | None, **flags: object) -> M:
     return _loaded(model, file, flags, foreign={*_variables_of_others(model), _SETTINGS})
 
 
-def served(**flags: object) -> Served:
-    """Returns what is taken for given; unlike who serves, who only looks does not mind variables that nobody knows."""
-    foreign = os.environ.keys() - layers.variable_names(InspectSettings)
-    found = _loaded(InspectSettings, None, flags, foreign=foreign)
+def served(file: Path | None, **flags: object) -> Served:
+    """Returns what is taken for given of the gateway that a folder is for, as who serves it would be told."""
+    found = looking(InspectSettings, file, **flags)
     return Served(found.quota or bool(found.ratelimit_quota), quota_at=found.ratelimit_quota)
 
 
-def _loaded(model: type[M], file: Path | None, flags: Mapping[str, object], *, foreign: set[str]) -> M:
+def looking(model: type[M], file: Path | None, **flags: object) -> M:
+    """Returns some of the settings of a command that serves, for one that looks, which does not mind any others."""
+    foreign = os.environ.keys() - layers.variable_names(model)
+    return _loaded(model, file, flags, foreign=foreign, foreign_fields=True)
+
+
+def _loaded(
+    model: type[M], file: Path | None, flags: Mapping[str, object], *, foreign: set[str], foreign_fields: bool = False
+) -> M:
     given = {name: value for name, value in flags.items() if value not in (None, [], ())}
     try:
-        return layers.load(model, file=file, environ=os.environ, flags=given, foreign_variables=foreign)
+        return layers.load(
+            model,
+            file=file,
+            environ=os.environ,
+            flags=given,
+            foreign_variables=foreign,
+            foreign_fields=foreign_fields,
+        )
     except layers.SettingsError as error:
         raise CommandError("\n  ".join(["these settings cannot be used:", *map(str, error.faults)])) from None

@@ -30,6 +30,21 @@ def test_a_sound_folder_is_summed_up(tmp_path: Path) -> None:
     assert check(tmp_path) == ("a: 1 limit\nb: 2 limits\n2 files, 2 domains, 3 limits, no faults\n", "")
 
 
+def test_the_settings_of_the_service_say_what_is_checked_and_how(tmp_path: Path) -> None:
+    limits, file = tmp_path / "limits", tmp_path / "settings.yaml"
+    limits.mkdir()
+    (limits / "a.yaml").write_text(GOOD.format(domain="a"))
+    (limits / "b.yaml").write_text(GOOD.format(domain="a").replace("key: a", "key: b"))
+    file.write_text(f"listen: 127.0.0.1:8081\nconfig: {limits}\nmerge_domains: true\n")
+    summed_up = "a: 2 limits\n2 files, 1 domain, 2 limits, no faults\n"
+    assert check("--settings", file) == (summed_up, "")
+    assert check("--settings", file, limits) == (summed_up, "")
+    before = CliRunner().invoke(app, ["ratelimit", "--settings", str(file), "check"], prog_name="dragoman")
+    assert before.stdout == summed_up
+    assert check(limits)[1] == "1 fault"
+    assert check()[1] == "name the files to be checked, or give the --settings that do"
+
+
 def test_every_fault_has_its_file_line_and_field(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("domain: a\ndescriptors:\n- key: a\n  rate_limit: {unit: eon}\n- value: v\n")
     (tmp_path / "b.yaml").write_text("domain: [\n")
