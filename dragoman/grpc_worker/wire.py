@@ -3,6 +3,7 @@
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
+import functools
 import struct
 
 from dragoman.grpc_worker.api import StatusCode
@@ -34,6 +35,7 @@ def percent_encode(message: str) -> bytes:
     return b"".join(b"%c" % byte if 0x20 <= byte <= 0x7E and byte != 0x25 else b"%%%02X" % byte for byte in data)
 
 
+@functools.lru_cache(maxsize=128)
 def error_trailers(code: StatusCode, message: str) -> Headers:
     """The one HEADERS frame of a reply that is an error and nothing else ("Trailers-Only")."""
     status = (b"grpc-status", b"%d" % code)
