@@ -20,7 +20,7 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._known: frozenset[Finding] = frozenset()
+        self._known: dict[tuple[str, ...], Finding] = {}
 
     def step(self, text: str) -> None:
         """Says what is being started."""
@@ -62,17 +62,28 @@ class Screen:
             self._console.print(f"{_named(taken)}: {verdict} after {milliseconds:.1f} ms", highlight=False)
         left = [str(key) for key in sorted(keys) if key in refused]
         if left:
-            self._console.print(f"{_named(left)}: [red]not in force[/red]", highlight=False)
+            self._console.print(f"{_named(left)}: the change is [red]not in force[/red]", highlight=False)
 
     def findings(self, found: Collection[Finding]) -> None:
-        """Says what has become wrong, and what is right again."""
-        now = frozenset(found)
-        for finding in sorted(now - self._known, key=lambda each: (each.file, each.line)):
+        """Says what has become wrong, and what is right again.
+
+        A fault that is on another line now is no new one. Of a file that cannot be read nobody knows what is right
+        in it: what was wrong there is told when it can be read again.
+        """
+        now = {_what(finding): finding for finding in found}
+        unread = {finding.file for finding in found if not finding.object and not finding.field}
+        told = [finding for what, finding in now.items() if what not in self._known]
+        for finding in sorted(told, key=lambda each: (each.file, each.line)):
             self._console.print(f"[red]✗[/red] {escape(str(finding))}", soft_wrap=True, highlight=False)
-        for finding in sorted(self._known - now, key=lambda each: (each.file, each.line)):
-            what = " ".join(part for part in (finding.object, finding.field) if part) or finding.file
-            self._console.print(f"[green]✓[/green] {escape(what)} is mended", soft_wrap=True, highlight=False)
-        self._known = now
+        gone = {what: finding for what, finding in self._known.items() if what not in now}
+        hidden = {what: finding for what, finding in gone.items() if finding.file in unread}
+        wrong = {_where(finding) for finding in found}
+        mended = {_where(finding): finding for what, finding in gone.items() if what not in hidden}
+        for where, finding in sorted(mended.items(), key=lambda each: (each[1].file, each[1].line)):
+            if where not in wrong:
+                what = " ".join(part for part in (finding.object, finding.field) if part) or finding.file
+                self._console.print(f"[green]✓[/green] {escape(what)} is mended", soft_wrap=True, highlight=False)
+        self._known = now | hidden
 
     def ended(self, name: str, exit_code: int) -> None:
         """Says that one of the processes has ended by itself."""
@@ -82,6 +93,14 @@ class Screen:
     def line(self, name: str, text: str) -> None:
         """Passes on a line of one of the processes."""
         self._console.print(f"[dim]{escape(name)}:[/dim] {escape(text)}", soft_wrap=True, highlight=False)
+
+
+def _where(finding: Finding) -> tuple[str, ...]:
+    return finding.file, finding.object, finding.field
+
+
+def _what(finding: Finding) -> tuple[str, ...]:
+    return *_where(finding), finding.message
 
 
 def _named(names: Sequence[str]) -> str:

@@ -136,7 +136,7 @@ async def test_the_quickstart_does_what_its_lines_say_and_follows_edits(tmp_path
         rejected = await running.says("✗.*open.yaml:", after=at)
         assert "backendRefs" in rejected
         said = [line for line in running.lines[at:] if "HTTPRoute demo/open: " in line]
-        assert said == ["HTTPRoute demo/open: not in force"], running.text
+        assert said == ["HTTPRoute demo/open: the change is not in force"], running.text
         assert (await fetch(port, "/opened")).status == 200
 
         at = len(running.lines)
