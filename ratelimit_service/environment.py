@@ -41,8 +41,8 @@ _NO_EFFECT: Final = {
         "XDS_CLIENT_BACKOFF_JITTER",
     ),
     "messages of 64 MiB are taken": ("XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES",),
-    "what is there is at HOST:PORT": ("DEBUG_HOST", "DEBUG_PORT"),
-    "metrics are at HOST:PORT": ("PROMETHEUS_ADDR",),
+    "what is there of it is at HOST and PORT": ("DEBUG_HOST", "DEBUG_PORT"),
+    "metrics are at HOST and PORT": ("PROMETHEUS_ADDR",),
     "metrics are at /metrics": ("PROMETHEUS_PATH",),
     "metrics have names of their own": ("PROMETHEUS_MAPPER_YAML",),
     "store_timeout_s says how long a store is waited for": ("REDIS_TIMEOUT", "REDIS_PERSECOND_TIMEOUT"),
@@ -92,7 +92,7 @@ def _without_effect(given: Given) -> None:
         if asked:
             notes.append(f"{', '.join(asked)} {'have' if len(asked) > 1 else 'has'} no effect: {why}")
     if given.flag("USE_PROMETHEUS") and not given.text("PROMETHEUS_ADDR"):
-        notes.append("USE_PROMETHEUS: metrics are at HOST:PORT, and not on port 9090")
+        notes.append("USE_PROMETHEUS: metrics are at HOST and PORT, and not on port 9090")
 
 
 def _serving(given: Given) -> None:

@@ -8,7 +8,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,9 +55,11 @@ HEALTH_NAME = "ratelimit"
 """What envoyproxy/ratelimit calls itself in grpc.health.v1: probes made for it go on working."""
 
 
-def run(settings: RateLimitSettings) -> int:
-    """Serves until SIGTERM or SIGINT, then drains; returns the exit code."""
+def run(settings: RateLimitSettings, *, notes: Iterable[str] = ()) -> int:
+    """Serves until SIGTERM or SIGINT, then drains; returns the exit code. `notes` on the settings go into the log."""
     logs.configure(level=settings.log_level, format=settings.log_format, fields={"service": "ratelimit"})
+    for note in notes:
+        _log.warning("%s", note)
     try:
         return uvloop.run(_one(settings) if settings.workers == 1 else _several(settings))
     except (OSError, ValueError) as error:

@@ -69,7 +69,7 @@ class Replicas:
         if self._without is not None and before is None:
             _log.warning("the number of replicas is not known: %s", self.without)
         elif before is not None and self._without is None:
-            _log.info("the number of replicas is known again")
+            _log.warning("the number of replicas is known again")
         if isinstance(found, int) and found != self._number:
             _log.info("limits are divided among %d replicas while the store is away", found)
             self._number = found

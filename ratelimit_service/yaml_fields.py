@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -224,11 +225,15 @@ def yaml_map(
         full = f"{path}.{name[:64]}" if path else name[:64]
         if name not in known:
             hint = (elsewhere or {}).get(name)
-            known_names = f"known are {', '.join(sorted(known))}"
-            file.fault(key, full, f"belongs {hint}" if hint else f"unknown field; {known_names}")
+            file.fault(key, full, f"belongs {hint}" if hint else f"unknown field; {_suggested(name[:64], known)}")
         elif not _is_null(value):
             fields[name] = value
     return YamlMap(file, node, path, fields)
+
+
+def _suggested(name: str, known: frozenset[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.75)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
 
 
 def _entries(file: YamlFile, node: yaml.MappingNode, path: str, depth: int) -> Iterator[tuple[yaml.Node, yaml.Node]]:

@@ -77,7 +77,9 @@ class PolicyStatuses:
             message = f"targets of kind {target.key.kind} are not supported yet"
             return Condition("NotSupported", "True", "UnsupportedField", message, f"{target.field}.kind")
         if self._objects.get(target.key) is None:
-            return false("Accepted", "TargetNotFound", f"{target.key} does not exist", f"{target.field}.name")
+            faulty = self._objects.candidate(target.key) is not None
+            what = "has faults, and never was in force" if faulty else "does not exist"
+            return false("Accepted", "TargetNotFound", f"{target.key} {what}", f"{target.field}.name")
         if target.key.kind in PARENTS:
             return self._parent(target)
         return self._route(target)

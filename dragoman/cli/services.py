@@ -156,27 +156,26 @@ def ratelimit(
     flags |= {"xds_insecure": xds_insecure, "engine": grpc_engine, "state": state}
     flags |= {"xds_client_certificate": xds_client_certificate, "xds_client_key": xds_client_key}
     flags |= {"xds_protocol": xds_protocol, "node_id": node_id, "merge_domains": merge_domains}
-    if envoyproxy_environment:
-        _read_environment(has_source=xds is not None or config is not None)
+    has_source = xds is not None or config is not None
+    notes = _read_environment(has_source=has_source) if envoyproxy_environment else []
     loaded = load(RateLimitSettings, settings, **flags)
     from ratelimit_service.main import run
 
-    raise typer.Exit(run(loaded))
+    raise typer.Exit(run(loaded, notes=notes))
 
 
-def _read_environment(*, has_source: bool) -> None:
-    """Sets our variables as those of envoyproxy/ratelimit say, where they are not set."""
+def _read_environment(*, has_source: bool) -> list[str]:
+    """Sets our variables as those of envoyproxy/ratelimit say, where they are not set; returns what is to be told."""
     from ratelimit_service.environment import translate
 
     translated = translate(os.environ)
     if translated.faults:
         raise CommandError("\n  ".join(["this environment cannot be used:", *translated.faults]))
-    for note in translated.notes:
-        typer.secho(note, err=True, dim=True)
     has_source = has_source or "DRAGOMAN_XDS" in os.environ or "DRAGOMAN_CONFIG" in os.environ
     for name, value in translated.settings.items():
         if not (has_source and name in ("xds", "config")):
             os.environ.setdefault(f"DRAGOMAN_{name.upper()}", value)
+    return translated.notes
 
 
 @ratelimit_app.command()

@@ -60,7 +60,7 @@ class Statsd:
         if self.without is not None and before is None:
             _log.warning("statsd: %s", self.without)
         elif before is not None and self.without is None:
-            _log.info("statsd: %s is told again", self._name)
+            _log.warning("statsd: %s is told again", self._name)
 
     async def close(self) -> None:
         """Tells what is left, if the collector is there."""

@@ -380,7 +380,8 @@ class RedisNode:
         self._outage = None
         if self._outage_told:
             missed = self.unanswered - self._unanswered_before
-            _log.info("%s answers again after %.2f s; %d checks went without", self.title, lasted_s, missed)
+            # As loud as the beginning: who is told of an outage is told of its end.
+            _log.warning("%s answers again after %.2f s; %d checks went without", self.title, lasted_s, missed)
 
     def _tell_after_pause(self, kind: str, message: str) -> None:
         # Once, until there was none of this kind for a while.

@@ -144,7 +144,7 @@ async def test_nobody_waits_longer_than_the_time_out_for_a_redis_that_freezes(
         await until(lambda: store.available, what="Redis to be back")
         assert codes(await load.more(500)) == {OK}
     assert [record.levelname for record in caplog.records if "out of reach" in record.message] == ["WARNING"]
-    assert [record.levelname for record in caplog.records if "answers again" in record.message] == ["INFO"]
+    assert [record.levelname for record in caplog.records if "answers again" in record.message] == ["WARNING"]
     assert dict(store.nodes[0].errors) == {"timeout": 1}
 
 

@@ -54,7 +54,7 @@ def test_the_limiter_that_envoy_gateway_runs_is_understood() -> None:
     assert given.tls_certificate == Path("/certs/tls.crt")
     assert given.redis == "redis://redis.redis-system.svc:6379"
     assert given.response_headers is ResponseHeaders.NONE
-    assert translate(ENVOY_GATEWAY).notes == ["PROMETHEUS_ADDR has no effect: metrics are at HOST:PORT"]
+    assert translate(ENVOY_GATEWAY).notes == ["PROMETHEUS_ADDR has no effect: metrics are at HOST and PORT"]
 
 
 def test_clients_are_known_by_their_certificates() -> None:
@@ -72,7 +72,7 @@ def test_clients_are_known_by_their_certificates() -> None:
 
 def test_where_metrics_are_is_told_to_who_looks_for_them_elsewhere() -> None:
     assert translate({"USE_PROMETHEUS": "true"}).notes == [
-        "USE_PROMETHEUS: metrics are at HOST:PORT, and not on port 9090"
+        "USE_PROMETHEUS: metrics are at HOST and PORT, and not on port 9090"
     ]
 
 

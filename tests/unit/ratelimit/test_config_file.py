@@ -91,6 +91,7 @@ def test_a_limit_may_say_otherwise_than_its_domain_about_a_lost_store() -> None:
         ("- a", "f.yaml:1: must be a mapping"),
         ("descriptors: []", "f.yaml:1: domain: must not be empty"),
         ("domain: d\ncolour: red", "f.yaml:2: colour: unknown field; known are descriptors, domain, on_store_error"),
+        ("domain: d\ndescriptor: []", "f.yaml:2: descriptor: unknown field; did you mean descriptors?"),
         ("domain: d\ndomain: e", "f.yaml:2: domain: is there twice"),
         ("domain: {a: b}", "f.yaml:1: domain: must be a string"),
         ("domain: d\ndescriptors: 5", "f.yaml:2: descriptors: must be a list"),
