@@ -23,7 +23,7 @@ from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
 GATEWAY = "demo/edge"
-SERVED_WITHIN_S = 10.0  # Of Envoy's own start, too, on a busy machine; the benchmark says how long it really takes.
+SERVED_WITHIN_S = 60.0  # Of Envoy's own start, too, on a busy machine; the benchmark says how long it really takes.
 
 
 @dataclass(slots=True)
