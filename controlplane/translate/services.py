@@ -9,6 +9,7 @@ from ipaddress import ip_address
 
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
 from envoy.config.core.v3.address_pb2 import Address, Pipe, SocketAddress
 from envoy.config.core.v3.base_pb2 import DataSource, TransportSocket
 from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions
@@ -36,6 +37,9 @@ RATE_LIMIT_CLUSTER = "dragoman-ratelimit"
 QUOTA_CLUSTER = "dragoman-ratelimit-quota"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _CONNECT_TIMEOUT_S = 0.25
+_MOST_FAILURES = 10
+_LOOK_EVERY_S = 1.0
+_LEFT_OUT_S, _LONGEST_LEFT_OUT_S = 2.0, 10.0
 # Each request of a client is one here, and a stream costs nothing but its memory.
 _MAX_REQUESTS = 65_536
 
@@ -62,6 +66,7 @@ def cluster(name: str, addresses: Collection[str], *, tls: ServiceTls | None = N
         connect_timeout=duration(_CONNECT_TIMEOUT_S),
         lb_policy=Cluster.LEAST_REQUEST,
         ignore_health_on_host_removal=True,
+        outlier_detection=_outlier_detection(),
         circuit_breakers=CircuitBreakers(
             thresholds=[
                 {"max_requests": {"value": _MAX_REQUESTS}, "max_pending_requests": {"value": _MAX_REQUESTS}},
@@ -78,6 +83,24 @@ def cluster(name: str, addresses: Collection[str], *, tls: ServiceTls | None = N
     options = HttpProtocolOptions(explicit_http_config=http2)
     message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(options))
     return encode(message)
+
+
+def _outlier_detection() -> OutlierDetection:
+    """A worker that stands still is left out for a while: else each of its requests would wait for the time-out.
+
+    Time-outs count, failed connections, and answers that say UNAVAILABLE; and so many in a row that a worker with too
+    much to do is not taken for one, which would leave all of it to the others.
+    """
+    return OutlierDetection(
+        consecutive_gateway_failure={"value": _MOST_FAILURES},
+        enforcing_consecutive_gateway_failure={"value": 100},
+        enforcing_consecutive_5xx={"value": 0},
+        enforcing_success_rate={"value": 0},
+        interval=duration(_LOOK_EVERY_S),
+        base_ejection_time=duration(_LEFT_OUT_S),
+        max_ejection_time=duration(_LONGEST_LEFT_OUT_S),
+        max_ejection_percent={"value": 50},
+    )
 
 
 def endpoints(name: str, addresses: Collection[str]) -> bytes:
