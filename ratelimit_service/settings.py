@@ -61,7 +61,7 @@ class RateLimitSettings(XdsSettings):
     xds_protocol: XdsProtocol = "auto"
     """How `xds` is asked: by delta, by sotw (state of the world), or by whichever it knows (auto)."""
     redis: str | None = Field(default=None, repr=False)
-    """URL of the store (docs/ratelimit.md#stores); without it counters are kept in memory."""
+    """URL of the store (docs/ratelimit/stores.md); without it counters are kept in memory."""
     redis_per_second: str | None = Field(default=None, repr=False)
     """URL of another store, for limits per second alone."""
     http: str | None = None

@@ -43,7 +43,7 @@ async def redis(authority: Authority) -> AsyncIterator[TlsRedis]:
 
 def documented_rules() -> list[str]:
     """Returns the ACL rules that the documentation tells operators to give."""
-    text = (ROOT / "docs" / "ratelimit.md").read_text()
+    text = (ROOT / "docs" / "ratelimit" / "stores.md").read_text()
     (line,) = (line for line in text.splitlines() if line.startswith("ACL SETUSER dragoman "))
     return line.split()[3:]
 

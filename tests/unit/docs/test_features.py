@@ -17,7 +17,7 @@ ROWS = [
 def linked(column: int | None = None) -> set[Path]:
     """The files that the table names, in one column or in all."""
     text = "\n".join(cell for row in ROWS for cell in (row if column is None else row[column : column + 1]))
-    return {(PAGE.parent / path).resolve() for path in re.findall(r"\]\(([^)]+)\)", text)}
+    return {(PAGE.parent / path.partition("#")[0]).resolve() for path in re.findall(r"\]\(([^)]+)\)", text)}
 
 
 def test_every_row_says_since_when_and_where_it_is_shown() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ratelimit_service.environment import translate
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "ratelimit.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "ratelimit" / "migrating.md"
 
 # All that its src/settings/settings.go reads (v1.4.1), and gostats' beside it, with a value that is not the default.
 VARIABLES = {
@@ -172,7 +172,7 @@ def test_what_is_so_in_any_case_is_not_told(name: str) -> None:
 
 def test_the_page_names_every_variable_and_no_other() -> None:
     text = PAGE.read_text("utf-8")
-    table = text[text.index("## Moving from envoyproxy/ratelimit") : text.index("## Metrics")]
+    table = text[text.index("## Settings") : text.index("## Differences")]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in re.findall(r"`([A-Z][A-Z0-9_]*[A-Z0-9])`", row)]
     assert sorted(named) == sorted(VARIABLES.keys() | NOTHING_TO_SAY)

@@ -52,7 +52,7 @@ async def test_every_recorded_request_is_answered_as_it_was(recording: Path, sto
 
 
 def agrees(ours: Any, theirs: Any) -> bool:
-    """Compares answers; the two differences are told in docs/ratelimit.md."""
+    """Compares answers; the two differences are told in docs/ratelimit/migrating.md."""
     (our_code, our_statuses, our_headers, our_quota), (code, statuses, headers, quota) = ours, theirs
     # Of a limit in quota mode that is over, they leave out the time until it resets.
     shown = [
