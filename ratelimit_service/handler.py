@@ -163,10 +163,21 @@ class RateLimiter:
         return plan
 
 
-class _One(Flight):
-    """A request with one descriptor, on its way to the store and back."""
+class _Asked(Flight):
+    """A request on its way to the store and back."""
 
-    __slots__ = ("_answers", "_call", "_check", "_now", "_plan")
+    __slots__ = ("_call",)
+
+    _call: Call
+
+    def fail(self) -> None:
+        self._call.fail(StatusCode.INTERNAL, "internal error")
+
+
+class _One(_Asked):
+    """A request with one descriptor."""
+
+    __slots__ = ("_answers", "_check", "_now", "_plan")
 
     def __init__(self, plan: Plan, check: Check, call: Call, now: float, answers: Answers) -> None:
         self._plan = plan
@@ -181,10 +192,10 @@ class _One(Flight):
         self._call.done(self._answers.one(self._plan, check, verdict))
 
 
-class _Alone(Flight):
+class _Alone(_Asked):
     """A request with one descriptor, whose limit counts the request itself or may have it wait."""
 
-    __slots__ = ("_answers", "_call", "_check", "_now", "_plan", "_running", "_store", "_waiting")
+    __slots__ = ("_answers", "_check", "_now", "_plan", "_running", "_store", "_waiting")
 
     def __init__(
         self, plan: Plan, call: Call, now: float, answers: Answers, waiting: WaitingRoom, running: Running
@@ -238,10 +249,10 @@ class _Alone(Flight):
         self._call.done(body)
 
 
-class _Several(Flight):
+class _Several(_Asked):
     """A request with several descriptors."""
 
-    __slots__ = ("_answers", "_call", "_known", "_now", "_plan")
+    __slots__ = ("_answers", "_known", "_now", "_plan")
 
     def __init__(self, plan: Plan, call: Call, now: float, answers: Answers) -> None:
         super().__init__()
@@ -272,13 +283,12 @@ class _Several(Flight):
         self._call.done(self._answers.several(plan, verdicts))
 
 
-class _Together(Flight):
+class _Together(_Asked):
     """A request some of whose limits count only what they admit: what one counts depends on all of them."""
 
     __slots__ = (
         "_answers",
         "_asked",
-        "_call",
         "_checks",
         "_now",
         "_plan",

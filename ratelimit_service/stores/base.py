@@ -33,6 +33,9 @@ class Flight:
         """Called once, when every reply is there."""
         raise NotImplementedError
 
+    def fail(self) -> None:
+        """Called where `settle` raised an error that nobody expected; it has been logged."""
+
 
 class Store(Protocol):
     """Counts hits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from ratelimit_service.stores.redis_commands import expire, key_at
 
 Question = tuple[Flight, int, Check]
 """A flight, which of its replies, and the check that it is about."""
+
+_log = logging.getLogger(__name__)
 
 _WRITE_HIGH_BYTES = 1024 * 1024
 _MAX_REPLY_BYTES = 16 * 1024 * 1024
@@ -230,7 +233,12 @@ class RedisConnection(asyncio.Protocol):
         flight.replies[index] = reply
         flight.left -= 1
         if not flight.left:
-            flight.settle()
+            try:
+                flight.settle()
+            except Exception:
+                # An error would end the connection, and with it what others have asked.
+                _log.exception("a reply of Redis could not be put to use")
+                flight.fail()
 
     def _ensure_expiry(self, check: Check, asked_at: float) -> None:
         # A counter that begins although its expiry was sent: the server has lost it since, so it needs another. By now

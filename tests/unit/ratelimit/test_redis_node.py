@@ -1,13 +1,18 @@
-"""One server: what its errors are called, and that no address ends the search for it."""
+"""One server: what its errors are called, that no address ends the search for it, and no error its connection."""
 
 from __future__ import annotations
 
 import pytest
 
+from dragoman.grpc_worker import StatusCode
 from ratelimit_service.stores.redis_dial import error_kind
 from ratelimit_service.stores.redis_store import RedisStore
 from ratelimit_service.stores.redis_url import RedisTarget
+from tests.support.ratelimit import Clock, Limiter, request
+from tests.support.redis import RedisServer
 from tests.support.waiting import until
+
+LIMITS = "{domain: d, descriptors: [{key: k, rate_limit: {unit: hour, requests_per_unit: 5}}]}"
 
 
 @pytest.mark.parametrize(
@@ -46,3 +51,30 @@ async def test_what_is_no_address_is_tried_again_like_any_other(target: RedisTar
         assert store.nodes[0].errors == {"unreachable": 1}
     finally:
         await store.close()
+
+
+async def test_an_error_with_one_reply_fails_its_request_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*given: object) -> bytes:
+        raise KeyError(given)
+
+    async with RedisServer() as redis:
+        # Time enough for a machine that is busy with other tests.
+        store = RedisStore(RedisTarget.parse(redis.unix_url), timeout_s=5.0)
+        store.start()
+        try:
+            await until(lambda: store.available, what="the connection to Redis")
+            connection = store.nodes[0].connection
+            limiter = Limiter(LIMITS, store, clock=Clock())
+            with monkeypatch.context() as patched:
+                patched.setattr(limiter.answers, "one", fail)
+                wrong = [limiter.ask(request("d", [("k", value)])) for value in ("a", "b")]
+                await until(lambda: all(call.failure for call in wrong), what="the failures")
+            right = await limiter.response(request("d", [("k", "a")]))
+            assert [call.failure for call in wrong] == [(StatusCode.INTERNAL, "internal error")] * 2
+            assert right.statuses[0].limit_remaining == 3
+            assert store.nodes[0].connection is connection
+        finally:
+            await store.close()
+    assert [record.message for record in caplog.records].count("a reply of Redis could not be put to use") == 2
