@@ -97,9 +97,10 @@ class XdsClient:
         answer_within_s: float = 60.0,
         protocol: XdsProtocol = "delta",
         name_of: NameOf | None = None,
+        node_metadata: Mapping[str, str] | None = None,
     ) -> None:
         self._address = address
-        self._node = ClientNode(node_id, cluster)
+        self._node = ClientNode(node_id, cluster, node_metadata or {})
         self._dialects = _dialects(protocol, type_url, name_of)
         self._type_url = type_url
         self._on_update = on_update

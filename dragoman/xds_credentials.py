@@ -4,18 +4,20 @@ read anew for each stream.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from dragoman.grpc_worker import Address
 
 _MAX_TOKEN: Final = 16 * 1024
+_HEADER: Final = re.compile(r"(?!grpc-)(?![^:]*-bin:)[0-9A-Za-z_.-]{1,128}:[ -~]{0,8192}", re.IGNORECASE)
 _MAX_CA: Final = 1024 * 1024
 
 
@@ -31,6 +33,8 @@ class XdsCredentials:
     token: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """What a stream shows besides: names in lower case, and values."""
 
     def channel(self, address: str, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
         """Returns a new channel; raises OSError or ValueError where the authorities cannot be read."""
@@ -50,11 +54,11 @@ class XdsCredentials:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Returns what a stream shows; raises OSError or ValueError where the token cannot be read."""
         if self.token is None:
-            return ()
+            return self.headers
         text = _read(self.token, _MAX_TOKEN).decode("ascii").strip()
         if not text or not text.isprintable():
             raise ValueError(f"{self.token} holds no token")
-        return (("authorization", f"Bearer {text}"),)
+        return (("authorization", f"Bearer {text}"), *self.headers)
 
 
 class XdsSettings(BaseModel):
@@ -71,6 +75,8 @@ class XdsSettings(BaseModel):
     xds_client_certificate: Path | None = None
     xds_client_key: Path | None = None
     """PEM files with the client's own certificate and its key, for a control plane that asks for one."""
+    xds_headers: tuple[str, ...] = Field(default=(), repr=False)
+    """What the control plane is shown with each stream: name:value. A token is better in a file (`xds_token`)."""
     xds_insecure: bool = False
     """Whether the connection may be in plain text on other addresses than loopback."""
 
@@ -78,7 +84,17 @@ class XdsSettings(BaseModel):
     def xds_credentials(self) -> XdsCredentials:
         """How the control plane is known, and shown who this is."""
         own = self.xds_client_certificate, self.xds_client_key
-        return XdsCredentials(self.xds_ca, self.xds_server_name, self.xds_token, *own)
+        named = (each.partition(":") for each in self.xds_headers)
+        headers = tuple((name.lower(), value.strip()) for name, _, value in named)
+        return XdsCredentials(self.xds_ca, self.xds_server_name, self.xds_token, *own, headers)
+
+    @field_validator("xds_headers")
+    @classmethod
+    def _are_headers(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_HEADER.fullmatch(text) for text in texts):
+            # Without the values, which may be secret.
+            raise ValueError("expected name:value, in printable ASCII; names that end with -bin are not supported")
+        return texts
 
     @model_validator(mode="after")
     def _xds_fits_together(self) -> Self:
@@ -86,6 +102,8 @@ class XdsSettings(BaseModel):
             raise ValueError("xds_client_certificate and xds_client_key go together")
         if self.xds_client_certificate is not None and self.xds_ca is None:
             raise ValueError("xds_client_certificate needs xds_ca")
+        if self.xds_token is not None and any(each.lower().startswith("authorization:") for each in self.xds_headers):
+            raise ValueError("xds_token and an authorization in xds_headers exclude one another")
         if self.xds is None:
             if self.xds_ca is not None or self.xds_token is not None:
                 raise ValueError("xds_ca and xds_token need xds")

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
@@ -30,6 +31,7 @@ class ClientNode:
 
     id: str
     cluster: str
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,7 @@ class Delta:
         message = discovery_pb2.DeltaDiscoveryRequest(
             type_url=self._type_url, resource_names_subscribe=["*"], initial_resource_versions=versions
         )
-        message.node.id = node.id
-        message.node.cluster = node.cluster
-        message.node.user_agent_name = _USER_AGENT
+        _introduce(message.node, node)
         return message.SerializeToString()
 
     def received(self, raw: bytes, versions: Mapping[str, str]) -> Received | None:
@@ -186,10 +186,14 @@ class Sotw:
     def _request(self) -> discovery_pb2.DiscoveryRequest:
         # Some servers know a client by the node of each request, not of the first alone.
         message = discovery_pb2.DiscoveryRequest(type_url=self._type_url, version_info=self._accepted)
-        message.node.id = self._node.id
-        message.node.cluster = self._node.cluster
-        message.node.user_agent_name = _USER_AGENT
+        _introduce(message.node, self._node)
         return message
+
+
+def _introduce(message: base_pb2.Node, node: ClientNode) -> None:
+    message.id, message.cluster, message.user_agent_name = node.id, node.cluster, _USER_AGENT
+    if node.metadata:
+        message.metadata.update(node.metadata)
 
 
 def _error(rejected: str) -> status_pb2.Status:

@@ -31,8 +31,6 @@ _FLAGS: Final = {
 # Why a setting has no effect, by what it is about: told where it is asked for.
 _NO_EFFECT: Final = {
     "there are no traces": ("TRACING_ENABLED",),
-    "the node has an id and a cluster alone": ("CONFIG_GRPC_XDS_NODE_METADATA",),
-    "a token goes into a file, xds_token": ("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS",),
     "the control plane is connected to again after 0.1 to 2 s": (
         "CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL",
         "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL",
@@ -125,6 +123,10 @@ def _xds(given: Given) -> None:
     settings["xds"] = given.text("CONFIG_GRPC_XDS_SERVER_URL", "localhost:18000")
     settings["xds_protocol"] = "sotw"
     settings["node_id"] = given.text("CONFIG_GRPC_XDS_NODE_ID", "default")
+    told = [each for each in given.text("CONFIG_GRPC_XDS_NODE_METADATA").split(",") if each.partition("=")[1]]
+    given.put("xds_node_metadata", ",".join(told))
+    headers = given.pairs("CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS")
+    given.put("xds_headers", ",".join(f"{name}:{value}" for name, value in headers.items()))
     if not given.flag("CONFIG_GRPC_XDS_SERVER_USE_TLS"):
         return
     if not given.text("CONFIG_GRPC_XDS_SERVER_TLS_CACERT"):

@@ -216,6 +216,7 @@ async def _source(settings: RateLimitSettings, service: Service) -> Source:
         last_good=state / "ratelimit-xds.pb" if state else None,
         credentials=settings.xds_credentials,
         protocol=settings.xds_protocol,
+        node_metadata=settings.node_metadata,
     )
 
 

@@ -71,6 +71,8 @@ class RateLimitSettings(XdsSettings):
     """The folder that the last good configuration is kept in."""
     node_id: str = DEFAULT_NODE_ID
     """What the control plane is told to be asked by; unless it is given, each worker has one of its own."""
+    xds_node_metadata: tuple[str, ...] = ()
+    """What it is told of the node besides: name=value."""
     response_headers: ResponseHeaders = ResponseHeaders.DRAFT_03
     """What answers tell clients of their limits: none, plain, draft-03, ietf or both (the latter two)."""
     limit_header: str = _header("x-ratelimit-limit")
@@ -133,6 +135,11 @@ class RateLimitSettings(XdsSettings):
         return TlsFiles(self.tls_certificate, self.tls_private_key, self.tls_client_ca, self.tls_client_san)
 
     @property
+    def node_metadata(self) -> dict[str, str]:
+        """What the control plane is told of the node besides its name."""
+        return {name: value for name, _, value in (each.partition("=") for each in self.xds_node_metadata)}
+
+    @property
     def stats(self) -> StatsRegistry:
         """Returns a new registry of counts."""
         return StatsRegistry(
@@ -167,6 +174,14 @@ class RateLimitSettings(XdsSettings):
         for text in texts:
             if Address.parse(text).is_unix:
                 raise ValueError(f"{text}: expected HOST:PORT")
+        return texts
+
+    @field_validator("xds_node_metadata")
+    @classmethod
+    def _are_named(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            if not text.partition("=")[0] or "=" not in text:
+                raise ValueError(f"{text}: expected name=value")
         return texts
 
     @field_validator("statsd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ async def xds_source(
     last_good: Path | None,
     credentials: XdsCredentials | None = None,
     protocol: XdsProtocol = "auto",
+    node_metadata: Mapping[str, str] | None = None,
 ) -> Source:
     """Loads the last good state now, and subscribes to the control plane."""
     client = XdsClient(
@@ -58,6 +59,7 @@ async def xds_source(
         credentials=credentials,
         protocol=protocol,
         name_of=name_of,
+        node_metadata=node_metadata,
     )
     await client.load()
 

@@ -33,6 +33,8 @@ class SotwServer:
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.requests: list[discovery_pb2.DiscoveryRequest] = []
+        self.headers: dict[str, str] = {}
+        """Those of the last stream."""
         self.address = listen
         self._type_url = type_url
         self._node_id = node_id
@@ -81,6 +83,7 @@ class SotwServer:
         self, requests: AsyncIterator[discovery_pb2.DiscoveryRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[discovery_pb2.DiscoveryResponse]:
         nonce = 0
+        self.headers = {str(name): str(value) for name, value in context.invocation_metadata() or ()}
         async for request in requests:
             self.requests.append(request)
             assert request.type_url == self._type_url

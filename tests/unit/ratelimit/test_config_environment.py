@@ -57,6 +57,16 @@ def test_the_limiter_that_envoy_gateway_runs_is_understood() -> None:
     assert translate(ENVOY_GATEWAY).notes == ["PROMETHEUS_ADDR has no effect: metrics are at HOST and PORT"]
 
 
+def test_the_control_plane_is_told_what_it_was_told() -> None:
+    given = settings_of(
+        CONFIG_TYPE="GRPC_XDS_SOTW",
+        CONFIG_GRPC_XDS_NODE_METADATA="zone=eu,odd,team=edge",
+        CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS="authorization:Bearer abc,x-a:b",
+    )
+    assert given.node_metadata == {"zone": "eu", "team": "edge"}
+    assert given.xds_credentials.metadata() == (("authorization", "Bearer abc"), ("x-a", "b"))
+
+
 def test_clients_are_known_by_their_certificates() -> None:
     files = {"GRPC_SERVER_TLS_CERT": "/c", "GRPC_SERVER_TLS_KEY": "/k", "GRPC_CLIENT_TLS_CACERT": "/ca"}
     given = settings_of(GRPC_SERVER_USE_TLS="true", GRPC_CLIENT_TLS_SAN="envoy.example", **files)

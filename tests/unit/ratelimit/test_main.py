@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
+from pydantic import ValidationError
 
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2
 from ratelimit_service import main
@@ -86,6 +87,38 @@ async def test_a_worker_is_ready_once_its_control_plane_says_that_there_are_no_l
         await server.publish(resource(1))
         await until(lambda: running.service.config.domains, what="the first limit")
         assert running.service.loads == 2
+
+
+async def test_a_control_plane_is_told_of_the_node_and_shown_headers(tmp_path: Path) -> None:
+    async with SotwServer(TYPE_URL, node_id="limiter") as server:
+        told = {"xds_node_metadata": ("zone=eu", "team=edge=1"), "xds_headers": ("Authorization:Bearer abc", "x-a: b")}
+        async with worker(over_xds(tmp_path, server).model_copy(update=told)):
+            await until(lambda: server.requests, what="the worker to ask")
+        assert dict(server.requests[0].node.metadata) == {"zone": "eu", "team": "edge=1"}
+        assert (server.headers["authorization"], server.headers["x-a"]) == ("Bearer abc", "b")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [("secret",), ("a b:secret",), ("a:secret\n",), ("grpc-timeout:secret",), ("a-BIN:secret",), (":path:secret",)],
+)
+def test_headers_that_cannot_be_sent_are_refused_without_their_values(headers: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        RateLimitSettings(listen="unix:/x", xds="127.0.0.1:1", xds_headers=headers)
+    assert "secret" not in str(refused.value.errors(include_input=False))
+    assert "secret" not in repr(RateLimitSettings(listen="unix:/x", xds="127.0.0.1:1", xds_headers=("a:secret",)))
+
+
+def test_a_token_and_an_authorization_exclude_one_another() -> None:
+    with pytest.raises(ValidationError, match="exclude one another"):
+        RateLimitSettings(
+            listen="unix:/x", xds="127.0.0.1:1", xds_headers=("authorization:x",), xds_token=Path("/token")
+        )
+
+
+def test_metadata_of_the_node_has_names() -> None:
+    with pytest.raises(ValidationError, match="expected name=value"):
+        RateLimitSettings(listen="unix:/x", xds="127.0.0.1:1", xds_node_metadata=("=x",))
 
 
 async def test_a_worker_is_not_ready_while_its_first_limits_are_read(

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from ratelimit_service.main import worker
 from ratelimit_service.model import Rule, Unit
 from ratelimit_service.settings import RateLimitSettings
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.statsd.main import Statsd
 from ratelimit_service.statsd.sinks import MAX_DATAGRAM, UdpSink, datagrams, sink_of
 from ratelimit_service.statsd.target import Dialect, StatsdTarget
+from tests.support.http import fetch
+from tests.support.ports import free_port
 from tests.support.statsd import Collector, counts_of
 from tests.support.waiting import until
 
@@ -131,6 +134,27 @@ async def test_a_name_that_nobody_has_is_said_and_no_more(host: str) -> None:
 def test_a_setting_that_makes_no_sense_is_refused(settings: dict[str, object], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault.replace("(", r"\(")):
         RateLimitSettings(listen="unix:/x", config=Path("x"), **settings)  # type: ignore[arg-type]
+
+
+async def test_a_worker_whose_collector_is_away_is_ready_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "limits.yaml").write_text("domain: d\n")
+    settings = RateLimitSettings(
+        listen=f"unix:{tmp_path}/grpc",
+        http="127.0.0.1:0",
+        config=tmp_path / "limits.yaml",
+        statsd=f"tcp://127.0.0.1:{free_port()}",
+        statsd_interval_s=0.1,
+    )
+    async with worker(settings) as running:
+        assert running.http is not None
+        port = running.http.port
+
+        async def is_said() -> bool:
+            ready = await fetch(port, "/health/ready")
+            assert ready.status == 200
+            return "cannot be told" in str(ready.json()["degraded"].get("statsd"))
+
+        await until(is_said, what="the collector that is away")
 
 
 def test_addresses_of_ipv6_are_collectors_too() -> None:
