@@ -96,8 +96,9 @@ def test_the_settings_of_up_and_serve_say_that_envoys_enforce_limits_with_mode_q
 def test_commands_on_a_folder_take_the_file_of_settings_that_serve_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live, file = of_quota(tmp_path / "live", "Quota"), tmp_path / "serve.yaml"
-    file.write_text("xds: 127.0.0.1:18000\nvalidate_with: envoy\nratelimit_quota: ['10.0.0.9:9001']\n")
+    live, settings = of_quota(tmp_path / "live", "Quota"), tmp_path / "serve.yaml"
+    file = str(settings)
+    settings.write_text("xds: 127.0.0.1:18000\nvalidate_with: envoy\nratelimit_quota: ['10.0.0.9:9001']\n")
     assert run("validate", live, "--settings", file).exit_code == 0
     told = "the rate limit service at 10.0.0.9:9001 assigns to it"
     assert told in run("explain", "http://example.com/", live, "--settings", file).output
@@ -106,9 +107,9 @@ def test_commands_on_a_folder_take_the_file_of_settings_that_serve_is_given(
     options = ("--ratelimit-quota", "10.0.0.8:9001")
     done = run("explain", "http://example.com/", live, "--settings", file, *options)
     assert told.replace("10.0.0.9", "10.0.0.8") in done.output
-    monkeypatch.setenv("DRAGOMAN_SETTINGS", str(file))
+    monkeypatch.setenv("DRAGOMAN_SETTINGS", file)
     assert run("validate", live).exit_code == 0
-    file.write_text("ratelimit_quota: [nowhere]\n")
+    settings.write_text("ratelimit_quota: [nowhere]\n")
     assert f"{file}:1: ratelimit_quota: 'nowhere'" in str(run("validate", live).exception)
 
 

@@ -1,6 +1,7 @@
 """What a call costs the ngh2 engine: one write for all replies of a loop tick, no task, and few timers."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,6 +20,9 @@ pytest.importorskip("ngh2")
 
 class Owner:
     """Accepts everything."""
+
+    def admits(self, client: ssl.SSLObject, peer: str) -> bool:
+        return True
 
     def opened(self, connection: Connection) -> bool:
         return True
