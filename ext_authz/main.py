@@ -12,6 +12,7 @@ import uvloop
 
 from dragoman import logs
 from dragoman.grpc_worker import Address
+from dragoman.open_files import allow_many
 from dragoman.signals import serve_until, stop_on_signals
 from dragoman.workers import WorkerPlace, listen_addresses, run_workers
 from ext_authz.settings import AuthzSettings
@@ -21,6 +22,7 @@ from ext_authz.worker import worker
 def run(settings: AuthzSettings) -> int:
     """Serves until SIGTERM or SIGINT, then drains; returns the exit code."""
     logs.configure(level=settings.log_level, format=settings.log_format, fields={"service": "authz"})
+    allow_many()
     try:
         listen_addresses(Address.parse(settings.listen), settings.workers)
         return uvloop.run(_one(settings) if settings.workers == 1 else _several(settings))

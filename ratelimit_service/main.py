@@ -22,6 +22,7 @@ from dragoman.grpc_worker import Address, GrpcServer, Limits
 from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, HttpServer, serve_http
 from dragoman.metrics import CallMetrics, new_registry
+from dragoman.open_files import allow_many
 from dragoman.signals import serve_until, stop_on_signals
 from dragoman.steadiness import steady_loop
 from dragoman.workers import WorkerPlace, run_workers
@@ -60,6 +61,7 @@ def run(settings: RateLimitSettings, *, notes: Iterable[str] = ()) -> int:
     logs.configure(level=settings.log_level, format=settings.log_format, fields={"service": "ratelimit"})
     for note in notes:
         _log.warning("%s", note)
+    allow_many()
     try:
         return uvloop.run(_one(settings) if settings.workers == 1 else _several(settings))
     except (OSError, ValueError) as error:

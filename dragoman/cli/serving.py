@@ -23,6 +23,7 @@ from controlplane.xds.listening import ListenError
 from dragoman.cli.errors import CommandError
 from dragoman.cli.memory import spare_the_collector
 from dragoman.metrics import new_registry
+from dragoman.open_files import allow_many
 from dragoman.signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ _WAITING_WITHIN_S = 0.3
 
 def run(settings: ServeSettings, begun: Reading | None) -> None:
     """Serves until a signal; raises CommandError where that cannot be."""
+    allow_many()
     try:
         uvloop.run(_serve(settings, begun))
     except (ListenError, KubeconfigError, CertificatesError, ApiError) as error:

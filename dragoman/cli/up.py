@@ -46,6 +46,7 @@ from dragoman.cli.status import status_route
 from dragoman.grpc_worker import Address
 from dragoman.http_server import Health, serve_http
 from dragoman.metrics import new_registry
+from dragoman.open_files import allow_many
 from dragoman.processes import ChildError, ChildEvent, ChildSpec, Supervisor
 from dragoman.signals import stop_on_signals
 from dragoman.unix_http import get
@@ -93,6 +94,7 @@ def up(
     logs.configure(level=loaded.log_level, format="human")
     screen = Screen(Console())
     gc.disable()
+    allow_many()
     try:
         uvloop.run(_up(loaded, screen, command.obj))
     except (ChildError, OSError, ValueError) as error:

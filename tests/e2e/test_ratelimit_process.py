@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -212,6 +213,19 @@ async def test_the_control_plane_gives_changes_and_takes_limits_and_may_be_gone(
     async with running(tmp_path, **settings) as process:
         assert await limits_are(7, 9)
         assert "the control plane cannot be reached" in (await ready(process))["degraded"]["config"]
+
+
+async def test_it_may_hold_as_many_connections_as_its_bound_says_where_few_files_are_allowed_at_first(
+    tmp_path: Path,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    try:
+        async with running(tmp_path, xds=f"unix:{tmp_path}/nowhere.sock") as process:
+            found, _ = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == min(hard, 65_536)
 
 
 async def test_a_control_plane_without_limits_is_a_configuration_too(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import ngh2
 import pytest
 
 from dragoman.grpc_worker import Call, GrpcServer, Limits, StatusCode, TlsFiles
+from dragoman.open_files import allow_many
 from tests.support.certificates import Authority
 from tests.support.waiting import until
 from tests.unit.dragoman.raw_grpc import PREFACE, RawClient, assert_serves, echo, frame, message
@@ -20,6 +21,7 @@ SETTINGS, RST_STREAM = 4, 3
 
 async def many(server: GrpcServer, count: int, *, said: bytes) -> list[RawClient]:
     """Opens connections that say no more than this."""
+    allow_many()
     clients: list[RawClient] = []
     while len(clients) < count:
         some = min(100, count - len(clients))
