@@ -310,7 +310,7 @@ async def test_an_outage_soon_after_another_is_told_when_it_lasts(
             slow.delay_s = lambda: 3 * TIMEOUT_S
             await until(lambda: not store.available, what="Redis to be late")
             if number == 1:
-                assert told("out of reach") == 1
+                await until(lambda: told("out of reach") == 1, what="the first outage to be told")
                 slow.delay_s = lambda: 0.0
                 await until(lambda: store.available, what="Redis to be trusted again")
         await until(lambda: told("out of reach") == 2, what="the second outage to be told")
