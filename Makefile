@@ -18,7 +18,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(RUN_STAMP): requirements.txt pyproject.toml | $(VENV)/bin/python
-	@echo "Installing pinned dependencies (with Envoy) ..."
+	@echo "Installing pinned dependencies (with Envoy; this takes a minute) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt
 	@$(BIN)/python tools/link_checkout.py
 	@touch $@

@@ -197,7 +197,8 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
             registry.register(quota.metrics)
         stack.enter_context(steady_loop())
         health.started()
-        _log.info("serving rate limits on %s", server.address)
+        where = "memory" if settings.redis is None else "Redis"
+        _log.info("serving rate limits on %s, counted in %s", server.address, where)
         yield Worker(server.address, http.address if http else None, service, store, quota)
 
 
