@@ -66,7 +66,8 @@ class Statsd:
         """Tells what is left, if the collector is there."""
         if self.without is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.flush(), _LAST_S)
+                async with asyncio.timeout(_LAST_S):
+                    await self.flush()
         self._sink.close()
 
 
@@ -87,8 +88,7 @@ async def telling(
         yield statsd
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait((task,), timeout=_LAST_S)
         await statsd.close()
 
 

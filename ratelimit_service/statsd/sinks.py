@@ -106,7 +106,9 @@ class TcpSink:
         try:
             writer = await self._connected()
             writer.write(b"".join(lines))
-            await asyncio.wait_for(writer.drain(), _WRITE_S)
+            # Not `wait_for`, which before Python 3.12 may lose that its task was cancelled.
+            async with asyncio.timeout(_WRITE_S):
+                await writer.drain()
         except OSError:
             self.close()
             raise
@@ -124,7 +126,8 @@ class TcpSink:
             self.close()
         if self._connection is None:
             opened = asyncio.open_connection(self._target.host, self._target.port, limit=4096)
-            self._connection = await asyncio.wait_for(_valid(opened), CONNECT_S)
+            async with asyncio.timeout(CONNECT_S):
+                self._connection = await _valid(opened)
             # So that `drain` returns only when the system has all of it.
             self._connection[1].transport.set_write_buffer_limits(high=0)
         return self._connection[1]
@@ -147,7 +150,8 @@ def datagrams(lines: Sequence[bytes]) -> Iterator[bytes]:
 async def _resolved(target: StatsdTarget) -> tuple[int, int, int, tuple[object, ...]]:
     loop = asyncio.get_running_loop()
     looking = loop.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)
-    found = await asyncio.wait_for(_valid(looking), CONNECT_S)
+    async with asyncio.timeout(CONNECT_S):
+        found = await _valid(looking)
     family, kind, protocol, _, address = found[0]
     return family, kind, protocol, address
 
