@@ -144,7 +144,7 @@ class Ngh2Server:
     def buffered(self, more_bytes: int) -> None:
         self._buffered_bytes += more_bytes
         if self._buffered_bytes > self._limits.max_total_buffered_bytes and more_bytes > 0:
-            max(self._connections, key=lambda each: each.buffered_bytes).shed()
+            max((*self._connections, *self._leaving), key=lambda each: each.buffered_bytes).shed()
 
     def admits(self, client: ssl.SSLObject, peer: str) -> bool:
         fault = self._tls.fault_of(client) if self._tls is not None else None
