@@ -122,6 +122,8 @@ def _xds(given: Given) -> None:
     settings = given.out.settings
     settings["xds"] = given.text("CONFIG_GRPC_XDS_SERVER_URL", "localhost:18000")
     settings["xds_protocol"] = "sotw"
+    # Its domains keep their names, so one that is not known has no limits.
+    settings["unknown_domain"] = "allow"
     settings["node_id"] = given.text("CONFIG_GRPC_XDS_NODE_ID", "default")
     told = [each for each in given.text("CONFIG_GRPC_XDS_NODE_METADATA").split(",") if each.partition("=")[1]]
     given.put("xds_node_metadata", ",".join(told))

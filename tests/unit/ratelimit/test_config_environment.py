@@ -9,6 +9,7 @@ import pytest
 from dragoman import settings as layers
 from ratelimit_service.environment import translate
 from ratelimit_service.headers import ResponseHeaders
+from ratelimit_service.model import OnStoreError
 from ratelimit_service.settings import RateLimitSettings
 from ratelimit_service.stores.redis_url import Kind, RedisUrl
 
@@ -50,6 +51,7 @@ def test_the_limiter_that_envoy_gateway_runs_is_understood() -> None:
     given = settings_of(**ENVOY_GATEWAY)
     assert (given.listen, given.http) == ("0.0.0.0:8081", "0.0.0.0:8080")
     assert (given.xds, given.node_id, given.xds_protocol) == ("envoy-gateway:18001", "envoy-ratelimit", "sotw")
+    assert given.unknown_domain is OnStoreError.ALLOW
     assert (given.xds_ca, given.xds_client_key) == (Path("/certs/ca.crt"), Path("/certs/tls.key"))
     assert given.tls_certificate == Path("/certs/tls.crt")
     assert given.redis == "redis://redis.redis-system.svc:6379"
