@@ -69,20 +69,22 @@ class FileSource:
         return state, _Found(files, config, faults + wrong)
 
     async def _take(self, found: _Found) -> None:
+        rejected = self._service.rejected is not None
         try:
             await self._service.take(found.config, found.faults)
         except ConfigRejectedError:
             if not self._service.ready:
                 await self._restore()
             return
-        self._tell()
+        # Who was told of a fault is told of its end.
+        self._tell(logging.WARNING if rejected else logging.INFO)
         # Not beside: what is begun to be written is to be written.
         await asyncio.to_thread(self._keep, found.files)
 
-    def _tell(self) -> None:
-        domains = len(self._service.config.domains)
-        if domains:
-            _log.info("configuration in force: %d domain%s from %s", domains, "s" if domains > 1 else "", self._path)
+    def _tell(self, level: int) -> None:
+        count = len(self._service.config.domains)
+        if count:
+            _log.log(level, "configuration in force: %d domain%s from %s", count, "s" if count > 1 else "", self._path)
         else:
             _log.warning("no limits are in force: there is no file of limits in %s", self._path)
 

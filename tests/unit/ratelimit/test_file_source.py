@@ -103,3 +103,19 @@ async def test_a_damaged_last_good_copy_is_told_and_not_used(
     await FileSource(file, service, last_good=last_good).load()
     assert not service.ready
     assert any(str(last_good) in message for message in caplog.messages)
+
+
+async def test_that_a_fault_is_mended_is_told_as_loud_as_the_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "limits.yaml"
+    file.write_text("domain: [\n")
+    source = FileSource(file, new_service())
+    with caplog.at_level(logging.WARNING):
+        await source.load()
+        file.write_text("domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]\n")
+        await source.load()
+        await source.load()
+    told = [(record.levelname, record.message) for record in caplog.records]
+    assert told[0][0] == "ERROR"
+    assert told[1:] == [("WARNING", f"configuration in force: 1 domain from {file}")]
