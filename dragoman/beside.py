@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -20,26 +21,34 @@ async def beside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
+    call = partial(work, *args, **kwargs)
+    name = getattr(work, "__name__", "beside")
+    threading.Thread(target=_run, args=(call, loop, outcome), name=name, daemon=True).start()
+    try:
+        return await outcome
+    finally:
+        # As below.
+        del outcome
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)  # pyright: ignore[reportArgumentType]
 
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work(*args, **kwargs)
-        except BaseException as fault:
-            error = fault
-        if outcome.cancelled():
-            # Something large is let go here, and not by the loop.
-            return
+def _run(call: Callable[[], T], loop: asyncio.AbstractEventLoop, outcome: asyncio.Future[T]) -> None:
+    result, error = None, None
+    try:
+        result = call()
+    except BaseException as fault:
+        error = fault
+    if not outcome.cancelled():
         with contextlib.suppress(RuntimeError):  # The loop has ended, and with it whoever asked.
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(_settle, outcome, result, error)
+    # What is given up is let go here, and not by the loop. And an error's traceback has this frame: were the error in
+    # it, all that it was about, which may be large, would stay until the collector finds it.
+    del result, error, outcome
 
-    threading.Thread(target=run, name=getattr(work, "__name__", "beside"), daemon=True).start()
-    return await outcome
+
+def _settle(outcome: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
+    if outcome.done():
+        return
+    if error is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(result)  # pyright: ignore[reportArgumentType]

@@ -84,7 +84,8 @@ async def fetch_jwks(
         raise JwksError("neither https:// nor http://")
     try:
         # A name server that hangs must not hold up the end of the process.
-        body = await asyncio.wait_for(beside(_get, uri, timeout_s, max_bytes, tls), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            body = await beside(_get, uri, timeout_s, max_bytes, tls)
         return body.decode()
     except TimeoutError as error:
         raise JwksError(f"no whole answer within {timeout_s:g} s") from error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
 from dragoman.beside import beside
+from tests.support.waiting import until
 
 # A thread that waits for ever, as one does that reads from a file system that is gone.
 GIVEN_UP = """
@@ -70,6 +73,28 @@ async def test_what_nobody_waits_for_any_more_is_let_go_by_the_thread() -> None:
     let_go.set()
     await asyncio.to_thread(gone.wait, 10)
     assert gone_in != [threading.main_thread()]
+
+
+async def test_what_work_that_failed_was_about_does_not_wait_for_the_collector() -> None:
+    class Large:
+        pass
+
+    held: list[weakref.ref[Large]] = []
+
+    def work() -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        raise ValueError("no good")
+
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="no good") as raised:
+            await beside(work)
+        del raised
+        # The thread may be about to end.
+        await until(lambda: held[0]() is None, what="the end of what nobody needs")
+    finally:
+        gc.enable()
 
 
 def test_a_process_ends_though_work_that_was_given_up_does_not() -> None:
