@@ -37,8 +37,8 @@ async def looks(path: Path, folders: Callable[[], Folders]) -> AsyncGenerator[No
     happenings = _by_inotify if platform == "linux" else _by_watchfiles
     told = ""
     while True:
-        watched = await beside(folders)
         try:
+            watched = await beside(folders)
             # Editors and Kubernetes replace files rather than write them, so it is folders that are watched.
             async with contextlib.aclosing(happenings(watched)) as found:
                 async for _ in found:

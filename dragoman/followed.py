@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
@@ -12,12 +13,25 @@ from dragoman.beside import beside
 from dragoman.file_watch import Folders, looks
 from dragoman.garbage import collector_paused
 
+_log = logging.getLogger(__name__)
+
 _SETTLING_S: Final = 0.01
 _SETTLED_LOOKS: Final = 3
 _MOST_LOOKS: Final = 100
 
 T = TypeVar("T", covariant=True)
 R = TypeVar("R")
+
+
+async def keep_following(run: Callable[[], Awaitable[None]], *, again_after_s: float = 1.0) -> None:
+    """Runs what follows a configuration, and runs it anew where it fails, until cancelled."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            # What is in force stays, but changes must not be missed for ever.
+            _log.exception("the configuration was not followed any more, and is followed anew")
+        await asyncio.sleep(again_after_s)
 
 
 class Files(Protocol[T]):

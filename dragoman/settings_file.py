@@ -151,7 +151,7 @@ class _Reader:
         lines: array[int] = array("I")
         while not isinstance(key := next(self._events), yaml.MappingEndEvent):
             if not isinstance(key, yaml.ScalarEvent):
-                self._value(key)
+                self._below("?", key)
                 self._fault(key, "not YAML that settings are written in: a key must be a word")
                 self._below("?", next(self._events))
                 continue
@@ -196,12 +196,15 @@ class _Reader:
             return text
         try:
             return self._scalars.construct_object(yaml.ScalarNode(tag, text, event.start_mark, event.end_mark))
-        except (yaml.YAMLError, ValueError) as error:
+        except yaml.YAMLError as error:
             self._fault(event, str(getattr(error, "problem", None) or error))
-            return None
+        except (ValueError, LookupError, AttributeError, OverflowError):
+            # Python's own words, which are of a text that its tag does not fit, may repeat it.
+            self._fault(event, f"not of the type {tag.removeprefix('tag:yaml.org,2002:')}")
         finally:
             self._scalars.constructed_objects.clear()
             self._scalars.recursive_objects.clear()
+        return None
 
     def _fault(self, event: Any, message: str) -> None:
         self._document.faults.append((f"{self._document.file}:{_line(event)}", message))

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dragoman.followed import keep_following
 from dragoman.grpc_worker import Address, GrpcServer, Limits
 from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, json_response, serve_http
@@ -61,7 +62,7 @@ async def worker(settings: AuthzSettings) -> AsyncGenerator[Worker]:
     async with contextlib.AsyncExitStack() as stack:
         parts = _Parts(settings)
         stack.push_async_callback(parts.close)
-        await stack.enter_async_context(_background(await parts.source()))
+        await stack.enter_async_context(_background(keep_following(await parts.source())))
         await stack.enter_async_context(_background(parts.sweep()))
         server = await serve_grpc(
             {METHOD: parts.checker},
@@ -115,7 +116,7 @@ class _Parts:
         self.health = Health()
         self._config_note: Callable[[], str] = lambda: ""
 
-    async def source(self) -> Coroutine[Any, Any, None]:
+    async def source(self) -> Callable[[], Awaitable[None]]:
         """Loads what there is, and returns what keeps it up to date."""
         state = self._settings.state
         if self._settings.config is not None:
@@ -128,7 +129,7 @@ class _Parts:
             await source.load()
             self.health.watch("config", lambda: source.ready or "no configuration yet")
             self._config_note = lambda: "; ".join(source.faults[:5])
-            return source.run()
+            return source.run
         assert self._settings.xds is not None
         client = XdsClient(
             self._settings.xds,
@@ -142,7 +143,7 @@ class _Parts:
         await client.load()
         self.health.watch("config", lambda: client.status.ready or "no configuration yet")
         self._config_note = lambda: client.status.rejected or client.status.error or ""
-        return client.run()
+        return client.run
 
     def registry(self) -> CollectorRegistry:
         """Returns what `/metrics` tells."""

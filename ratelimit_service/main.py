@@ -18,6 +18,7 @@ import uvloop
 
 from dragoman import logs
 from dragoman.batch import Batch
+from dragoman.followed import keep_following
 from dragoman.grpc_worker import Address, GrpcServer, Limits
 from dragoman.grpc_worker import serve as serve_grpc
 from dragoman.http_server import Health, HttpServer, serve_http
@@ -51,7 +52,6 @@ _log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 256 * 1024
 """Nobody's descriptors are as large, unless somebody sends headers of many KiB to keep the service busy."""
-_FOLLOW_AGAIN_S = 1.0
 HEALTH_NAME = "ratelimit"
 """What envoyproxy/ratelimit calls itself in grpc.health.v1: probes made for it go on working."""
 
@@ -147,7 +147,7 @@ async def worker(settings: RateLimitSettings) -> AsyncGenerator[Worker]:
         if leases is not None:
             stack.push_async_callback(leases.close)
         source = await _source(settings, service)
-        await stack.enter_async_context(_background(_follow(source)))
+        await stack.enter_async_context(_background(keep_following(source.run)))
         if replicas is not None:
             await stack.enter_async_context(_background(replicas.run()))
         others = partial(of_the_service, stats, answers, service, store)
@@ -240,13 +240,3 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def _follow(source: Source) -> None:
-    while True:
-        try:
-            await source.run()
-        except Exception:
-            # What is in force stays, but changes must not be missed for ever.
-            _log.exception("the configuration was not followed any more, and is followed anew")
-        await asyncio.sleep(_FOLLOW_AGAIN_S)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dragoman import file_watch
-from dragoman.file_watch import folders_of, looks
+from dragoman.file_watch import Folders, folders_of, looks
 from tests.support.waiting import until
 
 
@@ -65,6 +65,22 @@ async def test_files_are_looked_at_where_the_machine_has_no_watcher_to_give(
                 await follower.reads(text)
     told = f"{follower.file} cannot be watched, and is looked at once a second: {fault}"
     assert [record.message for record in caplog.records].count(told) == 1
+
+
+@pytest.mark.usefixtures("how")
+async def test_folders_that_cannot_be_told_for_a_while_end_nothing(tmp_path: Path) -> None:
+    faults = [PermissionError(13, "closed"), OSError(116, "stale file handle")]
+
+    def folders() -> Folders:
+        if faults:
+            raise faults.pop()
+        return folders_of(tmp_path / "file")
+
+    found = looks(tmp_path / "file", folders)
+    async with contextlib.aclosing(found), asyncio.timeout(30):
+        while faults:
+            await anext(found)
+        await anext(found)
 
 
 @pytest.mark.usefixtures("how")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from dragoman.file_watch import Folders, folders_of
-from dragoman.followed import Followed
+from dragoman.followed import Followed, keep_following
 from tests.support.waiting import until
 
 
@@ -96,3 +98,22 @@ async def test_changes_are_taken_in_their_order(pair: Pair) -> None:
             pair.write(text)
             await until(lambda text=text: pair.taken[-1] == text * 2, what="the change")
     assert pair.taken == ["aa", "bb", "cc", "dd"]
+
+
+async def test_what_follows_a_configuration_goes_on_after_a_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun: list[float] = []
+
+    async def run() -> None:
+        begun.append(time.monotonic())
+        if len(begun) == 1:
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    with caplog.at_level(logging.ERROR):
+        following = asyncio.create_task(keep_following(run, again_after_s=0.001))
+        await until(lambda: len(begun) == 2, what="the source to be followed anew")
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert [record.exc_info is not None for record in caplog.records] == [True]

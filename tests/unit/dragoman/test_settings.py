@@ -97,10 +97,14 @@ def test_a_fault_never_repeats_a_value() -> None:
         ("xds: 7\n", ":1: xds: Input should be"),
         ("dns: &a [*a]\n", ":1: not YAML: found undefined alias 'a'"),
         (f"dns: {'[' * 40}{']' * 40}\n", "nested more than"),
+        (f"{'? ' * 900}dns\n", "nested more than"),
+        ("dns: !!bool x\n", ":1: not of the type bool"),
+        ("dns: !!timestamp x\n", ":1: not of the type timestamp"),
+        ("dns: !!int x\n", ":1: not of the type int"),
     ],
 )
 def test_a_file_that_is_no_settings_is_refused_with_the_line(tmp_path: Path, text: str, says: str) -> None:
-    (fault,) = faults_of(file=written(tmp_path, text))
+    fault, *_ = faults_of(file=written(tmp_path, text))
     assert says in fault
 
 

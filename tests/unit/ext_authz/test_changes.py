@@ -22,6 +22,8 @@ from ext_authz import let_go as let_go_module
 from ext_authz.file_source import FileSource
 from ext_authz.let_go import let_go
 from ext_authz.policies import Policies
+from ext_authz.settings import AuthzSettings
+from ext_authz.worker import worker
 from tests.support.authz import Answer, RecordedCall, check_request, jwt_provider, message, service
 from tests.support.tokens import SigningKey, jwks
 from tests.support.turns import Turns, full_collections, turns
@@ -288,6 +290,24 @@ async def test_keys_that_are_no_longer_in_force_are_let_go_once_nobody_goes_by_t
     assert held.inline[digest(MANY_KEYS - 1)].client == "acme"
     del held
     await until(lambda: "let go" not in {thread.name for thread in threading.enumerate()}, what="the keys to be gone")
+
+
+async def test_a_file_is_followed_anew_where_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "authz.yaml"
+    file.write_text("policies: []")
+    run, failed = FileSource.run, list[FileSource]()
+
+    async def fails_first(source: FileSource) -> None:
+        if not failed:
+            failed.append(source)
+            raise ZeroDivisionError
+        await run(source)
+
+    monkeypatch.setattr(FileSource, "run", fails_first)
+    async with worker(AuthzSettings(listen="127.0.0.1:0", config=file, state=tmp_path / "state")):
+        await until(lambda: failed, what="the failure")
+        file.write_text("nothing: here")
+        await until(lambda: failed[0].faults, what="the change to be seen")
 
 
 async def test_a_key_file_that_is_mended_is_read_though_nothing_else_changed(tmp_path: Path) -> None:

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 from pydantic import ValidationError
 
 from dragoman.protos.ratelimit.config.ratelimit.v3 import rls_conf_pb2
-from ratelimit_service import main
 from ratelimit_service.config_xds import TYPE_URL, Resources
 from ratelimit_service.main import worker
 from ratelimit_service.settings import RateLimitSettings
-from ratelimit_service.sources import Source
 from tests.support.ports import free_port
 from tests.support.sotw import SotwServer
 from tests.support.waiting import until
@@ -170,23 +166,3 @@ async def test_others_have_their_turn_while_a_worker_reads_a_large_file_at_its_s
         turns += 1
     await running
     assert turns >= 10
-
-
-async def test_what_follows_a_configuration_goes_on_after_a_failure(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(main, "_FOLLOW_AGAIN_S", 0.001)
-    begun: list[float] = []
-
-    async def run() -> None:
-        begun.append(time.monotonic())
-        if len(begun) == 1:
-            raise ZeroDivisionError
-        await asyncio.Event().wait()
-
-    with caplog.at_level(logging.ERROR):
-        following = asyncio.create_task(main._follow(Source(run, lambda: None)))
-        await until(lambda: len(begun) == 2, what="the source to be followed anew")
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-    assert [record.exc_info is not None for record in caplog.records] == [True]
