@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+import gc
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -24,6 +27,22 @@ settings.load_profile("recorded")
 
 Report = Callable[[], str]
 _REPORTS = pytest.StashKey[list[Report]]()
+
+
+@pytest.fixture(autouse=True)
+def untouched_process() -> Iterator[None]:
+    """Commands that are tested in this process set up its logs, environment and garbage collector for themselves."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    known, collects = frozenset(os.environ), gc.isenabled()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in os.environ.keys() - known:
+        if name.startswith("DRAGOMAN_"):
+            del os.environ[name]
+    if collects:
+        gc.enable()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def inlined(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "node": {"id": "validate", "cluster": "validate"},
         # As in the bootstrap: by default Envoy refuses regular expressions that are long.
-        "layeredRuntime": {"layers": [{"name": "limits", "staticLayer": _RUNTIME}]},
+        "layeredRuntime": {"layers": [{"name": "limits", "staticLayer": dict(_RUNTIME)}]},
         "staticResources": {
             "listeners": listeners,
             "clusters": [_cluster(each, endpoints) for each in plain.get(xds.CLUSTER, {}).values()],

@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,17 +12,8 @@ from dragoman import logs
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
 
 
-@pytest.fixture(autouse=True)
-def untouched_root() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
 @pytest.fixture
-def output(untouched_root: None) -> io.StringIO:
+def output(untouched_process: None) -> io.StringIO:
     # The handlers of the test run itself are kept out of it.
     logging.getLogger().handlers[:] = []
     return io.StringIO()

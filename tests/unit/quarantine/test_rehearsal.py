@@ -153,6 +153,7 @@ async def test_envoy_is_asked_with_its_own_limits(envoy: Path) -> None:
     strict = Validator(envoy, runtime={"re2.max_program_size.error_level": 40})
     assert "regex '/a[a-z]{60}'" in (await strict.refusal(snapshot, None) or "")
     assert await strict.refusal(snapshot, snapshot) is None
+    assert await Validator(envoy).refusal(snapshot, None) is None
 
 
 @pytest.mark.parametrize(
