@@ -59,8 +59,7 @@ class Connection(asyncio.Protocol):
         self._writing_paused = False
         self._closing = False
         self._draining = False
-        self._heard = False
-        self._ready = False
+        self._heard = self._ready = False
         self._heard_at = self._busy_at = self._opened_at = self._closed_at = shared.loop.time()
         age_s = shared.limits.connection_age_s * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
         self._ends_at = self._opened_at + age_s if age_s else math.inf
@@ -170,6 +169,7 @@ class Connection(asyncio.Protocol):
         self._sweep_incomplete(now, limits.request_s)
         if self._calls or self._last_stream != self._swept_stream:
             self._busy_at, self._swept_stream = now, self._last_stream
+        self._flush()  # What was answered in this very tick, as all is when a store is given up, is not left unread.
         queued = self._session.queued_body_size()
         self.unread_bytes = queued + limits.max_concurrent_streams * STREAM_BYTES if queued else 0
         self._unread_since = (self._unread_since or now) if queued else None

@@ -215,3 +215,14 @@ async def test_who_sends_much_is_read_on_only_when_others_had_their_turn() -> No
     await asyncio.sleep(0)
     assert not transport.paused
     assert replies(client, transport.written) == 5
+
+
+async def test_what_was_answered_just_now_is_not_taken_for_what_the_peer_leaves_unread() -> None:
+    kept: list[Call] = []
+    connection, transport, client = connected(lambda body, call: kept.append(call))
+    connection.data_received(requests(client, 3))
+    for call in kept:
+        call.done(b"at last")
+    connection.sweep(asyncio.get_running_loop().time())
+    assert connection.unread_bytes == 0
+    assert replies(client, transport.written) == 3
