@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dragoman.grpc_worker import Call
 from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.checks import Check
-from ratelimit_service.stores.base import Flight, Store
+from ratelimit_service.stores.base import Asked, Store
 from ratelimit_service.stores.local import decided_here
 
 
-class Giving(Flight):
+class Giving(Asked):
     """What a request gives back, on its way to the store; `go_on` is then told what is known of all its checks."""
 
     __slots__ = ("_checks", "_go_on", "_now")
 
-    def __init__(self, checks: Sequence[Check], now: float, go_on: Callable[[list[Verdict | None]], None]) -> None:
+    def __init__(
+        self, checks: Sequence[Check], call: Call, now: float, go_on: Callable[[list[Verdict | None]], None]
+    ) -> None:
         super().__init__()
         self._checks = checks
+        self._call = call
         self._now = now
         self._go_on = go_on
 

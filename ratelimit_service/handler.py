@@ -14,7 +14,7 @@ from ratelimit_service.memo import Memo
 from ratelimit_service.planner import Planner, Refusal
 from ratelimit_service.running import Running
 from ratelimit_service.stats import StatsRegistry
-from ratelimit_service.stores.base import Flight, Store
+from ratelimit_service.stores.base import Asked, Store
 from ratelimit_service.stores.local import decided_here, judged
 from ratelimit_service.waiting_room import WaitingRoom
 from ratelimit_service.wire import OVERALL_OK
@@ -141,7 +141,7 @@ class RateLimiter:
         def go_on(known: list[Verdict | None]) -> None:
             _Together(plan, call, now, self._answers, self.waiting, self.running, known=known).start(store)
 
-        Giving(plan.checks, now, go_on).start(store)
+        Giving(plan.checks, call, now, go_on).start(store)
 
     def _plan(self, body: bytes, call: Call) -> Plan | None:
         plan = self._plans.get(body)
@@ -163,18 +163,7 @@ class RateLimiter:
         return plan
 
 
-class _Asked(Flight):
-    """A request on its way to the store and back."""
-
-    __slots__ = ("_call",)
-
-    _call: Call
-
-    def fail(self) -> None:
-        self._call.fail(StatusCode.INTERNAL, "internal error")
-
-
-class _One(_Asked):
+class _One(Asked):
     """A request with one descriptor."""
 
     __slots__ = ("_answers", "_check", "_now", "_plan")
@@ -192,7 +181,7 @@ class _One(_Asked):
         self._call.done(self._answers.one(self._plan, check, verdict))
 
 
-class _Alone(_Asked):
+class _Alone(Asked):
     """A request with one descriptor, whose limit counts the request itself or may have it wait."""
 
     __slots__ = ("_answers", "_check", "_now", "_plan", "_running", "_store", "_waiting")
@@ -249,7 +238,7 @@ class _Alone(_Asked):
         self._call.done(body)
 
 
-class _Several(_Asked):
+class _Several(Asked):
     """A request with several descriptors."""
 
     __slots__ = ("_answers", "_known", "_now", "_plan")
@@ -283,7 +272,7 @@ class _Several(_Asked):
         self._call.done(self._answers.several(plan, verdicts))
 
 
-class _Together(_Asked):
+class _Together(Asked):
     """A request some of whose limits count only what they admit: what one counts depends on all of them."""
 
     __slots__ = (

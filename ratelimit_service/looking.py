@@ -8,16 +8,16 @@ from dragoman.grpc_worker import Call
 from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.answers import Answers
 from ratelimit_service.checks import Check, Plan
-from ratelimit_service.stores.base import Flight, Store
+from ratelimit_service.stores.base import Asked, Flight, Store
 from ratelimit_service.stores.local import judged
 
 
-class Looking(Flight):
+class Looking(Asked):
     """As envoyproxy/ratelimit with STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT: first what all counters stand at, and then
     the hits of those that would be over, or of all if none would be. Between the two others may be counted.
     """
 
-    __slots__ = ("_answers", "_asked", "_call", "_counted", "_known", "_now", "_plan", "_store")
+    __slots__ = ("_answers", "_asked", "_counted", "_known", "_now", "_plan", "_store")
 
     def __init__(self, plan: Plan, call: Call, now: float, answers: Answers) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Looking(Flight):
 
     def _count(self, checks: Sequence[Check]) -> None:
         # A flight of its own: what is late of the first one must not be taken for a reply to this.
-        self._store.take(checks, self._now, _Counting(self._finish_with))
+        self._store.take(checks, self._now, _Counting(self._finish_with, self.fail))
 
     def _finish_with(self, replies: Sequence[int | None]) -> None:
         for index, reply in zip(self._asked, replies, strict=True):
@@ -74,14 +74,18 @@ class Looking(Flight):
 class _Counting(Flight):
     """The hits, once the counters have been looked at."""
 
-    __slots__ = ("_then",)
+    __slots__ = ("_failed", "_then")
 
-    def __init__(self, then: Callable[[Sequence[int | None]], None]) -> None:
+    def __init__(self, then: Callable[[Sequence[int | None]], None], failed: Callable[[], None]) -> None:
         super().__init__()
         self._then = then
+        self._failed = failed
 
     def settle(self) -> None:
         self._then(self.replies)
+
+    def fail(self) -> None:
+        self._failed()
 
 
 def _is_over(check: Check, count: int | None) -> bool:

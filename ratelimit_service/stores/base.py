@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
+from dragoman.grpc_worker import Call, StatusCode
 from ratelimit_service.checks import Check
+
+_log = logging.getLogger(__name__)
 
 
 class Flight:
@@ -35,6 +39,30 @@ class Flight:
 
     def fail(self) -> None:
         """Called where `settle` raised an error that nobody expected; it has been logged."""
+
+    def settle_or_fail(self) -> None:
+        """Settles it, for who has more to do: an error must not end that, such as the answers to other requests."""
+        try:
+            self.settle()
+        except Exception:
+            self.unsettled()
+
+    def unsettled(self) -> None:
+        """Says that `settle` raised, and fails."""
+        _log.exception("a reply of the store could not be put to use")
+        self.fail()
+
+
+class Asked(Flight):
+    """A flight that a call waits for."""
+
+    __slots__ = ("_call",)
+
+    _call: Call
+
+    def fail(self) -> None:
+        """Says so to who asked."""
+        self._call.fail(StatusCode.INTERNAL, "internal error")
 
 
 class Store(Protocol):

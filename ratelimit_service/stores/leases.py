@@ -325,4 +325,4 @@ def _fill(flight: Flight, index: int, reply: int | None) -> None:
     flight.replies[index] = reply
     flight.left -= 1
     if not flight.left:
-        flight.settle()
+        flight.settle_or_fail()

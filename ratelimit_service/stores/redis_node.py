@@ -22,7 +22,7 @@ from ratelimit_service.algorithms.registry import scripts
 from ratelimit_service.algorithms.ticks import micros
 from ratelimit_service.checks import Check
 from ratelimit_service.stores.redis_commands import command, eval_whole, evalsha, expire, first, incrby, key_at
-from ratelimit_service.stores.redis_connection import Question, RedisConnection, Resent
+from ratelimit_service.stores.redis_connection import Question, RedisConnection, Resent, lose
 from ratelimit_service.stores.redis_dial import FAULTS, RefusedError, accepted, dial, error_kind, must_be_primary
 from ratelimit_service.stores.redis_url import RedisTarget
 
@@ -196,10 +196,7 @@ class RedisNode:
             question.lose()
             return
         self.unanswered += 1
-        flight = question[0]
-        flight.left -= 1
-        if not flight.left:
-            flight.settle()
+        lose(question[0])
 
     def pass_over(self, checks: int) -> None:
         """Counts checks that are not asked, because nobody would answer, or not in time."""

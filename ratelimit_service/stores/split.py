@@ -75,4 +75,4 @@ class _Part(Flight):
             whole.replies[index] = reply
         whole.left -= 1
         if not whole.left:
-            whole.settle()
+            whole.settle_or_fail()

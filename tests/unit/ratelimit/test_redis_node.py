@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dragoman.grpc_worker import StatusCode
+from ratelimit_service.stores.base import Flight
+from ratelimit_service.stores.redis_connection import lose
 from ratelimit_service.stores.redis_dial import error_kind
 from ratelimit_service.stores.redis_store import RedisStore
 from ratelimit_service.stores.redis_url import RedisTarget
@@ -53,6 +55,50 @@ async def test_what_is_no_address_is_tried_again_like_any_other(target: RedisTar
         await store.close()
 
 
+@pytest.mark.parametrize("own_hits", [(1, 1), (-1, 1)], ids=["taken", "given back"])
+@pytest.mark.parametrize("looks_first", [False, True])
+async def test_an_error_with_replies_to_several_questions_fails_the_request(
+    looks_first: bool, own_hits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> bytes:
+        raise KeyError(given)
+
+    async with RedisServer() as redis:
+        store = RedisStore(RedisTarget.parse(redis.unix_url), timeout_s=5.0)
+        store.start()
+        try:
+            await until(lambda: store.available, what="the connection to Redis")
+            limiter = Limiter(LIMITS, store, clock=Clock(), looks_first=looks_first)
+            monkeypatch.setattr(limiter.answers, "several", fail)
+            call = limiter.ask(request("d", [("k", "a")], [("k", "b")], own_hits=own_hits))
+            await until(lambda: call.failure, what="the failure")
+            assert call.failure == (StatusCode.INTERNAL, "internal error")
+        finally:
+            await store.close()
+
+
+def test_an_error_with_what_one_request_lost_keeps_none_from_knowing_that_it_lost_as_much() -> None:
+    settled: list[str] = []
+
+    class Lost(Flight):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.left = 1
+            self.name = name
+
+        def settle(self) -> None:
+            if self.name == "first":
+                raise KeyError(self.name)
+            settled.append(self.name)
+
+        def fail(self) -> None:
+            settled.append(f"{self.name} failed")
+
+    for flight in (Lost("first"), Lost("second")):
+        lose(flight)
+    assert settled == ["first failed", "second"]
+
+
 async def test_an_error_with_one_reply_fails_its_request_and_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,4 +123,4 @@ async def test_an_error_with_one_reply_fails_its_request_and_no_other(
             assert store.nodes[0].connection is connection
         finally:
             await store.close()
-    assert [record.message for record in caplog.records].count("a reply of Redis could not be put to use") == 2
+    assert [record.message for record in caplog.records].count("a reply of the store could not be put to use") == 2
