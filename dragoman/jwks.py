@@ -183,14 +183,22 @@ class JwksCache:
     async def _refresh(self, uri: str) -> bool:
         before = self.status(uri)
         try:
-            async with self._slots:
-                document = canonicalise(await self._fetch(uri))
+            return await self._taken(uri, before)
         except JwksError as error:
-            if uri in self._refresh_s:
-                self._states[uri] = replace(before, fault=str(error), failures=before.failures + 1)
-                level = logging.WARNING if before.fault != str(error) else logging.DEBUG
-                log.log(level, "the JWKS of %s cannot be had: %s", _shown(uri), error)
-            return False
+            fault = str(error)
+        except Exception as error:
+            # Also of who is told of a change: it is tried again, for else the keys would be the old ones for ever.
+            fault = f"it could not be put to use: {type(error).__name__}"
+            log.exception("the JWKS of %s could not be put to use", _shown(uri))
+        if uri in self._refresh_s:
+            self._states[uri] = replace(before, fault=fault, failures=before.failures + 1)
+            level = logging.WARNING if before.fault != fault else logging.DEBUG
+            log.log(level, "the JWKS of %s cannot be had: %s", _shown(uri), fault)
+        return False
+
+    async def _taken(self, uri: str, before: JwksStatus) -> bool:
+        async with self._slots:
+            document = canonicalise(await self._fetch(uri))
         if uri not in self._refresh_s:
             return False
         self._states[uri] = JwksStatus(document, self._clock())

@@ -161,6 +161,21 @@ async def test_an_outage_leaves_what_there_was_and_ends_by_itself(issuer: JwksSe
         before = cache.document(issuer.uri)
 
 
+async def test_a_rotation_that_could_not_be_put_to_use_is_told_again(issuer: JwksServer, make_cache: MakeCache) -> None:
+    told: list[str] = []
+
+    async def on_change(uri: str, document: str) -> None:
+        told.append(document)
+        if len(told) == 1:
+            raise RuntimeError("can't start new thread")
+
+    cache = make_cache(on_change=on_change, first_retry_s=0.01)
+    cache.want({issuer.uri: 3600.0})
+    await until(lambda: len(told) == 2, what="the second attempt")
+    await until(lambda: cache.status(issuer.uri).fault is None, what="its success")
+    assert told[0] == told[1] == cache.document(issuer.uri)
+
+
 async def test_retries_back_off(make_cache: MakeCache) -> None:
     attempts: list[float] = []
 
