@@ -99,7 +99,9 @@ class QuotaServer:
         until = time.monotonic() + self._bounds.age_s * random.uniform(0.75, 1.0)  # noqa: S311  (spreads reconnects)
         while (left_s := until - time.monotonic()) > 0:
             try:
-                body = await asyncio.wait_for(stream.context.read(), min(self._bounds.silent_s, left_s))
+                # Not wait_for, in which a cancellation is lost that comes with a message.
+                async with asyncio.timeout(min(self._bounds.silent_s, left_s)):
+                    body = await stream.context.read()
             except TimeoutError:
                 return None
             if body is grpc.aio.EOF:

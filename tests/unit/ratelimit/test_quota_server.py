@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -19,7 +19,7 @@ from dragoman.grpc_worker import Address, TlsFiles
 from ratelimit_service.main import worker
 from ratelimit_service.quota.ledger import Ledger
 from ratelimit_service.quota.messages import METHOD
-from ratelimit_service.quota.server import QuotaServer, StreamBounds, serving
+from ratelimit_service.quota.server import QuotaServer, StreamBounds, _Stream, serving
 from ratelimit_service.settings import RateLimitSettings
 from ratelimit_service.stats import StatsRegistry
 from tests.support.certificates import Authority
@@ -239,6 +239,27 @@ async def test_what_is_not_read_counts_among_the_streams() -> None:
         options = [("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(str(server.address), options=options) as other:
             assert await Stream(other).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_who_reads_a_stream_ends_when_told_so_in_the_moment_of_a_report() -> None:
+    loop = asyncio.get_running_loop()
+    messages: list[asyncio.Future[bytes]] = [loop.create_future(), loop.create_future()]
+    unread, asked = iter(messages), asyncio.Event()
+
+    class Context:
+        async def read(self) -> bytes:
+            asked.set()
+            return await next(unread)
+
+    async with served() as (_, server, ledger):
+        ledger.open(1)
+        reading = asyncio.create_task(server._read(_Stream(1, cast("Any", Context()), StreamBounds())))
+        await asked.wait()
+        messages[0].set_result(report({"plan": "free"}))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait((reading,), timeout=10)
+        assert reading.cancelled()
 
 
 async def test_the_service_serves_it_by_tls_and_tells_of_it_in_metrics(tmp_path: Path, authority: Authority) -> None:
