@@ -10,7 +10,7 @@ from tests.support.storm.agreement import differences, troubles
 from tests.support.storm.rig import Rig, rig
 from tests.support.storm.storm import Plan, storm_over
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.usefixtures("envoys_as_ever")]
 
 # benchmarks/storm.py has the big one.
 PLAN = Plan(
