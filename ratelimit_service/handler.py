@@ -15,7 +15,7 @@ from ratelimit_service.planner import Planner, Refusal
 from ratelimit_service.running import Running
 from ratelimit_service.stats import StatsRegistry
 from ratelimit_service.stores.base import Asked, Store
-from ratelimit_service.stores.local import decided_here, judged
+from ratelimit_service.stores.local import decided_here, judged, known_over
 from ratelimit_service.waiting_room import WaitingRoom
 from ratelimit_service.wire import OVERALL_OK
 
@@ -249,10 +249,7 @@ class _Several(Asked):
         self._call = call
         self._now = now
         self._answers = answers
-        self._known: list[Verdict | None] = [
-            check.limit.counting.known_over(check, now) if check.counter.over_until > now else None
-            for check in plan.checks
-        ]
+        self._known = known_over(plan.checks, now)
 
     def start(self, store: Store) -> None:
         """Asks for what is not known."""

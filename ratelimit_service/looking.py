@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dragoman.grpc_worker import Call
-from ratelimit_service.algorithms.base import Verdict
 from ratelimit_service.answers import Answers
 from ratelimit_service.checks import Check, Plan
 from ratelimit_service.stores.base import Asked, Flight, Store
-from ratelimit_service.stores.local import judged
+from ratelimit_service.stores.local import judged, known_over
 
 
 class Looking(Asked):
@@ -25,10 +24,7 @@ class Looking(Asked):
         self._call = call
         self._now = now
         self._answers = answers
-        self._known: list[Verdict | None] = [
-            check.limit.counting.known_over(check, now) if check.counter.over_until > now else None
-            for check in plan.checks
-        ]
+        self._known = known_over(plan.checks, now)
         self._counted: list[int | None] = [None] * len(plan.checks)
         self._asked: Sequence[int] = [index for index, known in enumerate(self._known) if known is None]
 

@@ -20,6 +20,7 @@ from controlplane.xds.ngh2_stream import Conversation, Sink, Stream
 from controlplane.xds.streams import Admission, Dialect, Discovery, End, Gate, Method
 from dragoman.grpc_worker import sockets
 from dragoman.grpc_worker.api import Address
+from dragoman.grpc_worker.complaints import Complaints
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ _AT_A_TIME: Final = 16
 _BACKLOG: Final = 4_096
 """So many may come in the moment in which the loop is busy; who finds no room tries again only after a second."""
 _SWEEP_S: Final = 1.0
-_COMPLAIN_EVERY_S: Final = 1.0
 _LAST_WORDS_S: Final = 0.5
 
 
@@ -60,7 +60,7 @@ class Ngh2Server:
         self._listener: asyncio.Server | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._path, self._inode = "", 0
-        self._complained_at, self._complaints = 0.0, 0
+        self._misbehaviour = Complaints(_log, self._loop)
 
     async def listen(self, text: str) -> str:
         """Listens at an address, and returns it with its port; raises ListenError."""
@@ -122,11 +122,7 @@ class Ngh2Server:
 
     def misbehaved(self, peer: str, error: Exception) -> None:
         # A peer that reconnects to send garbage must not fill the log.
-        self._complaints += 1
-        now = self._loop.time()
-        if now - self._complained_at >= _COMPLAIN_EVERY_S:
-            _log.warning("closed the connection of %s: %s (%d such since the last)", peer, error, self._complaints)
-            self._complained_at, self._complaints = now, 0
+        self._misbehaviour.note("closed the connection of %s: %s", peer, str(error))
 
     # Within
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import socket
@@ -12,12 +13,14 @@ from typing import Any
 from dragoman.batch import Batch
 from dragoman.grpc_worker import sockets
 from dragoman.grpc_worker.api import Address, CallObserver, Handler, Limits, TlsFiles
+from dragoman.grpc_worker.complaints import Complaints
 from dragoman.grpc_worker.deadlines import Deadlines
 from dragoman.grpc_worker.health import CHECK_METHOD, HealthCheck
-from dragoman.grpc_worker.ngh2_complaints import Complaints
 from dragoman.grpc_worker.ngh2_connection import LAST_WORDS_S, Connection
 from dragoman.grpc_worker.ngh2_shared import Method, Shared
 from dragoman.grpc_worker.tls import ServerTls
+
+log = logging.getLogger("dragoman.grpc_worker")
 
 MAX_SWEEP_S, MIN_SWEEP_S = 1.0, 0.02
 
@@ -76,7 +79,7 @@ class Ngh2Server:
         self._tls: ServerTls | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._sweep_s = _sweep_interval_s(limits)
-        self._misbehaviour, self._crowding = Complaints(self._loop), Complaints(self._loop)
+        self._misbehaviour, self._crowding = Complaints(log, self._loop), Complaints(log, self._loop)
 
     @property
     def address(self) -> Address:

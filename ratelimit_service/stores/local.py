@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ratelimit_service.algorithms.base import Verdict
@@ -108,6 +108,11 @@ def decided_here(check: Check, now: float) -> tuple[Check, int] | None:
     if decided is not None:
         check.limit.stats.errors += abs(check.hits)
     return decided
+
+
+def known_over(checks: Sequence[Check], now: float) -> list[Verdict | None]:
+    """Returns the verdict on each check that is over and need not be asked for; None for the others."""
+    return [check.limit.counting.known_over(check, now) if check.counter.over_until > now else None for check in checks]
 
 
 def judged(check: Check, reply: int | None, now: float) -> Verdict | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
+import pytest_asyncio
 
 from dragoman.grpc_worker import StatusCode
 from ratelimit_service.stores.base import Flight
@@ -15,6 +18,19 @@ from tests.support.redis import RedisServer
 from tests.support.waiting import until
 
 LIMITS = "{domain: d, descriptors: [{key: k, rate_limit: {unit: hour, requests_per_unit: 5}}]}"
+
+
+@pytest_asyncio.fixture
+async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
+    """A store that is connected."""
+    # Time enough for a machine that is busy with other tests.
+    connected = RedisStore(RedisTarget.parse(redis_server.unix_url), timeout_s=5.0)
+    connected.start()
+    try:
+        await until(lambda: connected.available, what="the connection to Redis")
+        yield connected
+    finally:
+        await connected.close()
 
 
 @pytest.mark.parametrize(
@@ -58,23 +74,16 @@ async def test_what_is_no_address_is_tried_again_like_any_other(target: RedisTar
 @pytest.mark.parametrize("own_hits", [(1, 1), (-1, 1)], ids=["taken", "given back"])
 @pytest.mark.parametrize("looks_first", [False, True])
 async def test_an_error_with_replies_to_several_questions_fails_the_request(
-    looks_first: bool, own_hits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    looks_first: bool, own_hits: tuple[int, int], store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*given: object) -> bytes:
         raise KeyError(given)
 
-    async with RedisServer() as redis:
-        store = RedisStore(RedisTarget.parse(redis.unix_url), timeout_s=5.0)
-        store.start()
-        try:
-            await until(lambda: store.available, what="the connection to Redis")
-            limiter = Limiter(LIMITS, store, clock=Clock(), looks_first=looks_first)
-            monkeypatch.setattr(limiter.answers, "several", fail)
-            call = limiter.ask(request("d", [("k", "a")], [("k", "b")], own_hits=own_hits))
-            await until(lambda: call.failure, what="the failure")
-            assert call.failure == (StatusCode.INTERNAL, "internal error")
-        finally:
-            await store.close()
+    limiter = Limiter(LIMITS, store, clock=Clock(), looks_first=looks_first)
+    monkeypatch.setattr(limiter.answers, "several", fail)
+    call = limiter.ask(request("d", [("k", "a")], [("k", "b")], own_hits=own_hits))
+    await until(lambda: call.failure, what="the failure")
+    assert call.failure == (StatusCode.INTERNAL, "internal error")
 
 
 def test_an_error_with_what_one_request_lost_keeps_none_from_knowing_that_it_lost_as_much() -> None:
@@ -100,27 +109,19 @@ def test_an_error_with_what_one_request_lost_keeps_none_from_knowing_that_it_los
 
 
 async def test_an_error_with_one_reply_fails_its_request_and_no_other(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*given: object) -> bytes:
         raise KeyError(given)
 
-    async with RedisServer() as redis:
-        # Time enough for a machine that is busy with other tests.
-        store = RedisStore(RedisTarget.parse(redis.unix_url), timeout_s=5.0)
-        store.start()
-        try:
-            await until(lambda: store.available, what="the connection to Redis")
-            connection = store.nodes[0].connection
-            limiter = Limiter(LIMITS, store, clock=Clock())
-            with monkeypatch.context() as patched:
-                patched.setattr(limiter.answers, "one", fail)
-                wrong = [limiter.ask(request("d", [("k", value)])) for value in ("a", "b")]
-                await until(lambda: all(call.failure for call in wrong), what="the failures")
-            right = await limiter.response(request("d", [("k", "a")]))
-            assert [call.failure for call in wrong] == [(StatusCode.INTERNAL, "internal error")] * 2
-            assert right.statuses[0].limit_remaining == 3
-            assert store.nodes[0].connection is connection
-        finally:
-            await store.close()
+    connection = store.nodes[0].connection
+    limiter = Limiter(LIMITS, store, clock=Clock())
+    with monkeypatch.context() as patched:
+        patched.setattr(limiter.answers, "one", fail)
+        wrong = [limiter.ask(request("d", [("k", value)])) for value in ("a", "b")]
+        await until(lambda: all(call.failure for call in wrong), what="the failures")
+    right = await limiter.response(request("d", [("k", "a")]))
+    assert [call.failure for call in wrong] == [(StatusCode.INTERNAL, "internal error")] * 2
+    assert right.statuses[0].limit_remaining == 3
+    assert store.nodes[0].connection is connection
     assert [record.message for record in caplog.records].count("a reply of the store could not be put to use") == 2

@@ -3,15 +3,14 @@
 import asyncio
 import logging
 
-log = logging.getLogger("dragoman.grpc_worker")
-
 EVERY_S = 1.0
 
 
 class Complaints:
     """Logs one of a kind of warning, and then how many there were, at most once a second."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, log: logging.Logger, loop: asyncio.AbstractEventLoop) -> None:
+        self._log = log
         self._loop = loop
         self._at = -EVERY_S
         self._count = 0
@@ -21,5 +20,5 @@ class Complaints:
         self._count += 1
         now = self._loop.time()
         if now - self._at >= EVERY_S:
-            log.warning(f"{message} (%d such since the last report)", *args, self._count)
+            self._log.warning(f"{message} (%d such since the last report)", *args, self._count)
             self._at, self._count = now, 0
